@@ -1,0 +1,72 @@
+# make demo            the whole system on this machine, no hardware   (ARGS="--seconds 10 --out DIR")
+# make test            every check that CI runs
+# make lock            resolve the dependencies again
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LIBCAMERA := /var/cache/edgecap-libcamera
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 pyproject.toml
+
+.PHONY: demo test lint types layers unit lock bench clean system-packages
+
+demo: $(VENV)/demo
+	@$(BIN)/edgecap demo $(ARGS)
+
+test: system-packages $(VENV)/dev lint types layers unit
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+layers: $(VENV)/dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+# What the tests need of the system. As root on Debian it is installed; elsewhere it must be there already:
+# mosquitto (a real broker), file systems whose power can be cut (as root), and libcamera's virtual camera,
+# without which the picamera2 tests are skipped.
+system-packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  { { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1 && command -v cc >/dev/null && command -v ip >/dev/null && \
+	    command -v mkfs.xfs >/dev/null && command -v mkfs.ext4 >/dev/null; } || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      mosquitto gcc libc6-dev make iproute2 iptables xfsprogs e2fsprogs; }; \
+	  test -d $(LIBCAMERA)/venv || echo "Building libcamera's virtual camera into $(LIBCAMERA), once; this takes three minutes …"; \
+	  tests/camera/build_libcamera.sh $(LIBCAMERA) >$(LIBCAMERA).log 2>&1 || { tail -20 $(LIBCAMERA).log; exit 1; }; \
+	elif ! { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1; then \
+	  echo "edgecap: mosquitto is missing; install it with: sudo apt-get install mosquitto" >&2; exit 1; \
+	fi
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgecap: $(PYTHON) is older than 3.11; name a newer one with PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "edgecap: cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/demo: requirements.lock pyproject.toml | $(VENV)/python
+	@echo "Installing Python packages into $(VENV), once; this takes a minute or two …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/dev: requirements-dev.lock pyproject.toml | $(VENV)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/demo
+
+lock:
+	$(LOCK) --extra ingest --extra fleet --extra export --extra sim -o requirements.lock
+	$(LOCK) --all-extras -o requirements-dev.lock
+
+bench: $(VENV)/dev
+	$(BIN)/python bench/pipeline.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build hw/firmware/build

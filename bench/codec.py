@@ -1,0 +1,193 @@
+"""The column codec beside other lossless codecs: ratio and speed on recordings, chunk by chunk, in one run.
+
+python bench/codec.py [FOLDER…]        recordings (.npy) of the repository and of these folders
+python bench/codec.py --plot docs/     also draws codec-ratio.png and codec-speed.png
+python bench/codec.py --quick          one chunk length
+
+Every chunk of every codec is decoded and compared before its time counts. Rates are read from a table below,
+else taken as 200 Hz; the ratios depend on them only through the length of chunks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+
+import edgecap.sim
+from edgecap.cli.codec import load, measure, measure_peers, rows_per_chunk
+from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
+from edgecap.kernels import columns
+
+RATES_HZ = {
+    "imu_broad_tapping": 285.714,
+    "imu_nilspod_calib": 102.4,
+    "imu_nilspod_calib.t": 102.4,
+    "force_smartwheel": 240.0,
+    "force_smartwheel_f32": 240.0,
+    "tactile_anyskin2": 100.0,
+    "imu_gopro_karma_accl": 198.4,
+    "imu_gopro_karma_gyro": 368.5,
+    "ts_ros_200hz.t": 200.0,
+}
+TARGETS = {"max": (1.0, 1.08), "stream": (1.02, 1.15)}
+
+
+def recordings(folders):
+    own = Path(edgecap.sim.__file__).parent / "recordings"
+    paths = {p.stem: p for folder in [own, *folders] for p in sorted(Path(folder).glob("**/*.npy"))}
+    found = {}
+    for name, path in paths.items():
+        array = load(path)
+        if isinstance(array, str):
+            print(f"left out: {array}")
+        else:
+            found[name] = array
+    return found
+
+
+def synthetic():
+    """Seeded recordings of shapes that the folders lack."""
+    rng = np.random.default_rng(20)
+    t = np.arange(20000) / 1000
+    motion = np.stack([np.sin(2 * np.pi * f * t + f) * 3000 / f for f in (0.7, 1.3, 2.9)], axis=1)
+    smooth = np.cumsum(rng.normal(0, 1, (20000, 3)), axis=0) * 30
+    return {
+        "synthetic imu 16 bit": np.rint(motion + rng.normal(0, 8, motion.shape)).astype("<i2"),
+        "synthetic force 24 bit": np.rint(motion * 500 + rng.normal(0, 300, motion.shape)).astype("<i4"),
+        "synthetic walk uint16": np.rint(smooth + 30000).clip(0, 65535).astype("<u2"),
+        "synthetic true float32": (motion / 700 + rng.normal(0, 0.01, motion.shape)).astype("<f4"),
+        "synthetic stuck": np.tile(np.array([[5, -3000, 32767, 0]], "<i2"), (20000, 1)),
+        "synthetic noise": rng.integers(-32768, 32768, (20000, 3)).astype("<i2"),
+        "synthetic ticks 1 kHz": np.cumsum(rng.integers(999, 1002, 20000)).astype("<i8"),
+    }
+
+
+def geomean(values):
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else float("nan")
+
+
+def ratios(arrays, lengths_s):
+    """Rows of (name, seconds, {codec: result})."""
+    rows = []
+    for name, array in arrays.items():
+        rate_hz = RATES_HZ.get(name, 1000.0 if name.startswith("synthetic") else 200.0)
+        for seconds in lengths_s:
+            found = {level: measure(Path(name), array, rate_hz, seconds, level) for level in LEVELS}
+            found |= dict(measure_peers(array, rows_per_chunk(array, rate_hz, seconds)))
+            assert all(r["lossless"] for r in found.values()), (name, found)
+            rows.append((name, seconds, array.dtype, found))
+    return rows
+
+
+def print_ratios(rows):
+    names = list(dict.fromkeys(codec for *_, found in rows for codec in found))
+    short = [n.split(",")[0].split(" ")[0] for n in names]
+    print(f"\n{'ratio':26} {'s':>5} " + " ".join(f"{n:>8}" for n in short) + "   max/best stream/best")
+    scores = {"max": [], "stream": []}
+    for name, seconds, dtype, found in rows:
+        peers = [r["ratio"] for codec, r in found.items() if codec not in LEVELS]
+        cells = " ".join(f"{found[n]['ratio']:8.3f}" if n in found else " " * 8 for n in names)
+        relative = {level: found[level]["ratio"] / max(peers) if peers else float("nan") for level in scores}
+        print(f"{name:26} {seconds:5.2f} {cells}   {relative['max']:8.3f} {relative['stream']:11.3f}")
+        if dtype == np.int16 and peers and not name.startswith("synthetic"):
+            for level, values in scores.items():
+                values.append(relative[level])
+    print("\n16-bit recordings against the best peer of each line:")
+    for level, values in scores.items():
+        if values:
+            least, mean = TARGETS[level]
+            verdict = "met" if min(values) >= least and geomean(values) >= mean else "MISSED"
+            print(
+                f"  {level:7} least {min(values):.3f} (target {least}), "
+                f"geometric mean {geomean(values):.3f} (target {mean}): {verdict}"
+            )
+    pairs = [
+        found["stream"]["ratio"] / found["pcodec, level 12"]["ratio"]
+        for name, _, dtype, found in rows
+        if dtype == np.int16 and "pcodec, level 12" in found and not name.startswith("synthetic")
+    ]
+    if pairs:
+        verdict = "met" if geomean(pairs) >= 1.25 else "MISSED"
+        print(f"  stream against pcodec: geometric mean {geomean(pairs):.3f} (target 1.25): {verdict}")
+
+
+def print_speeds(rows):
+    print("\nspeed, MB/s, median over the lines above (encode / decode):")
+    for codec in dict.fromkeys(codec for *_, found in rows for codec in found):
+        encode = [found[codec]["encode_mb_s"] for *_, found in rows if codec in found]
+        decode = [found[codec]["decode_mb_s"] for *_, found in rows if codec in found]
+        print(f"  {codec:28} {np.median(encode):8.1f} / {np.median(decode):8.1f}")
+    print("\none block of 500 × 6 int16, µs (p50, p99): encode, decode")
+    block = synthetic()["synthetic imu 16 bit"][:500].repeat(2, axis=1)
+    for level in LEVELS:
+        encoder, decoder = ColumnEncoder(level), ColumnDecoder()
+        times = []
+        for _ in range(500):
+            t0 = time.perf_counter()
+            payload = encoder.encode({"values": block})
+            t1 = time.perf_counter()
+            table = decoder.decode(payload)
+            times.append((t1 - t0, time.perf_counter() - t1))
+            assert table["values"].tobytes() == block.tobytes()
+        (e50, d50), (e99, d99) = np.quantile(times, 0.5, axis=0) * 1e6, np.quantile(times, 0.99, axis=0) * 1e6
+        print(f"  {level:7} encode {e50:6.1f} {e99:6.1f}   decode {d50:6.1f} {d99:6.1f}")
+
+
+def plot(rows, folder):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    chosen = [r for r in rows if r[1] == 1.0 and not r[0].startswith("synthetic")]
+    codecs = list(dict.fromkeys(codec for *_, found in chosen for codec in found))
+    figure, axes = plt.subplots(figsize=(11, 4.5))
+    for i, codec in enumerate(codecs):
+        at = [j + (i - len(codecs) / 2) * 0.1 for j, r in enumerate(chosen) if codec in r[3]]
+        axes.bar(at, [r[3][codec]["ratio"] for r in chosen if codec in r[3]], 0.1, label=codec)
+    axes.set_xticks(range(len(chosen)), [r[0] for r in chosen], rotation=20, ha="right", fontsize=8)
+    axes.set(ylabel="compression ratio", title="Chunks of 1 s", yscale="log")
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(folder / "codec-ratio.png", dpi=130)
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for codec in codecs:
+        found = [r[3][codec] for r in chosen if codec in r[3] and r[2] == np.int16]
+        if found:
+            x, y = np.median([f["encode_mb_s"] for f in found]), geomean([f["ratio"] for f in found])
+            axes.scatter(x, y)
+            axes.annotate(codec, (x, y), fontsize=8, xytext=(4, 4), textcoords="offset points")
+    axes.set(
+        xscale="log", xlabel="encode MB/s, one thread", ylabel="ratio, geometric mean", title="int16, 1 s"
+    )
+    figure.tight_layout()
+    figure.savefig(folder / "codec-speed.png", dpi=130)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
+    t0 = time.perf_counter()
+    columns.warm_up()
+    print(f"kernels ready in {time.perf_counter() - t0:.2f} s")
+    rows = ratios(recordings(args.folders), (1.0,) if args.quick else (0.25, 0.5, 1.0, 2.0))
+    rows += ratios(synthetic(), (1.0,))
+    print_ratios(rows)
+    print_speeds(rows)
+    if args.plot:
+        plot(rows, args.plot)
+
+
+if __name__ == "__main__":
+    main()

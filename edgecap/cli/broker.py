@@ -1,0 +1,43 @@
+"""The `--broker` option that all networked commands share."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgecap.mqtt import Broker
+
+
+def add_broker_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--broker` and the files it may need."""
+    group = parser.add_argument_group("broker")
+    group.add_argument(
+        "--broker",
+        metavar="URL",
+        help="mqtt[s]://[user@]host:port; default: the environment's EDGECAP_BROKER",
+    )
+    group.add_argument("--password-file", type=Path, metavar="FILE", help="first line is the broker password")
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="certificate authority for mqtts")
+    group.add_argument("--cert-file", type=Path, metavar="FILE", help="client certificate for mqtts")
+    group.add_argument("--key-file", type=Path, metavar="FILE", help="key of the client certificate")
+
+
+def broker_from(args: argparse.Namespace) -> Broker:
+    """The broker that the options or the environment name; raises `ConfigError` when neither does."""
+    from edgecap.mqtt import find_broker
+
+    return find_broker(
+        args.broker,
+        password_file=args.password_file,
+        ca_file=args.ca_file,
+        cert_file=args.cert_file,
+        key_file=args.key_file,
+    )
+
+
+def client_id(role: str) -> str:
+    """A client id that no other process uses."""
+    return f"edgecap-{role}-{secrets.token_hex(4)}"

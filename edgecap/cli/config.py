@@ -1,0 +1,71 @@
+"""`edgecap config check|schema|show` and `edgecap warmup`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+EXAMPLE = """\
+examples:
+  edgecap config check --config rig.toml
+  edgecap config show --config rig.toml     every key with its default filled in
+  edgecap config schema > edgecap.schema.json
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `config` and `warmup`."""
+    parser = commands.add_parser(
+        "config",
+        help="check or explain the configuration",
+        description="Check a configuration, show it with its defaults, or print its JSON Schema.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["check", "schema", "show"])
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: ./edgecap.toml, then /etc/edgecap"
+    )
+    parser.set_defaults(run=run_config)
+
+    warm = commands.add_parser(
+        "warmup",
+        help="compile the kernels into the cache",
+        description="Compile every kernel once, so that a later start takes none of that time.",
+        epilog="example:\n  edgecap warmup     at install, and before each start of the service",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    warm.set_defaults(run=run_warmup)
+
+
+def run_config(args: argparse.Namespace) -> int:
+    """Carry out `config`."""
+    import msgspec
+
+    from edgecap.config import config_schema, load_config
+
+    if args.what == "schema":
+        print(json.dumps(config_schema(), indent=2))
+        return 0
+    config = load_config(args.config)
+    if args.what == "show":
+        print(json.dumps(msgspec.to_builtins(config), indent=2))
+    else:
+        devices = ", ".join(d.name for d in (*config.serial, *config.camera)) or "no devices"
+        print(f"ok: {config.site}/{config.rig} with {devices}")
+    return 0
+
+
+def run_warmup(args: argparse.Namespace) -> int:
+    """Carry out `warmup`, telling what it is at."""
+    del args
+    started = time.perf_counter()
+    from edgecap.kernels.compile import warm_up
+
+    for name, done, total in warm_up():
+        print(f"[{done}/{total}] {name} {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    print(f"kernels are ready after {time.perf_counter() - started:.1f} s")
+    return 0

@@ -1,0 +1,133 @@
+"""`edgecap ctl`: command a rig and wait for its answer."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+import json
+import secrets
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from edgecap.cli.broker import add_broker_options, broker_from, client_id
+from edgecap.errors import BrokerError, SessionError, UsageError
+
+if TYPE_CHECKING:
+    from edgecap.mqtt import Broker
+    from edgecap.status import CommandResult
+
+EXAMPLE = """\
+examples:
+  edgecap ctl rig-01 start --task "fold a towel"
+  edgecap ctl lab/rig-01 mark "found the screw" --kind recovered
+  edgecap ctl rig-01 task "stack three cups"
+  edgecap ctl rig-01 stop
+  edgecap ctl rig-01 status --json
+"""
+COMMANDS = ("start", "stop", "mark", "discard", "task", "status", "pause", "resume")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `ctl`."""
+    parser = commands.add_parser(
+        "ctl",
+        help="command a rig over MQTT",
+        description="Send one command to a rig and print its answer; exit 1 when it refuses or is silent.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rig", help="RIG, or SITE/RIG where two sites have a rig of that name")
+    parser.add_argument("cmd", choices=COMMANDS)
+    parser.add_argument("text", nargs="?", default="", help="the task (for task), or a remark (for mark)")
+    parser.add_argument("--task", default="", help="with start: the task in words")
+    parser.add_argument("--kind", default="note", help="with mark: went-wrong, recovered, subtask, note")
+    parser.add_argument(
+        "--timeout", type=float, default=15.0, metavar="S", help="wait this long (default 15)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    add_broker_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `ctl`."""
+    import msgspec
+
+    from edgecap.topics import check_name
+
+    broker = broker_from(args)
+    for what, name in zip(("site", "rig"), _address(args.rig), strict=True):
+        if name != "+":
+            check_name(what, name)
+    if args.cmd == "task" and not args.text:
+        raise UsageError("task needs the task in words", fix='as in: edgecap ctl rig-01 task "fold a towel"')
+    result = asyncio.run(_command(broker, args))
+    if args.json:
+        print(json.dumps(msgspec.to_builtins(result), indent=2))
+    else:
+        print(result.message, file=sys.stdout if result.ok else sys.stderr)
+    return 0 if result.ok else 1
+
+
+def _address(rig: str) -> tuple[str, str]:
+    site, slash, name = rig.rpartition("/")
+    return (site if slash else "+", name)
+
+
+async def _find(broker: Broker, rig: str) -> tuple[str, str]:
+    """Which site the rig belongs to; retained status tells even of one that is offline."""
+    from edgecap.fleet.roster import look_once
+
+    site, name = _address(rig)
+    rows = await look_once(broker, client_id=client_id("ctl"))
+    found = [r for r in rows if r.rig == name and site in ("+", r.site)]
+    if len(found) == 1:
+        if found[0].state == "offline":
+            raise SessionError(f"{found[0].site}/{name} is offline", fix="wait until it is connected again")
+        return found[0].site, name
+    known = [f"{r.site}/{r.rig}" for r in rows]
+    if found:
+        raise UsageError(f"{name} is the name of {len(found)} rigs", fix="say " + " or ".join(known))
+    near = difflib.get_close_matches(name, [r.rig for r in rows], 1)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known) or 'none'}"
+    raise SessionError(f"no rig {rig} has spoken to this broker", fix=hint)
+
+
+async def _command(broker: Broker, args: argparse.Namespace) -> CommandResult:
+    import msgspec
+
+    from edgecap import topics
+    from edgecap.mqtt import connect
+    from edgecap.status import NOT_JSON, Command, CommandResult
+
+    site, name = await _find(broker, args.rig)
+    details = {
+        "start": {"task": args.task},
+        "task": {"text": args.text},
+        "mark": {"kind": args.kind, "text": args.text},
+    }.get(args.cmd, {})
+    wanted = secrets.token_hex(8)
+    command = Command(wanted, args.cmd, details, time.time() + args.timeout)
+    answers = topics.topic(site, name, topics.CMD_RESULT)
+    try:
+        async with (
+            connect(broker, client_id=client_id("ctl"), subscribe=[answers]) as connection,
+            asyncio.timeout(args.timeout),
+        ):
+            topic = topics.topic(site, name, topics.CMD)
+            await connection.publish(topic, msgspec.json.encode(command), qos=topics.CMD.qos)
+            async for message in connection.messages():
+                try:
+                    result = msgspec.json.decode(message.payload, type=CommandResult)
+                except NOT_JSON:
+                    continue  # not an answer, whoever sent it
+                if result.id == wanted:
+                    return result
+    except TimeoutError:
+        pass
+    raise BrokerError(
+        f"{site}/{name} did not answer within {args.timeout:g} s",
+        fix="is its daemon running? see `edgecap fleet`",
+    )

@@ -1,0 +1,90 @@
+"""`edgecap fleet`: which rig needs attention now."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgecap.cli.broker import add_broker_options, broker_from, client_id
+
+if TYPE_CHECKING:
+    from edgecap.fleet.roster import RigRow
+    from edgecap.mqtt import Broker
+
+EXAMPLE = """\
+examples:
+  edgecap fleet --broker mqtt://localhost          a table that stays up to date
+  edgecap fleet --once --broker mqtt://localhost   the table, once
+  edgecap fleet --once --json | jq '.[] | select(.state == "fault")'
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `fleet`."""
+    parser = commands.add_parser(
+        "fleet",
+        help="which rig needs attention now",
+        description="Show every rig that has spoken to the broker, those that need attention first.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--once", action="store_true", help="print the table once and end")
+    parser.add_argument("--json", action="store_true", help="with --once: machine-readable")
+    parser.add_argument("--site", default="+", help="only this site")
+    add_broker_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `fleet`; with --once the exit code is 1 when a rig needs attention."""
+    from edgecap.topics import check_name
+
+    broker = broker_from(args)
+    if args.site != "+":
+        check_name("site", args.site)
+    if args.once or args.json:
+        return _once(broker, args.site, as_json=args.json)
+    asyncio.run(_live(broker, args.site))
+    return 0
+
+
+def _once(broker: Broker, site: str, *, as_json: bool) -> int:
+    import msgspec
+
+    from edgecap.fleet.roster import look_once
+
+    rows = asyncio.run(look_once(broker, client_id=client_id("fleet"), site=site))
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(rows), indent=2))
+    elif rows:
+        from rich.console import Console
+
+        from edgecap.fleet.table import roster_table
+
+        console = Console()
+        # Into a file or pipe nothing needs to be cut.
+        (console if console.is_terminal else Console(width=200)).print(roster_table(rows))
+    else:
+        print("no rig has spoken to this broker yet")
+    return 1 if any(r.needs_attention for r in rows) else 0
+
+
+async def _live(broker: Broker, site: str) -> None:
+    from rich.live import Live
+
+    from edgecap import topics
+    from edgecap.fleet.roster import Roster, watch
+    from edgecap.fleet.table import roster_table
+    from edgecap.mqtt import connect
+
+    wanted = [topics.subscription(topics.STATUS, site=site)]
+    with Live(roster_table([]), refresh_per_second=4) as live:
+
+        def changed(rows: Sequence[RigRow]) -> None:
+            live.update(roster_table(rows))
+
+        async with connect(broker, client_id=client_id("fleet"), subscribe=wanted) as connection:
+            await watch(connection, Roster(), changed)

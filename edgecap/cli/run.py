@@ -1,0 +1,220 @@
+"""`edgecap run`: the daemon, composed of real back-ends."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecap.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgecap.config import CameraConfig, Config
+    from edgecap.daemon.reporting import Reporter
+    from edgecap.daemon.rig import Rig
+    from edgecap.mqtt import Broker
+    from edgecap.source.gpio import GpioPanel
+    from edgecap.source.protocol import Source
+
+log = logging.getLogger("edgecap.run")
+
+EXAMPLE = """\
+examples:
+  edgecap run                              with ./edgecap.toml or /etc/edgecap/edgecap.toml
+  edgecap run --config rig.toml --broker mqtt://192.0.2.7:1883
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `run`."""
+    parser = commands.add_parser(
+        "run",
+        help="the daemon",
+        description="Record sessions on this rig and deliver them. Stops cleanly on SIGTERM and SIGINT.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: ./edgecap.toml, then /etc/edgecap"
+    )
+    parser.add_argument(
+        "--broker", metavar="URL", help="mqtt[s]://[user@]host:port; overrides the configuration"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `run`."""
+    from edgecap.config import load_config
+
+    config = load_config(args.config)
+    broker = broker_of(config, args.broker)
+    if not config.serial and not config.camera:
+        raise ConfigError("no device is configured", fix="add a [[serial]] or [[camera]] table")
+    asyncio.run(serve(config, broker, sources_of(config)))
+    return 0
+
+
+def broker_of(config: Config, option: str | None) -> Broker | None:
+    """The broker to deliver to; None when none is named: the spool keeps everything."""
+    from edgecap.mqtt import BROKER_VARIABLE, find_broker
+
+    if not (option or os.environ.get(BROKER_VARIABLE) or config.broker.url):
+        return None
+
+    def path(name: str) -> Path | None:
+        found: str = getattr(config.broker, name)
+        return Path(found) if found else None
+
+    return find_broker(
+        option,
+        config_url=config.broker.url,
+        password_file=path("password_file"),
+        ca_file=path("ca_file"),
+        cert_file=path("cert_file"),
+        key_file=path("key_file"),
+    )
+
+
+def camera_of(config: CameraConfig) -> Source:
+    """The back-end that a `[[camera]]` table asks for."""
+    from edgecap.config import FileCameraConfig, SyntheticCameraConfig
+    from edgecap.source.camera_file import FileCamera
+    from edgecap.source.camera_pi import PiCamera
+    from edgecap.source.camera_synthetic import SyntheticCamera
+
+    if isinstance(config, FileCameraConfig):
+        return FileCamera(
+            config.name,
+            Path(config.path),
+            fps=config.fps or None,
+            loop=config.loop,
+            bitrate_kbps=config.bitrate_kbps,
+        )
+    if isinstance(config, SyntheticCameraConfig):
+        return SyntheticCamera(
+            config.name,
+            width=config.width,
+            height=config.height,
+            fps=config.fps,
+            seed=config.seed,
+            bitrate_kbps=config.bitrate_kbps,
+        )
+    return PiCamera(
+        config.name,
+        camera_id=config.camera_id,
+        width=config.width,
+        height=config.height,
+        fps=config.fps,
+        bitrate_kbps=config.bitrate_kbps,
+        encoder=config.encoder,
+    )
+
+
+def sources_of(config: Config) -> list[Source]:
+    """Every configured device as a source."""
+    from edgecap.source.serial_mcu import SerialSource
+
+    serial: list[Source] = [SerialSource(s.name, s.port, s.baud) for s in config.serial]
+    return serial + [camera_of(c) for c in config.camera]
+
+
+async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]) -> None:
+    """Run one rig until SIGTERM or SIGINT."""
+    from edgecap.clock import now_ns
+    from edgecap.daemon.recovery import close_interrupted
+    from edgecap.daemon.reporting import Reporter
+    from edgecap.daemon.rig import Rig
+    from edgecap.kernels.compile import warm_up
+    from edgecap.spool import Spool
+    from edgecap.spool.handover import apply_receipts
+    from edgecap.spool.writer import SpoolWriter
+    from edgecap.status import notify_systemd
+    from edgecap.uplink import Uplink
+
+    with contextlib.ExitStack() as stack:
+        spool = stack.enter_context(
+            Spool.open(
+                Path(config.spool.dir),
+                segment_bytes=config.spool.segment_mb << 20,
+                reserve_bytes=config.spool.reserve_mb << 20,
+            )
+        )
+        for session in close_interrupted(spool):
+            log.warning("closed %s, which was interrupted", session)
+        if released := apply_receipts(spool):
+            log.info("released %d chunks that receipts carried by hand name", released)
+        await asyncio.to_thread(lambda: list(warm_up()))
+        uplink = Uplink(
+            spool,
+            config.site,
+            config.rig,
+            window=config.uplink.window,
+            resend_s=config.uplink.resend_seconds,
+            max_bytes_s=config.uplink.max_kbit_s * 125 or None,
+            on_event=lambda kind, text: rig.say(kind, now_ns(), text),
+        )
+        uplink.paused = config.uplink.paused
+        async with SpoolWriter(spool, durable=lambda _: uplink.notify()) as writer:
+            rig = Rig(config, sources=sources, writer=writer)
+            rig.panels.extend(_panels(config, rig, stack))
+            reporter = Reporter(rig, uplink)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, rig.shut_down)
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(_announce(rig), name="announce")]
+                if broker is not None:
+                    beside.append(group.create_task(_report(rig, reporter, broker), name="report"))
+                await rig.run()
+                notify_systemd("STOPPING=1")
+                await reporter.leave(2.0)
+                for task in beside:
+                    task.cancel()
+
+
+def _panels(config: Config, rig: Rig, stack: contextlib.ExitStack) -> list[GpioPanel]:
+    """The rig's own button and light, where pins are configured for them."""
+    from edgecap.source.gpio import GpioPanel
+
+    pins = config.button
+    if max(pins.gpio, pins.led_gpio, pins.buzzer_gpio) < 0:
+        return []
+
+    def number(pin: int) -> int | None:
+        return pin if pin >= 0 else None
+
+    panel = GpioPanel(
+        button=number(pins.gpio),
+        led=number(pins.led_gpio),
+        buzzer=number(pins.buzzer_gpio),
+        on_edge=lambda down, t_ns: rig.button(down=down, t_ns=t_ns),
+    )
+    return [stack.enter_context(panel.open())]
+
+
+async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
+    """Speak to the fleet once the devices are open: a rig that cannot hear its button yet is not idle."""
+    await rig.ready()
+    await reporter.run(broker)
+
+
+async def _announce(rig: Rig) -> None:
+    """Tell systemd that the rig is ready, then feed its watchdog while data flows."""
+    from edgecap.clock import now_ns
+    from edgecap.status import notify_systemd
+
+    await rig.ready()
+    notify_systemd("READY=1")
+    log.info("ready: %s", ", ".join(i.name for s in rig.open_sources for i in s.feed.info))
+    every_s = int(os.environ.get("WATCHDOG_USEC", "4000000")) / 4e6
+    while True:
+        if rig.advancing(now_ns()):
+            notify_systemd(f"WATCHDOG=1\nSTATUS={rig.machine.state.value} {rig.last_session}")
+        await asyncio.sleep(every_s)

@@ -1,0 +1,1 @@
+"""Arrays ↔ chunk bytes; FORMAT.md is the specification."""

@@ -1,0 +1,193 @@
+"""Sample payloads: a table of named numeric columns, losslessly compressed. FORMAT.md specifies the bytes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgecap.codec.chunk import MAX_CHUNK_BYTES
+from edgecap.codec.layout import (
+    Array,
+    Layout,
+    Reader,
+    layout_of,
+    read_layout,
+    read_rows,
+    same_columns,
+    write_layout,
+    write_rows,
+)
+from edgecap.codec.numeric import Pending, continuation, decode_front, decode_tail, encode_column
+from edgecap.codec.tail import Memory, TailReader, TailWriter
+from edgecap.errors import ChunkError, NeedsChunk
+
+CODEC = "columns-1"
+LEVELS = ("fast", "max", "stream")
+KEY_INTERVAL = 30
+"""A lost payload costs at most the payloads up to the next key: at 1 s each, 30 s."""
+COLUMN_OVERHEAD_BYTES = 16
+"""What a column can cost beyond its raw bytes, apart from a name that has to be spelled out."""
+_VERSION = 1
+_KEY = 1
+_SAME_ROWS = 2
+_AS_BEFORE = 4
+
+
+def max_encoded_bytes(columns: Mapping[str, NDArray[Any]]) -> int:
+    """Most bytes that `ColumnEncoder.encode` can return for these columns."""
+    names = sum(len(name.encode()) for name in columns)
+    return COLUMN_OVERHEAD_BYTES * (1 + len(columns)) + names + sum(a.nbytes for a in columns.values())
+
+
+class ColumnEncoder:
+    """Turns the tables of one stream into payloads.
+
+    Args:
+        level: `fast` spends least time; `max` compresses every table by itself; `stream` also learns from
+            the tables before. May be changed between tables.
+        key_interval: At level `stream`, every so many payloads one is decodable by itself.
+    """
+
+    def __init__(self, level: str = "stream", key_interval: int = KEY_INTERVAL) -> None:
+        if level not in LEVELS:
+            raise ChunkError(
+                f"there is no compression level {level!r}", fix=f"use one of {', '.join(LEVELS)}"
+            )
+        if not 1 <= key_interval <= 255:
+            raise ChunkError(f"key interval {key_interval} is not between 1 and 255")
+        self.level = level
+        self.key_interval = key_interval
+        self._since_key = 0
+        self._layout: Layout | None = None
+        self._memories: dict[str, Memory] = {}
+        self._check = 0
+
+    def encode(self, columns: Mapping[str, NDArray[Any]], *, key: bool = False) -> bytes:
+        """Encode one table.
+
+        Args:
+            columns: Arrays (n,) or (n, c) by name; every column may have its own number of rows.
+            key: Make this payload decodable by itself, e.g. because the one before was lost.
+
+        Raises:
+            ChunkError: a type, shape, name or size that the format cannot hold.
+        """
+        layout = layout_of(columns)
+        before = self._layout
+        out = bytearray()
+        if (
+            key
+            or self.level != "stream"
+            or before is None
+            or not same_columns(before, layout)
+            or self._since_key + 1 >= self.key_interval
+        ):
+            key = True
+            self._since_key = 0
+            out.append(_VERSION << 4 | _KEY)
+            write_layout(out, layout)
+        else:
+            self._since_key += 1
+            out.append(_VERSION << 4 | (_SAME_ROWS if before == layout else 0))
+            out.append(self._since_key)
+            out += self._check.to_bytes(1, "little")
+            if before != layout:
+                write_rows(out, layout)
+        memories: dict[str, Memory] = {} if key else self._memories
+        tail = TailWriter()
+        if key:
+            for column in layout:
+                out += encode_column(column, columns[column.name], self.level, memories, tail)
+        else:
+            usual = {name: continuation(memory) for name, memory in memories.items()}
+            bodies = [encode_column(c, columns[c.name], self.level, memories, tail) for c in layout]
+            if all(body[0] == usual.get(c.name) for c, body in zip(layout, bodies, strict=True) if body):
+                out[0] |= _AS_BEFORE
+                bodies = [body[1:] for body in bodies]
+            out += b"".join(bodies)
+        out += tail.finish()
+        self._memories = memories
+        payload = bytes(out)
+        self._layout = layout
+        self._check = zlib.crc32(payload) & 0xFF
+        return payload
+
+
+class ColumnDecoder:
+    """Turns the payloads of one stream, given in order, back into tables."""
+
+    def __init__(self) -> None:
+        self._since_key = -1
+        self._layout: Layout = ()
+        self._key_front: tuple[bytes, Layout] = (b"", ())
+        self._memories: dict[str, Memory] = {}
+        self._check = 0
+
+    def decode(self, payload: bytes) -> dict[str, Array]:
+        """Decode one payload.
+
+        Raises:
+            ChunkError: the bytes are not a columns payload. The decoder is as it was before.
+            NeedsChunk: the payload depends on one that was not the last given; `evidence["back"]` is how
+                many payloads back the key is from which decoding can start.
+        """
+        if len(payload) > MAX_CHUNK_BYTES:
+            raise ChunkError(f"columns payload has {len(payload)} bytes, the limit is {MAX_CHUNK_BYTES}")
+        reader = Reader(payload)
+        head = reader.byte()
+        if head >> 4 != _VERSION:
+            raise ChunkError(
+                f"columns payload has version {head >> 4}, this program reads version {_VERSION}",
+                fix="update edgecap on this side",
+            )
+        if head & 15 != _KEY and head & 15 & ~(_SAME_ROWS | _AS_BEFORE):
+            raise ChunkError(f"columns payload: unknown flags {head & 15:#x}")
+        since_key = 0
+        key_front = self._key_front
+        if head & _KEY:
+            # Most key payloads have the same front, which says itself where it ends.
+            if key_front[0] and payload.startswith(key_front[0]):
+                reader.at, layout = len(key_front[0]), key_front[1]
+            else:
+                layout = read_layout(reader)
+                key_front = payload[: reader.at], layout
+        else:
+            since_key = reader.byte()
+            check = reader.byte()
+            if since_key == 0:
+                raise ChunkError("columns payload is neither a key nor after one")
+            if self._since_key != since_key - 1 or self._check != check:
+                raise NeedsChunk(
+                    f"this chunk continues the one before it, number {since_key - 1} after their key chunk",
+                    fix=f"give the decoder the {since_key} chunks before it first",
+                    back=since_key,
+                )
+            layout = self._layout if head & _SAME_ROWS else read_rows(reader, self._layout)
+        before = {} if head & _KEY else self._memories
+        fronts = [decode_front(column, reader, before, bool(head & _AS_BEFORE)) for column in layout]
+        memories: dict[str, Memory] = {}
+        tables: dict[str, Array] = {}
+        tail: TailReader | None = None
+        for column, front in zip(layout, fronts, strict=True):
+            if isinstance(front, Pending):
+                tail = TailReader(payload[reader.at :]) if tail is None else tail
+                tables[column.name] = decode_tail(front, tail, memories)
+            else:
+                tables[column.name] = front
+        if tail is not None:
+            tail.finish()
+        elif reader.at != len(payload):
+            raise ChunkError(f"columns payload: {len(payload) - reader.at} bytes left over")
+        self._memories = memories
+        self._key_front = key_front
+        self._since_key, self._layout = since_key, layout
+        self._check = zlib.crc32(payload) & 0xFF
+        return tables
+
+
+def decode_columns(payload: bytes) -> dict[str, Array]:
+    """Decode one self-contained payload."""
+    return ColumnDecoder().decode(payload)

@@ -1,0 +1,191 @@
+"""Samples of any type ↔ the 16- or 32-bit integers that the coders work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.codec import lattice
+from edgecap.codec.layout import Array, ColumnLayout, Reader, put_varint
+from edgecap.errors import ChunkError
+
+I64 = NDArray[np.int64]
+
+PLAIN, LATTICE, FLOAT_ORDER, STEPS = 0, 1, 2, 3
+"""Transforms: the high half of a column's first byte."""
+MAX_UNIT = 1 << 40
+I32_LIMIT = (1 << 31) - 1
+
+
+@dataclass(slots=True)
+class Integers:
+    """A column as integers.
+
+    `extra` are bytes that every payload needs; `meaning` those that say what the integers stand for, left out
+    where a column continues; `lanes` is (n, c) int16 or int32, one row less than the
+    column when it holds `STEPS` from the first sample on.
+    """
+
+    transform: int
+    meaning: bytes
+    extra: bytes
+    lanes: Array
+    last: I64 | None = None
+
+
+def width_of(column: ColumnLayout) -> int:
+    """Bits of a column's integers."""
+    return 16 if column.dtype.itemsize == 2 else 32
+
+
+def fits(transform: int, column: ColumnLayout) -> bool:
+    """Whether a transform can stand for a column's type."""
+    kind, size = column.dtype.kind, column.dtype.itemsize
+    if transform == PLAIN:
+        return kind in "iu" and size in (2, 4)
+    if transform == STEPS:
+        return kind in "iu" and size == 8
+    return transform in (LATTICE, FLOAT_ORDER) and kind == "f" and size == 4
+
+
+def to_integers(values: Array, last: I64 | None, meaning: bytes = b"") -> Integers | None:
+    """Find the smallest integers that stand for `values` (n, c).
+
+    Args:
+        values: Samples, n ≥ 1.
+        last: The last sample of every channel before these, when it is known to the reader too (64-bit only).
+        meaning: What the integers of the payload before meant, preferred when it fits.
+
+    Returns:
+        The integers, or None when the samples can only be stored.
+    """
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind in "iu" and size in (2, 4):
+        return Integers(PLAIN, b"", b"", to_signed(values))
+    if kind in "iu" and size == 8:
+        return _steps(values.view(np.int64), last, meaning)
+    if values.dtype == np.float32:
+        found = lattice.find_grid(values, meaning)
+        if found is not None:
+            grid, lanes = found
+            return Integers(LATTICE, grid.packed_step(), grid.packed_exceptions(), lanes)
+        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+    return None
+
+
+@dataclass(slots=True)
+class Meaning:
+    """What a column's integers stand for, as read from a payload."""
+
+    transform: int
+    packed: bytes
+    first: I64 | None = None
+    unit: int = 1
+    rest: int = 0
+    grid: lattice.Grid | None = None
+
+    def rows(self, column: ColumnLayout, continued: bool) -> int:
+        """How many rows of integers there are."""
+        return column.rows - (1 if self.transform == STEPS and not continued else 0)
+
+
+def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: bytes | None) -> Meaning:
+    """Read what precedes a column's integers.
+
+    Args:
+        known: The `meaning` bytes of the payload before, when the column continues.
+    """
+    if transform == LATTICE:
+        begin = reader.at
+        if known is None:
+            lattice.read_step(reader)
+        packed = reader.data[begin : reader.at] if known is None else known
+        return Meaning(transform, packed, grid=lattice.read_grid(packed, reader, column.rows * column.lanes))
+    if transform == STEPS:
+        if known is not None:
+            return Meaning(transform, known, None, *read_unit(Reader(known)))
+        begin = reader.at
+        unit, rest = read_unit(reader)
+        packed = reader.data[begin : reader.at]
+        first = np.frombuffer(reader.take(8 * column.lanes), "<i8")
+        return Meaning(transform, packed, first, unit, rest)
+    return Meaning(transform, b"")
+
+
+def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Array | None) -> Array:
+    """Undo `to_integers`; `last` is the state from which a continued column of steps goes on."""
+    if meaning.transform == PLAIN:
+        return from_signed(lanes, column.dtype).reshape(column.shape)
+    if meaning.transform == FLOAT_ORDER:
+        return lattice.from_order(lanes).reshape(column.shape)
+    if meaning.transform == LATTICE and meaning.grid is not None:
+        return meaning.grid.values(lanes).reshape(column.shape)
+    steps = lanes.astype(np.int64) * meaning.unit + meaning.rest
+    start = meaning.first if last is None else last
+    assert start is not None
+    whole = np.empty((column.rows, column.lanes), np.int64)
+    if last is None:
+        whole[0] = start
+        whole[1:] = steps
+    else:
+        whole[:] = steps
+        whole[0] += start
+    np.cumsum(whole, axis=0, out=whole)
+    return whole.view(column.dtype).reshape(column.shape)
+
+
+def read_unit(reader: Reader) -> tuple[int, int]:
+    """Read unit and rest: steps are `k * unit + rest`."""
+    unit = reader.varint(MAX_UNIT)
+    rest = reader.varint(MAX_UNIT) if unit > 1 else 0
+    if unit == 0 or rest >= unit:
+        raise ChunkError("columns payload: impossible unit of steps")
+    return unit, rest
+
+
+def _steps(values: I64, last: I64 | None, meaning: bytes) -> Integers | None:
+    """Differences of neighbours, divided by the largest unit that they are whole multiples of."""
+    before = values[:1] if last is None else last.reshape(1, -1)
+    steps = np.diff(values, axis=0, prepend=before)[1 if last is None else 0 :]
+    unit, rest = 1, 0
+    if steps.size:
+        low, high = int(steps.min()), int(steps.max())
+        if high - low > 1 << 62:
+            return None
+        if last is not None:
+            unit, rest = read_unit(Reader(meaning))
+            if unit > 1 and ((steps - rest) % unit).any():
+                return None
+        elif low != high:
+            found = int(np.gcd.reduce(steps - low, axis=None))
+            if 1 < found <= MAX_UNIT:
+                unit, rest = found, low % found
+        steps = (steps - rest) // unit
+        if steps.min() < -I32_LIMIT or steps.max() > I32_LIMIT:
+            return None
+    packed = bytearray()
+    put_varint(packed, unit)
+    if unit > 1:
+        put_varint(packed, rest)
+    extra = values[0].tobytes() if last is None else b""
+    return Integers(STEPS, bytes(packed), extra, steps.astype(np.int32), values[-1].copy())
+
+
+def to_signed(values: Array) -> Array:
+    """Integers as signed ones of their size: unsigned are shifted by half their range."""
+    size = values.dtype.itemsize
+    if values.dtype.kind == "i":
+        return values
+    signed: Array = (values ^ values.dtype.type(1 << (8 * size - 1))).view(f"i{size}")
+    return signed
+
+
+def from_signed(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Undo `to_signed`."""
+    if dtype.kind == "i":
+        return values
+    shifted: Array = values.view(dtype) ^ dtype.type(1 << (8 * dtype.itemsize - 1))
+    return shifted

@@ -1,0 +1,193 @@
+"""One column's samples ↔ its bytes: as integers through one of two coders, or stored as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecap.codec.integers import (
+    STEPS,
+    Integers,
+    Meaning,
+    fits,
+    from_integers,
+    read_meaning,
+    to_integers,
+    width_of,
+)
+from edgecap.codec.layout import Array, ColumnLayout, Reader
+from edgecap.codec.tail import Memory, TailReader, TailWriter
+from edgecap.errors import ChunkError
+from edgecap.kernels import adaptive, rice
+from edgecap.kernels.bits import PAD_WORDS
+
+STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
+"""Coders: the low half of a column's first byte. FRESH and CONTINUED predict, the others know steps again."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A column whose integers lie in the tail of the payload."""
+
+    column: ColumnLayout
+    meaning: Meaning
+    shift: int
+    before: Memory | None
+    recurring: bool
+
+
+def encode_column(
+    column: ColumnLayout, array: Array, level: str, memories: dict[str, Memory], tail: TailWriter
+) -> bytes:
+    """Encode one column; the adaptive coder writes to `tail` and learns into `memories`."""
+    before = memories.pop(column.name, None)
+    if array.size == 0:
+        return b""
+    values = np.ascontiguousarray(array, column.dtype).reshape(column.rows, column.lanes)
+    if level == "fast":
+        before = None
+    integers = to_integers(values, before.last, before.meaning) if before else None
+    if integers is None or (before and not continues(integers, before)):
+        before = None
+        integers = to_integers(values, None, b"")
+    if integers is not None:
+        body = b""
+        if level == "fast":
+            body = bytes([integers.transform << 4 | RICE]) + integers.meaning + integers.extra
+            body += encode_rice(integers.lanes)
+        else:
+            found = _encode_adaptive(column, integers, before, tail)
+            if found is not None:
+                body, memories[column.name] = found
+        if body and len(body) <= column.raw_bytes + 1:
+            return body
+    return bytes([STORED]) + values.tobytes()
+
+
+def continues(integers: Integers, before: Memory) -> bool:
+    """Whether what was learned of a column still serves."""
+    if (before.transform, before.meaning) != (integers.transform, integers.meaning):
+        return False
+    return integers.transform != STEPS or before.recurring or not recurring(integers.lanes)
+
+
+def recurring(lanes: Array) -> bool:
+    """Whether steps are few distinct ones."""
+    return lanes.shape[1] == 1 and bool(np.unique(lanes).size <= 4 + lanes.size // 3)
+
+
+def _encode_adaptive(
+    column: ColumnLayout, integers: Integers, before: Memory | None, tail: TailWriter
+) -> tuple[bytes, Memory] | None:
+    again = before.recurring if before else integers.transform == STEPS and recurring(integers.lanes)
+    limit = column.raw_bytes - len(integers.meaning) - len(integers.extra) - 1
+    if limit < 0:
+        return None
+    shift = 0
+    if again:
+        states = tail.add_steps(integers.lanes, before.states if before else None)
+    else:
+        added = tail.add(integers.lanes, before.states if before else None, limit)
+        if added is None:
+            return None
+        states, shift = added
+    coder = (STEPS_FRESH if again else FRESH) + (before is not None)
+    body = bytearray([integers.transform << 4 | coder])
+    if before is None:
+        body += integers.meaning
+    body += integers.extra
+    if width_of(column) == 32 and not again:
+        body.append(shift)
+    return bytes(body), Memory(integers.transform, integers.meaning, states, integers.last, again)
+
+
+def continuation(memory: Memory) -> int:
+    """First byte of a column that goes on from its memory."""
+    return memory.transform << 4 | (STEPS_CONTINUED if memory.recurring else CONTINUED)
+
+
+def decode_front(
+    column: ColumnLayout, reader: Reader, memories: dict[str, Memory], as_before: bool
+) -> Array | Pending:
+    """Decode one column, or the part of it that lies before the tail.
+
+    Args:
+        as_before: The column goes on from its memory, and its first byte is left out.
+    """
+    if column.rows == 0:
+        return np.zeros(column.shape, column.dtype)
+    if as_before and column.name not in memories:
+        raise ChunkError(f"column {column.name} continues one that the payload before does not have")
+    head = continuation(memories[column.name]) if as_before else reader.byte()
+    transform, coder = head >> 4, head & 15
+    if head == STORED:
+        raw = reader.take(column.raw_bytes)
+        return np.frombuffer(raw, column.dtype).reshape(column.shape).copy()
+    again = coder in (STEPS_FRESH, STEPS_CONTINUED)
+    if (
+        coder > STEPS_CONTINUED
+        or not fits(transform, column)
+        or (again and (transform != STEPS or column.lanes != 1))
+    ):
+        raise ChunkError(f"column {column.name}: coding {head:#04x} does not fit {column.dtype} samples")
+    continued = coder in (CONTINUED, STEPS_CONTINUED)
+    before = memories.get(column.name) if continued else None
+    if continued and (before is None or before.transform != transform or before.recurring != again):
+        raise ChunkError(f"column {column.name} continues one that the payload before does not have")
+    meaning = read_meaning(transform, column, reader, before.meaning if before else None)
+    if coder == RICE:
+        dtype: np.dtype[Any] = np.dtype(np.int16 if width_of(column) == 16 else np.int32)
+        lanes = decode_rice(reader, meaning.rows(column, continued=False), column.lanes, dtype)
+        return from_integers(meaning, column, lanes, None)
+    shift = reader.byte() if width_of(column) == 32 and not again else 0
+    if shift > adaptive.SHIFT_LIMIT:
+        raise ChunkError(f"column {column.name}: differences cannot be shifted by {shift} bits")
+    return Pending(column, meaning, shift, before, again)
+
+
+def decode_tail(pending: Pending, tail: TailReader, memories: dict[str, Memory]) -> Array:
+    """Decode the rest of a column; what was learned goes to `memories`."""
+    column, meaning, before = pending.column, pending.meaning, pending.before
+    rows = meaning.rows(column, continued=before is not None)
+    states = before.states.copy() if before else None
+    if pending.recurring:
+        lanes, states = tail.take_steps(rows, states)
+    else:
+        lanes, states = tail.take(rows, column.lanes, width_of(column), pending.shift, states)
+    values = from_integers(meaning, column, lanes, before.last if before else None)
+    last = None
+    if meaning.transform == STEPS:
+        last = values.view(np.int64).reshape(column.rows, column.lanes)[-1].copy()
+    memories[column.name] = Memory(meaning.transform, meaning.packed, states, last, pending.recurring)
+    return values
+
+
+def encode_rice(lanes: Array) -> bytes:
+    """Rice-code integers (n, c)."""
+    rows, channels = lanes.shape
+    if rows == 0:
+        return b""
+    if not lanes.flags.writeable:
+        lanes = lanes.copy()  # kernels are compiled for writeable arrays only
+    width = 8 * lanes.dtype.itemsize
+    words = np.empty((rice.rice_bound_bits(rows, channels, width) >> 6) + PAD_WORDS, np.uint64)
+    bits = rice.rice_encode(lanes, width, words)
+    return words[: (bits + 63) >> 6].tobytes()[: (bits + 7) >> 3]
+
+
+def decode_rice(reader: Reader, rows: int, channels: int, dtype: np.dtype[Any]) -> Array:
+    """Decode Rice-coded integers (n, c) at the reader's place."""
+    if rows == 0:
+        return np.empty((0, channels), dtype)
+    available = len(reader.data) - reader.at
+    # The words are copied together with their padding: one operation, not three.
+    padding = rice.PADDING[: 8 * rice.READ_AHEAD_WORDS + (-available & 7)]
+    words = np.frombuffer(bytearray(reader.data[reader.at :] + padding), np.uint64)
+    values = np.empty((rows, channels), dtype)
+    bits = rice.rice_decode(words, 8 * available, 8 * dtype.itemsize, values)
+    if bits < 0:
+        raise ChunkError("columns payload: a Rice-coded column is damaged")
+    reader.at += (bits + 7) >> 3
+    return values

@@ -1,0 +1,264 @@
+"""TOML → typed configuration; an unknown key is refused with the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from edgecap.errors import ConfigError
+from edgecap.topics import NAME_PATTERN
+
+DEFAULT_PATHS = (Path("edgecap.toml"), Path("/etc/edgecap/edgecap.toml"))
+
+MAX_CALIBRATION_BYTES = 64 * 1024
+"""The manifest must fit one chunk."""
+
+Name = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$", description="1 to 64 of a-z, 0-9 and '-'")]
+Positive = Annotated[float, Meta(gt=0)]
+PositiveInt = Annotated[int, Meta(gt=0)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every table of the file."""
+
+
+class BrokerConfig(Section, frozen=True):
+    """`[broker]`: where to deliver. The environment variable EDGECAP_BROKER overrides `url`."""
+
+    url: str = ""
+    """`mqtt[s]://[user@]host:port`; empty records without delivering."""
+    password_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class SpoolConfig(Section, frozen=True):
+    """`[spool]`: where recordings wait until ingest has proved that it stored them."""
+
+    dir: str = "/var/lib/edgecap/spool"
+    reserve_mb: PositiveInt = 512
+    """Free space that recording never uses: a session is closed cleanly before it is touched."""
+    segment_mb: Annotated[int, Meta(ge=1, le=1024)] = 16
+
+
+class SessionConfig(Section, frozen=True):
+    """`[session]`: what is recorded, by whom, under which consent."""
+
+    task: str = ""
+    operator: str = ""
+    consent: str = ""
+
+
+class CalibrationConfig(Section, frozen=True):
+    """`[calibration]`: what travels in every manifest; written by `edgecap calibrate`."""
+
+    file: str = ""
+    """A JSON map; empty for none."""
+
+
+class CaptureConfig(Section, frozen=True):
+    """`[capture]`: how samples become chunks."""
+
+    chunk_seconds: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
+    codec_level: Literal["fast", "max", "stream"] = "stream"
+
+
+class UplinkConfig(Section, frozen=True):
+    """`[uplink]`: how chunks are delivered."""
+
+    window: Annotated[int, Meta(ge=1, le=64)] = 8
+    resend_seconds: Positive = 60.0
+    max_kbit_s: Annotated[int, Meta(ge=0)] = 0
+    """Bandwidth cap; 0 for none."""
+    paused: bool = False
+
+
+class SerialConfig(Section, frozen=True):
+    """`[[serial]]`: a microcontroller; its streams are named by its own descriptors."""
+
+    name: Name
+    port: str
+    baud: PositiveInt = 1_000_000
+
+
+class FileCameraConfig(Section, frozen=True, tag_field="backend", tag="file"):
+    """`[[camera]]` with `backend = "file"`: a video file played in real time."""
+
+    name: Name
+    path: str
+    fps: Annotated[float, Meta(ge=0)] = 0.0
+    """0 keeps the clip's own frame times."""
+    loop: bool = True
+    bitrate_kbps: PositiveInt = 2000
+
+
+class SyntheticCameraConfig(Section, frozen=True, tag_field="backend", tag="synthetic"):
+    """`[[camera]]` with `backend = "synthetic"`: a seeded moving scene."""
+
+    name: Name
+    width: PositiveInt = 640
+    height: PositiveInt = 480
+    fps: Positive = 30.0
+    bitrate_kbps: PositiveInt = 2000
+    seed: int = 0
+
+
+class PiCameraConfig(Section, frozen=True, tag_field="backend", tag="picamera2"):
+    """`[[camera]]` with `backend = "picamera2"`: a Raspberry Pi camera."""
+
+    name: Name
+    camera_id: str = ""
+    """libcamera's id; empty takes the only camera."""
+    width: PositiveInt = 1280
+    height: PositiveInt = 720
+    fps: Positive = 30.0
+    bitrate_kbps: PositiveInt = 5000
+    encoder: Literal["auto", "hardware", "libav"] = "auto"
+
+
+CameraConfig = FileCameraConfig | SyntheticCameraConfig | PiCameraConfig
+
+
+class ButtonConfig(Section, frozen=True):
+    """`[button]`: a button and LED on the Pi's GPIO; -1 for none. A glove's own button always works."""
+
+    gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
+    led_gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
+    buzzer_gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    site: Name
+    rig: Name
+    broker: BrokerConfig = BrokerConfig()
+    spool: SpoolConfig = SpoolConfig()
+    session: SessionConfig = SessionConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    capture: CaptureConfig = CaptureConfig()
+    uplink: UplinkConfig = UplinkConfig()
+    button: ButtonConfig = ButtonConfig()
+    serial: tuple[SerialConfig, ...] = ()
+    camera: tuple[CameraConfig, ...] = ()
+
+
+def load_config(path: Path | None) -> Config:
+    """Read and validate a configuration.
+
+    Args:
+        path: The file; None looks for `edgecap.toml` here and then in /etc/edgecap.
+
+    Raises:
+        ConfigError: names the file, the key and the nearest valid key or the expected type.
+    """
+    if path is None:
+        path = next((p for p in DEFAULT_PATHS if p.exists()), None)
+        if path is None:
+            raise ConfigError(
+                "no configuration found",
+                fix=f"pass --config FILE, or create one of {', '.join(map(str, DEFAULT_PATHS))}",
+            )
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(
+            f"cannot read {path}: {reason}", fix="check the path and its permissions"
+        ) from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, where: str = "config") -> Config:
+    """Validate TOML text; raises `ConfigError` as `load_config`."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+    _refuse_unknown(tree, Config, where, "")
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        message, _, key = str(error).partition(" - at `$.")
+        at = f"key `{key.rstrip('`')}`: " if key else ""
+        raise ConfigError(f"{where}: {at}{message}", fix="see `edgecap config schema`") from error
+    _refuse_twins(config, where)
+    return config
+
+
+def _refuse_unknown(tree: dict[str, Any], table: type[Section], where: str, at: str) -> None:
+    """Walk the tree along the declared tables, naming the first key that none of them has."""
+    known = {f.name: f.type for f in msgspec.structs.fields(table)}
+    tag = table.__struct_config__.tag_field
+    valid = [*known, *([tag] if tag else [])]
+    for key, value in tree.items():
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, 1, 0.5)
+            hint = f"did you mean `{at}{near[0]}`?" if near else f"valid keys here: {', '.join(valid)}"
+            raise ConfigError(f"{where}: unknown key `{at}{key}`", fix=hint)
+        if key == tag:
+            continue
+        if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):
+            _refuse_unknown(value, known[key], where, f"{at}{key}.")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                row = _row_type(known[key], item, where, f"{at}{key}[{i}]")
+                if row is not None and isinstance(item, dict):
+                    _refuse_unknown(item, row, where, f"{at}{key}[{i}].")
+
+
+def _row_type(declared: Any, item: Any, where: str, at: str) -> type[Section] | None:
+    """Which table a row of an array of tables is; a union is told apart by its tag."""
+    args = get_args(declared)
+    rows = get_args(args[0]) or args[:1] if args else ()
+    tables = [r for r in rows if isinstance(r, type) and issubclass(r, Section)]
+    if len(tables) == 1:
+        return tables[0]
+    if not tables or not isinstance(item, dict):
+        return None
+    tag_field = tables[0].__struct_config__.tag_field
+    by_tag = {str(t.__struct_config__.tag): t for t in tables}
+    tag = item.get(tag_field)
+    if tag not in by_tag:
+        near = difflib.get_close_matches(str(tag), by_tag, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(map(repr, by_tag))}"
+        problem = f"unknown {tag_field} {tag!r}" if tag is not None else f"`{tag_field}` is missing"
+        raise ConfigError(f"{where}: {at}: {problem}", fix=hint)
+    return by_tag[tag]
+
+
+def _refuse_twins(config: Config, where: str) -> None:
+    names = [d.name for d in (*config.serial, *config.camera)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: two devices are called {name!r}", fix="give each its own name")
+
+
+def load_calibration(path: str) -> dict[str, Any]:
+    """The calibration records for the manifest; raises `ConfigError` when the file is not a JSON map."""
+    if not path:
+        return {}
+    fix = "write it with `edgecap calibrate`, or leave `calibration.file` empty"
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the calibration {path}: {error.strerror}", fix=fix) from error
+    if len(data) > MAX_CALIBRATION_BYTES:
+        raise ConfigError(
+            f"the calibration {path} has {len(data)} bytes, the limit is {MAX_CALIBRATION_BYTES}", fix=fix
+        )
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"the calibration {path} is not a JSON map: {error}", fix=fix) from error
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of the file."""
+    return msgspec.json.schema(Config)

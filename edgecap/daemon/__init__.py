@@ -1,0 +1,1 @@
+"""Composes one rig from the parts it is given."""

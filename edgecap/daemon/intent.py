@@ -1,0 +1,52 @@
+"""What wants to move a rig, what it tells of itself, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from edgecap.model import Mark
+from edgecap.session.machine import Event, Led
+from edgecap.status import CommandResult
+
+
+class Panel(Protocol):
+    """A button and a light of the rig itself; edges are given to `Rig.button`."""
+
+    def show(self, led: Led) -> None: ...
+
+
+@dataclass(slots=True)
+class Intent:
+    """Something that wants to move the state machine."""
+
+    event: Event
+    by: str
+    t_ns: int
+    mark: Mark | None = None
+    task: str = ""
+    reason: str = ""
+    reply: asyncio.Future[CommandResult] | None = None
+    id: str = ""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went wrong since the daemon started; published as it is."""
+
+    commands_refused: int = 0
+    events_dropped: int = 0
+    source_faults: int = 0
+    gaps: int = 0
+    sessions_failed: int = 0
+
+
+@dataclass(slots=True)
+class RigEvent:
+    """For the `event` topic."""
+
+    kind: str
+    t_ns: int
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,158 @@
+"""Starts and stops all sources of a session so that sensors bracket video."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from edgecap.clock import now_ns
+from edgecap.errors import SourceError
+from edgecap.model import FramePacket, Gap, SampleBlock
+from edgecap.session.machine import Led
+from edgecap.source.protocol import Feed
+
+SESSION_EVENTS = ("connected", "disconnected", "reset", "fault")
+FIRST_SAMPLE_S = 2.0
+"""Cameras start once every sensor stream has delivered, or after this."""
+BRACKET_NS = 20_000_000
+"""Sensors run on until their samples reach this far beyond the last frame …"""
+BRACKET_S = 0.5
+"""… or for this long."""
+STOP_S = 5.0
+"""A source that has not stopped by then is left behind; its samples so far are kept."""
+
+
+_STEADY, _SLOW, _FAST, _BREATHE = range(4)
+_BOARD_PATTERN = {
+    "idle": _BREATHE,
+    "recording": _STEADY,
+    "draining": _FAST,
+    "sensor-fault": _FAST,
+    "low-disk": _SLOW,
+    "no-consent": _SLOW,
+    "fault": _FAST,
+}
+"""A board knows four rhythms (hw/PROTOCOL.md, COMMAND LED); what is good never blinks like what is bad."""
+
+
+@dataclass(slots=True)
+class Live:
+    """What the daemon saw of a source lately."""
+
+    last_ns: int = 0
+    """Arrival of the last block or frame."""
+    seen: set[str] = field(default_factory=set)
+    """Streams that have delivered since the start."""
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def saw(self, item: SampleBlock | FramePacket | Gap) -> None:
+        """Note an item."""
+        if isinstance(item, Gap):
+            return
+        self.last_ns = item.arrival_ns if isinstance(item, FramePacket) else int(item.arrival_ns[-1])
+        self.seen.add(item.stream)
+        self.arrived.set()
+
+    async def wait_streams(self, names: set[str]) -> None:
+        """Until each of `names` has delivered."""
+        while not names <= self.seen:
+            self.arrived.clear()
+            await self.arrived.wait()
+
+    async def wait_beyond(self, t_ns: int) -> None:
+        """Until something arrived after `t_ns`."""
+        while self.last_ns <= t_ns:
+            self.arrived.clear()
+            await self.arrived.wait()
+
+
+@dataclass(slots=True)
+class OpenSource:
+    """A source of this rig, opened."""
+
+    name: str
+    feed: Feed
+    live: Live
+    started: bool = False
+    """Whether it was told to produce, and could; one that could not is started when it comes back."""
+
+    @property
+    def is_camera(self) -> bool:
+        return any(i.kind == "video" for i in self.feed.info)
+
+    def show(self, led: Led) -> None:
+        """Pass a light pattern on to a device that has a light."""
+        set_led = getattr(self.feed, "set_led", None)
+        if set_led is not None:
+            set_led(led.rgb, _BOARD_PATTERN[led.name])
+
+    def statistics(self) -> dict[str, Any]:
+        """What the source counts about itself, for status."""
+        found = getattr(self.feed, "statistics", None)
+        return dict(msgspec.to_builtins(found())) if found is not None else {}
+
+
+async def start_sources(sources: Sequence[OpenSource]) -> list[SourceError]:
+    """Start sensors, wait for their first samples, then start cameras; returns what failed."""
+    sensors = [s for s in sources if not s.is_camera]
+    problems = await _start(sensors)
+    waits = (s.live.wait_streams({i.name for i in s.feed.info}) for s in sensors)
+    try:
+        async with asyncio.timeout(FIRST_SAMPLE_S):
+            await asyncio.gather(*waits)
+    except TimeoutError:
+        pass  # The verdict names the silent stream; the others are worth recording.
+    return problems + await _start([s for s in sources if s.is_camera])
+
+
+async def _start(sources: Sequence[OpenSource]) -> list[SourceError]:
+    for source in sources:
+        source.live.seen.clear()
+        source.live.stopped.clear()
+    found = await asyncio.gather(*(start_source(s) for s in sources))
+    return [e for e in found if e is not None]
+
+
+async def start_source(source: OpenSource) -> SourceError | None:
+    """Start one source; what went wrong is returned, so that the others can go on."""
+    try:
+        await source.feed.start()
+    except SourceError as error:
+        return error
+    source.started = True
+    return None
+
+
+async def stop_sources(sources: Sequence[OpenSource]) -> dict[str, int]:
+    """Stop cameras, let sensors outlast the last frame, stop them; returns what the devices say they sent."""
+    cameras = [s for s in sources if s.is_camera]
+    sensors = [s for s in sources if not s.is_camera]
+    sent = await _stop(cameras)
+    if cameras and sensors:
+        until_ns = now_ns() + BRACKET_NS
+        try:
+            async with asyncio.timeout(BRACKET_S):
+                await asyncio.gather(*(s.live.wait_beyond(until_ns) for s in sensors))
+        except TimeoutError:
+            pass  # A sensor that fell silent has its gap; nothing more will come of waiting.
+    return sent | await _stop(sensors)
+
+
+async def _stop(sources: Sequence[OpenSource]) -> dict[str, int]:
+    async def one(source: OpenSource) -> dict[str, int]:
+        source.started = False
+        try:
+            async with asyncio.timeout(STOP_S):
+                sent = await source.feed.stop()
+                await source.live.stopped.wait()
+        except (TimeoutError, SourceError):
+            return {}
+        return sent
+
+    found = await asyncio.gather(*(one(s) for s in sources))
+    return {stream: n for sent in found for stream, n in sent.items()}

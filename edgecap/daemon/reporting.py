@@ -1,0 +1,297 @@
+"""The rig's side of the broker: status, telemetry and events go out; receipts and commands come in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import msgspec
+
+from edgecap import clock, topics
+from edgecap.daemon.intent import Intent
+from edgecap.daemon.rig import Rig
+from edgecap.model import Mark
+from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
+from edgecap.session.machine import State
+from edgecap.session.manifest import versions
+from edgecap.status import (
+    NOT_JSON,
+    OFFLINE,
+    ClockStatus,
+    Command,
+    CommandInbox,
+    CommandRefused,
+    CommandResult,
+    RigStatus,
+    SpoolStatus,
+    UplinkStatus,
+    battery_percent,
+    telemetry,
+    temperature_c,
+    trusted_utc_s,
+)
+from edgecap.uplink import Uplink
+
+log = logging.getLogger("edgecap.report")
+
+STATUS_EVERY_S = 10.0
+"""Retained status is repeated at least this often, and at every change."""
+RATE_WINDOW_S = 60.0
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What the operator wants of this rig from its next session on (retained on `desired`)."""
+
+    version: str
+    task: str | None = None
+    operator: str | None = None
+    consent: str | None = None
+    paused: bool | None = None
+
+
+class Reporter:
+    """Speaks for a rig over one connection.
+
+    Args:
+        rig: Whose state is told and who obeys.
+        uplink: Delivers the spool over the same connection.
+    """
+
+    def __init__(self, rig: Rig, uplink: Uplink) -> None:
+        self.rig, self.uplink = rig, uplink
+        self.connected = False
+        self._inbox = CommandInbox()
+        self._seq = 0
+        self._versions = versions()
+        self._grown: list[tuple[float, int]] = []
+        self._leaving = False
+        self._left = asyncio.Event()
+        self._refused = 0
+
+    async def run(self, broker: Broker) -> None:
+        """Stay connected for ever; every attempt uses a fresh client."""
+        site, name = self.rig.config.site, self.rig.config.rig
+        status = topics.topic(site, name, topics.STATUS)
+        await keep_connected(
+            broker,
+            self._online,
+            client_id=f"edgecap-{site}-{name}",
+            will=Will(status, OFFLINE, topics.STATUS.qos, topics.STATUS.retain),
+            subscribe=[topics.topic(site, name, c) for c in (topics.RECEIPT, topics.CMD, topics.DESIRED)],
+            on_state=self._on_state,
+        )
+
+    def _on_state(self, connected: bool, reason: str) -> None:
+        self.connected = connected
+        if connected:
+            log.info("connected to the broker")
+        elif reason:
+            log.warning("%s", reason)
+
+    async def _online(self, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.uplink.run(connection), name="uplink")
+            group.create_task(self._publish_status(connection), name="publish status")
+            group.create_task(self._publish_telemetry(connection), name="publish telemetry")
+            group.create_task(self._publish_events(connection), name="publish events")
+            group.create_task(self._read(connection), name="read")
+
+    async def leave(self, at_most_s: float) -> None:
+        """Tell the fleet that this rig goes away on purpose; the will covers every other way."""
+        self._leaving = True
+        self.rig.changed.set()
+        if self.connected:
+            try:
+                async with asyncio.timeout(at_most_s):
+                    await self._left.wait()
+            except TimeoutError:
+                log.warning("the broker did not take the last status within %s s", at_most_s)
+
+    # ── out ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _publish(self, connection: Connection, channel: topics.Channel, payload: bytes) -> None:
+        name = topics.topic(self.rig.config.site, self.rig.config.rig, channel)
+        try:
+            await connection.publish(
+                name, payload, qos=channel.qos, retain=channel.retain, content_type=channel.content_type
+            )
+        except PublishRefusedError as error:
+            # One topic that the broker forbids must not stop the others.
+            self._refused += 1
+            if self._refused == 1:
+                log.error("%s", error)
+
+    async def _publish_status(self, connection: Connection) -> None:
+        """At once when something that matters changed, else every `STATUS_EVERY_S`."""
+        told: tuple[object, ...] = ()
+        told_at = 0.0
+        while True:
+            if self._leaving:
+                await self._publish(connection, topics.STATUS, OFFLINE)
+                self._left.set()
+                return
+            status = self.status()
+            # What a person would want to know at once; counters alone can wait.
+            matter = (status.state, status.led, status.session, status.task, status.desired_version,
+                      tuple((v.stream, v.state) for v in status.streams))  # fmt: skip
+            if matter != told or time.monotonic() - told_at >= STATUS_EVERY_S:
+                self._seq += 1
+                payload = msgspec.json.encode(msgspec.structs.replace(status, seq=self._seq))
+                await self._publish(connection, topics.STATUS, payload)
+                told, told_at = matter, time.monotonic()
+            await self._change(STATUS_EVERY_S)
+
+    async def _change(self, at_most_s: float) -> None:
+        try:
+            async with asyncio.timeout(at_most_s):
+                await self.rig.changed.wait()
+        except TimeoutError:
+            pass
+        self.rig.changed.clear()
+
+    async def _publish_telemetry(self, connection: Connection) -> None:
+        while True:
+            await self._publish(connection, topics.TELEMETRY, telemetry(self.status()))
+            await asyncio.sleep(1)
+
+    async def _publish_events(self, connection: Connection) -> None:
+        while True:
+            event = await self.rig.events.get()
+            body = {"kind": event.kind, "t_ns": event.t_ns, "boot": clock.boot_id(),
+                    "session": self.rig.last_session, "text": event.text, **event.fields}  # fmt: skip
+            try:
+                await self._publish(connection, topics.EVENT, msgspec.json.encode(body))
+            except BaseException:
+                # The connection broke under it: the next one tells it.
+                if not self.rig.events.full():
+                    self.rig.events.put_nowait(event)
+                raise
+
+    def status(self) -> RigStatus:
+        """The rig as it is now."""
+        rig, recorder = self.rig, self.rig.recorder
+        pair = rig.pair
+        now_ns = clock.now_ns()
+        return RigStatus(
+            state=rig.machine.state.value,
+            led=rig.led().name,
+            fault=rig.machine.fault,
+            session=rig.last_session if recorder is not None else "",
+            session_s=round((now_ns - recorder.opened_ns) / 1e9, 1) if recorder is not None else 0.0,
+            task=rig.provenance.task,
+            operator=rig.provenance.operator,
+            boot=clock.boot_id(),
+            seq=self._seq,
+            t_ns=now_ns,
+            utc_ns=pair.realtime_ns + (now_ns - pair.raw_ns),
+            streams=rig.verdicts,
+            devices=dict(rig.device_status()),
+            spool=self._spool_status(),
+            uplink=self._uplink_status(),
+            clock=ClockStatus(pair.ntp_synced, pair.ntp_max_error_us),
+            battery_percent=battery_percent(),
+            temperature_c=temperature_c(),
+            versions=self._versions,
+            counters={
+                **{name: getattr(rig.counters, name) for name in rig.counters.__slots__},
+                "commands_refused": self._inbox.refused,
+                "publishes_refused": self._refused,
+            },
+            desired_version=rig.desired_version,
+            loop=rig.lag.quantiles_ms(),
+        )
+
+    def _spool_status(self) -> SpoolStatus:
+        stats = self.rig.writer.spool.stats()
+        hours: float | None = None
+        if self.rig.machine.state is State.RECORDING:
+            now = time.monotonic()
+            self._grown.append((now, stats.appended_bytes_total))
+            while self._grown[0][0] < now - RATE_WINDOW_S:
+                self._grown.pop(0)
+            (t0, b0), (t1, b1) = self._grown[0], self._grown[-1]
+            if t1 - t0 >= 5 and b1 > b0:
+                room = max(0, stats.free_bytes - stats.reserve_bytes)
+                hours = round(room / ((b1 - b0) / (t1 - t0)) / 3600, 1)
+        else:
+            self._grown.clear()
+        age_ms = round(self.rig.writer.stats().age_ms_p99, 1)
+        return SpoolStatus(stats.chunks, stats.bytes, stats.free_bytes, stats.reserve_bytes, hours, age_ms)
+
+    def _uplink_status(self) -> UplinkStatus:
+        s = self.uplink.statistics()
+        return UplinkStatus(
+            connected=self.connected,
+            paused=self.uplink.paused,
+            sent=s.sent,
+            receipted=s.receipted,
+            resent=s.resent,
+            refused=s.refused,
+            quarantined=s.quarantined,
+            held=s.held,
+            receipt_p50_ms=s.receipt_p50_ms,
+            receipt_p99_ms=s.receipt_p99_ms,
+        )
+
+    # ── in ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _read(self, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for message in connection.messages():
+                suffix = topics.parse(message.topic).suffix
+                if suffix == topics.RECEIPT.suffix:
+                    await self.uplink.on_receipt(message.payload)
+                elif suffix == topics.CMD.suffix:
+                    # A command may take seconds (a session drains): receipts must not wait behind it.
+                    group.create_task(self._command(connection, message.payload), name="command")
+                elif suffix == topics.DESIRED.suffix:
+                    self._desired(message.payload)
+
+    async def _command(self, connection: Connection, payload: bytes) -> None:
+        try:
+            command = self._inbox.accept(payload, utc_s=trusted_utc_s(self.status().clock))
+            result = await self._obey(command)
+        except CommandRefused as error:
+            log.warning("%s", error)
+            result = CommandResult(str(error.evidence.get("id", "")), False, str(error))
+        await self._publish(connection, topics.CMD_RESULT, msgspec.json.encode(result))
+
+    async def _obey(self, command: Command) -> CommandResult:
+        rig, args = self.rig, command.args
+        now_ns = clock.now_ns()
+        match command.cmd:
+            case "start" | "stop" | "discard":
+                intent = Intent(command.cmd, "ctl", now_ns, task=args.get("task", ""), id=command.id)
+                return await rig.ask(intent)
+            case "mark":
+                mark = Mark(now_ns, args.get("kind", "note"), args.get("text", ""), "ctl")
+                return await rig.ask(Intent("mark", "ctl", now_ns, mark, id=command.id))
+            case "task":
+                task = args.get("text", "").strip()
+                if not task:
+                    return CommandResult(command.id, False, "refused task: it is empty")
+                rig.provenance = msgspec.structs.replace(rig.provenance, task=task)
+                rig.changed.set()
+                return CommandResult(command.id, True, f"the next session's task is {task!r}")
+            case "pause" | "resume":
+                self.uplink.paused = command.cmd == "pause"
+                return CommandResult(command.id, True, f"uplink {command.cmd}d")
+            case "status":
+                return CommandResult(command.id, True, rig.machine.state.value, self.status())
+
+    def _desired(self, payload: bytes) -> None:
+        if not payload:
+            return
+        try:
+            desired = msgspec.json.decode(payload, type=Desired)
+        except NOT_JSON as error:
+            self._inbox.refused += 1
+            self.rig.say("refused", clock.now_ns(), f"malformed desired state: {error}")
+            return
+        wanted = {k: v for k in ("task", "operator", "consent") if (v := getattr(desired, k)) is not None}
+        self.rig.provenance = msgspec.structs.replace(self.rig.provenance, **wanted)
+        if desired.paused is not None:
+            self.uplink.paused = desired.paused
+        self.rig.desired_version = desired.version
+        self.rig.changed.set()

@@ -1,0 +1,421 @@
+"""One rig at work: sources feed the running session; button, commands and faults move the state machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+
+from edgecap import clock
+from edgecap.codec.chunk import Chunk
+from edgecap.config import Config, load_calibration
+from edgecap.daemon.health import LoopLag
+from edgecap.daemon.intent import Counters, Intent, Panel, RigEvent
+from edgecap.daemon.recording import (
+    SESSION_EVENTS,
+    Live,
+    OpenSource,
+    start_source,
+    start_sources,
+    stop_sources,
+)
+from edgecap.errors import EdgecapError, SessionError, SourceError, SpoolError
+from edgecap.model import ClockPair, DeviceEvent, Gap, Mark, StreamInfo, Verdict
+from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
+from edgecap.session.manifest import Outcome, Provenance, new_session_id, open_record
+from edgecap.session.recorder import Recorder
+from edgecap.source.gestures import Gestures
+from edgecap.source.protocol import Source
+from edgecap.spool.writer import SpoolWriter
+from edgecap.status import CommandResult
+
+log = logging.getLogger("edgecap.rig")
+
+MAX_INTENTS = 64
+STALL_NS = 5_000_000_000
+"""While recording, the watchdog is fed only if a block came within this."""
+
+
+class Rig:
+    """Holds the open sources and at most one session.
+
+    Args:
+        config: Names, provenance, chunking.
+        sources: Sensors and cameras, in any order; streams of kind `video` make a source a camera.
+        writer: The spool.
+        panels: Lights to keep in step with the state.
+    """
+
+    def __init__(
+        self, config: Config, *, sources: Sequence[Source], writer: SpoolWriter, panels: Sequence[Panel] = ()
+    ) -> None:
+        self.config = config
+        self.machine = Machine()
+        self.counters = Counters()
+        self.calibration = load_calibration(config.calibration.file)
+        self.provenance = Provenance(**msgspec.structs.asdict(config.session))
+        self.desired_version = ""
+        self.recorder: Recorder | None = None
+        self.pair: ClockPair = clock.read_pair()
+        self.verdicts: list[Verdict] = []
+        self.open_sources: list[OpenSource] = []
+        self.events: asyncio.Queue[RigEvent] = asyncio.Queue(256)
+        self.changed = asyncio.Event()
+        self.writer = writer
+        self.last_session = ""
+        self.lag = LoopLag()
+        self._sources = sources
+        self.panels = list(panels)
+        self._intents: asyncio.Queue[Intent] = asyncio.Queue(MAX_INTENTS)
+        self._latecomers: asyncio.Queue[OpenSource] = asyncio.Queue()
+        self._gestures = Gestures()
+        self._gesture_fed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._pool = ThreadPoolExecutor(1, "seal")
+        self._led: Led | None = None
+
+    # ── from outside ────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Open every source, then serve until `shut_down`; raises an ExceptionGroup naming broken devices."""
+        try:
+            async with AsyncExitStack() as stack:
+                self.open_sources = await self._open_all(stack)
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        *(group.create_task(self._pump(s), name=f"pump {s.name}") for s in self.open_sources),
+                        group.create_task(self._recognise(), name="gestures"),
+                        group.create_task(self._every_second(), name="every second"),
+                        group.create_task(self._start_latecomers(), name="latecomers"),
+                        group.create_task(self.lag.run(), name="loop lag"),
+                    ]
+                    control = group.create_task(self._control(), name="control")
+                    self._ready.set()
+                    await self._stopping.wait()
+                    if self.machine.state in (State.RECORDING, State.DRAINING):
+                        # Intents are obeyed one by one: this one is answered when a drain has ended, too.
+                        await self.ask(
+                            Intent("stop", "shutdown", clock.now_ns(), reason="the daemon was stopped")
+                        )
+                    for task in (*tasks, control):
+                        task.cancel()
+        finally:
+            self._pool.shutdown()
+
+    async def ready(self) -> None:
+        """Wait until all sources are open."""
+        await self._ready.wait()
+
+    def shut_down(self) -> None:
+        """Ask for a clean end: a running session is closed first."""
+        self._stopping.set()
+
+    async def ask(self, intent: Intent) -> CommandResult:
+        """Hand over an intent and wait for what became of it."""
+        intent.reply = asyncio.get_running_loop().create_future()
+        await self._intents.put(intent)
+        return await intent.reply
+
+    def button(self, *, down: bool, t_ns: int) -> None:
+        """An edge of any of the rig's buttons; call on the event loop."""
+        self._gestures.feed(down, t_ns)
+        self._gesture_fed.set()
+
+    def advancing(self, now_ns: int) -> bool:
+        """Whether the watchdog may be fed: idle, or blocks came lately."""
+        if self.machine.state is not State.RECORDING:
+            return True
+        return any(now_ns - s.live.last_ns < STALL_NS for s in self.open_sources)
+
+    @property
+    def sensors_ok(self) -> bool:
+        """No stream has anything worse than a late start."""
+        return all(v.state in ("ok", "waiting") for v in self.verdicts)
+
+    # ── sources ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _open_all(self, stack: AsyncExitStack) -> list[OpenSource]:
+        """Open all sources together, so that one run names everything that is broken."""
+
+        async def enter(source: Source) -> OpenSource | SourceError:
+            try:
+                feed = await stack.enter_async_context(source.open())
+            except SourceError as error:
+                return error
+            return OpenSource(source.name, feed, Live())
+
+        found = await asyncio.gather(*(enter(s) for s in self._sources))
+        broken = [f for f in found if isinstance(f, SourceError)]
+        if broken:
+            raise ExceptionGroup("devices that cannot be opened", broken)
+        return [f for f in found if isinstance(f, OpenSource)]
+
+    async def _pump(self, source: OpenSource) -> None:
+        """Carry a source's items into the running session."""
+        async for item in source.feed:
+            if isinstance(item, DeviceEvent):
+                await self._device_event(source, item)
+                continue
+            source.live.saw(item)
+            if self.recorder is None:
+                continue
+            if isinstance(item, Gap):
+                self.counters.gaps += 1
+                self.say("gap", item.t0_ns, f"{item.stream}: {item.cause}", lost=item.lost, t1_ns=item.t1_ns)
+            try:
+                await self.recorder.add(item)
+            except EdgecapError as error:
+                await self._fail(str(error))
+
+    async def _device_event(self, source: OpenSource, event: DeviceEvent) -> None:
+        if event.kind in ("button-down", "button-up"):
+            self.button(down=event.kind == "button-down", t_ns=event.t_ns)
+            return
+        if event.kind == "stopped":
+            source.live.stopped.set()
+            return
+        if event.kind in SESSION_EVENTS:
+            self.counters.source_faults += event.kind in ("fault", "disconnected", "reset")
+            self.say(
+                event.kind, event.t_ns, f"{event.device}: {event.text or event.kind}", device=event.device
+            )
+        if self.recorder is not None:
+            self.recorder.event(event)
+            if event.kind in ("connected", "reset"):
+                for info in source.feed.info:
+                    self.recorder.add_stream(event.t_ns, info)
+                if not source.started:
+                    self._latecomers.put_nowait(source)
+        log.info("%s %s %s", event.device, event.kind, event.text)
+
+    async def _start_latecomers(self) -> None:
+        """Start sources that were away when the session began, once they are back."""
+        while True:
+            source = await self._latecomers.get()
+            if self.machine.state is State.RECORDING and not source.started:
+                problem = await start_source(source)
+                if problem is not None:
+                    log.warning("%s", problem)
+
+    # ── control ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _recognise(self) -> None:
+        """Turn button edges into gestures, and gestures into intents."""
+        while True:
+            deadline_ns = self._gestures.deadline_ns()
+            wait_s = None if deadline_ns is None else max(0.0, (deadline_ns - clock.now_ns()) / 1e9)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._gesture_fed.wait()
+            except TimeoutError:
+                pass
+            self._gesture_fed.clear()
+            for gesture in self._gestures.poll(clock.now_ns()):
+                await self._gesture(gesture.kind, gesture.t_ns)
+
+    async def _gesture(self, kind: Gesture, t_ns: int) -> None:
+        event = self.machine.event_for(kind)
+        self.say("button", t_ns, kind)
+        if event is not None:
+            mark = Mark(t_ns, "went-wrong") if event == "mark" else None
+            await self._intents.put(Intent(event, "button", t_ns, mark))
+
+    async def _control(self) -> None:
+        """Obey intents one after the other; the only place where the state changes."""
+        while True:
+            intent = await self._intents.get()
+            try:
+                message = await self._obey(intent)
+                result = CommandResult(intent.id, True, message)
+            except EdgecapError as error:
+                result = CommandResult(intent.id, False, str(error))
+                self.say("refused", intent.t_ns, str(error))
+                log.warning("%s", error)
+            except Exception as error:
+                # The boundary of a session: whatever broke, show FAULT, keep what there is and stay alive.
+                log.exception("session failed")
+                await self._abandon(f"{type(error).__name__}: {error}")
+                result = CommandResult(intent.id, False, self.machine.fault)
+            if intent.reply is not None and not intent.reply.done():
+                intent.reply.set_result(result)
+            self._refresh()
+
+    async def _obey(self, intent: Intent) -> str:
+        if intent.event == "start":
+            await self._check_start(intent)
+        action = self.machine.handle(intent.event, intent.reason)
+        self._refresh()
+        if action is Action.OPEN:
+            try:
+                await self._open_session(intent)
+            except EdgecapError as error:
+                # No manifest, no session: the rig must not look as if it recorded.
+                if self.machine.state is State.RECORDING:
+                    await self._abandon(str(error))
+                raise
+            return f"recording {self.last_session}"
+        if action in (Action.CLOSE, Action.CLOSE_DISCARDED):
+            discarded = action is Action.CLOSE_DISCARDED
+            await self._close_session("discarded" if discarded else "complete", intent.reason)
+            return f"{'discarded' if discarded else 'saved'} {self.last_session}"
+        if action is Action.MARK and self.recorder is not None and intent.mark is not None:
+            self.recorder.mark(intent.mark)
+            self.say("mark", intent.mark.t_ns, intent.mark.kind, note=intent.mark.text, by=intent.by)
+            return f"marked {intent.mark.kind}"
+        return self.machine.state.value
+
+    async def _check_start(self, intent: Intent) -> None:
+        if intent.task:
+            self.provenance = msgspec.structs.replace(self.provenance, task=intent.task)
+        self.provenance.require()
+        stats = self.writer.spool.stats()
+        if stats.free_bytes <= stats.reserve_bytes:
+            raise SessionError(
+                f"refused start: {self.config.spool.dir} has {stats.free_bytes / 1e6:.0f} MB free, "
+                f"{stats.reserve_bytes / 1e6:.0f} MB are kept in reserve",
+                fix="let the uplink drain, or use a larger card",
+            )
+
+    async def _open_session(self, intent: Intent) -> None:
+        pair = self.pair = clock.read_pair()
+        session = new_session_id(pair.realtime_ns)
+        infos: list[StreamInfo] = [i for s in self.open_sources for i in s.feed.info]
+        recorder = Recorder(
+            site=self.config.site,
+            rig=self.config.rig,
+            session=session,
+            put=self._put,
+            pool=self._pool,
+            chunk_ns=round(self.config.capture.chunk_seconds * 1e9),
+            level=self.config.capture.codec_level,
+        )
+        await recorder.open(
+            open_record(
+                site=self.config.site,
+                rig=self.config.rig,
+                session=session,
+                provenance=self.provenance,
+                pair=pair,
+                streams=infos,
+                calibration=self.calibration,
+                config=msgspec.to_builtins(self.config.capture),
+            ),
+            infos,
+        )
+        self.last_session, self.recorder = session, recorder
+        self.say("start", pair.raw_ns, session, task=self.provenance.task, by=intent.by)
+        log.info("recording %s: %s", session, self.provenance.task)
+        problems = await start_sources(self.open_sources)
+        for problem in problems:
+            self.counters.source_faults += 1
+            self.say("fault", clock.now_ns(), str(problem))
+            log.error("%s", problem)
+        if self.open_sources and len(problems) == len(self.open_sources):
+            await self._abandon("no source could be started: " + "; ".join(map(str, problems)))
+            raise SessionError(self.machine.fault)
+
+    async def _put(self, chunk: Chunk) -> None:
+        """A running session may use the reserve: `_every_second` closes it long before that is gone."""
+        await self.writer.put(chunk, closing=True)
+
+    async def _close_session(self, outcome: Outcome, reason: str) -> None:
+        recorder = self.recorder
+        assert recorder is not None
+        sent = await stop_sources(self.open_sources)
+        self.pair = clock.read_pair()
+        await recorder.close(self.pair, outcome, sent, reason)
+        self.recorder, self.verdicts = None, []
+        try:
+            await self.writer.flush()
+        except SpoolError as error:
+            recorder.failure = recorder.failure or error
+        if recorder.failure is not None:
+            self.counters.sessions_failed += 1
+            self.machine.handle("failed", str(recorder.failure))
+            self.say("fault", clock.now_ns(), str(recorder.failure))
+        elif self.machine.state is State.DRAINING:
+            self.machine.handle("drained")
+        self.say("stop", self.pair.raw_ns, self.last_session, outcome=outcome, samples=recorder.samples())
+        log.info("%s %s", outcome, self.last_session)
+
+    async def _fail(self, reason: str) -> None:
+        """A running session cannot go on: close what there is and show it."""
+        if self.machine.state is State.RECORDING:
+            await self._intents.put(Intent("failed", "daemon", clock.now_ns(), reason=reason))
+
+    async def _abandon(self, reason: str) -> None:
+        """Give up a session that cannot be closed in order; its chunks stay in the spool."""
+        self.counters.sessions_failed += 1
+        self.machine.handle("failed", reason)
+        recorder, self.recorder, self.verdicts = self.recorder, None, []
+        sent = await stop_sources(self.open_sources)
+        self.say("fault", clock.now_ns(), reason)
+        if recorder is not None:
+            try:
+                await recorder.close(clock.read_pair(), "interrupted", sent, reason)
+                await self.writer.flush()
+            except EdgecapError as error:
+                log.error("cannot close %s: %s", self.last_session, error)
+
+    # ── every second ────────────────────────────────────────────────────────────────────────────────
+
+    async def _every_second(self) -> None:
+        while True:
+            self.pair = clock.read_pair()
+            if self.recorder is not None:
+                self.verdicts = self.recorder.verdicts(self.pair.raw_ns)
+                try:
+                    await self.recorder.tick(self.pair, self.verdicts)
+                except EdgecapError as error:
+                    await self._fail(str(error))
+                stats = self.writer.spool.stats()
+                if stats.free_bytes <= stats.reserve_bytes:
+                    await self._stop_for_space(stats.free_bytes)
+            self._refresh()
+            # Aim at whole seconds, so that a slow round does not shift the later ones.
+            await asyncio.sleep(1 - time.monotonic() % 1)
+
+    async def _stop_for_space(self, free_bytes: int) -> None:
+        if self.machine.state is State.RECORDING:
+            reason = f"{self.config.spool.dir} is down to its reserve ({free_bytes / 1e6:.0f} MB free)"
+            self.say("low-disk", clock.now_ns(), reason)
+            await self._intents.put(Intent("stop", "disk", clock.now_ns(), reason=reason))
+
+    def _refresh(self) -> None:
+        """Bring the lights in step, and wake whoever publishes the status."""
+        led = self.led()
+        if led != self._led:
+            self._led = led
+            for panel in self.panels:
+                panel.show(led)
+            for source in self.open_sources:
+                source.show(led)
+        self.changed.set()
+
+    def led(self) -> Led:
+        """What the light shows now."""
+        stats = self.writer.spool.stats()
+        return led_for(
+            self.machine.state,
+            sensors_ok=self.sensors_ok,
+            disk_ok=stats.free_bytes > stats.reserve_bytes,
+            consent=bool(self.provenance.consent.strip()),
+        )
+
+    def say(self, kind: str, t_ns: int, text: str, **fields: Any) -> None:
+        """Queue an event for the fleet; the oldest is dropped, and counted, when nobody takes them."""
+        if self.events.full():
+            self.events.get_nowait()
+            self.counters.events_dropped += 1
+        self.events.put_nowait(RigEvent(kind, t_ns, text, fields))
+
+    def device_status(self) -> Mapping[str, dict[str, Any]]:
+        """What each source counts about itself."""
+        return {s.name: s.statistics() for s in self.open_sources}

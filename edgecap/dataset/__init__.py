@@ -1,0 +1,1 @@
+"""Chunks → checked session → exports."""

@@ -1,0 +1,297 @@
+"""A session's streams as topics of ROS 2 messages."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.dataset.cdr import CdrLayout
+from edgecap.dataset.h264 import ParameterSets
+from edgecap.dataset.merge import Batch
+from edgecap.dataset.session import RecordedSession, SampleChunk, VideoFrame
+from edgecap.dataset.utc import UtcMap
+from edgecap.errors import ExportError
+from edgecap.model import I64, ChannelInfo, ClockFit, Gap, StreamInfo
+
+GRAVITY_M_S2 = 9.80665
+_DEGREE = np.pi / 180.0
+SI_FACTOR: dict[str, dict[str, float]] = {
+    "accel": {
+        **dict.fromkeys(("m/s2", "m/s^2", "m/s²", "m_s2"), 1.0),
+        "g": GRAVITY_M_S2,
+        "mg": GRAVITY_M_S2 * 1e-3,
+    },
+    "gyro": {
+        **dict.fromkeys(("rad/s", "rad_s"), 1.0),
+        "mrad/s": 1e-3,
+        **dict.fromkeys(("deg/s", "dps", "°/s", "deg_s"), _DEGREE),
+        "mdps": _DEGREE * 1e-3,
+    },
+    "mag": {
+        "T": 1.0,
+        "mT": 1e-3,
+        **dict.fromkeys(("uT", "µT", "μT"), 1e-6),
+        "nT": 1e-9,
+        **dict.fromkeys(("G", "gauss", "Gauss"), 1e-4),
+    },
+}
+"""Factor from a channel's unit to the SI unit that the ROS 2 message asks for."""
+_AXIS = re.compile(r"(accel|acc|gyro|gyr|mag)_?([xyz])")
+_SENSOR = {"acc": "accel", "accel": "accel", "gyr": "gyro", "gyro": "gyro", "mag": "mag"}
+VIDEO_FORMAT = {"h264-annexb": "h264"}
+_NO_COVARIANCE = [0.0] * 9
+_ABSENT = [-1.0] + [0.0] * 8
+"""ROS 2: a first element of −1 says that the message carries no such measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic to be registered before its first message."""
+
+    name: str
+    type: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+GAPS = Topic("/gaps", "edgecap_msgs/msg/Gap")
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """One stream's topics and their messages, in groups that follow one another in time."""
+
+    topics: list[Topic]
+    groups: Callable[[], Iterable[list[Batch]]]
+
+
+def topic_base(stream: str) -> str:
+    """The ROS 2 name of a stream: `left-hand-imu` → `/left_hand_imu`."""
+    name = re.sub("-+", "_", stream).strip("_") or "stream"
+    return f"/stream_{name}" if name[0].isdigit() else f"/{name}"
+
+
+def triads(info: StreamInfo) -> dict[str, tuple[list[int], float]]:
+    """Which columns are `accel`, `gyro` and `mag`, each as x, y, z, and the factor to SI of its unit."""
+    found: dict[str, dict[str, int]] = {}
+    for column, channel in enumerate(info.channels):
+        match = _AXIS.fullmatch(channel.name)
+        if match and channel.unit in SI_FACTOR[_SENSOR[match[1]]]:
+            found.setdefault(_SENSOR[match[1]], {})[match[2]] = column
+    return {
+        sensor: ([axes["x"], axes["y"], axes["z"]], SI_FACTOR[sensor][info.channels[axes["x"]].unit])
+        for sensor, axes in found.items()
+        if len(axes) == 3 and len({info.channels[c].unit for c in axes.values()}) == 1
+    }
+
+
+def sample_producer(session: RecordedSession, info: StreamInfo, base: str) -> Producer:
+    """Topics of a stream of samples: SI values per sample, raw counts and clock fit per chunk."""
+    facts = _facts(info)
+    encoders: list[tuple[Topic, Callable[[SampleChunk, I64], NDArray[np.uint8]]]] = []
+    found = triads(info) if info.kind in ("imu", "magnetic") else {}
+    if "accel" in found or "gyro" in found:
+        encoders.append((Topic(f"{base}/imu", "sensor_msgs/msg/Imu", facts), _imu(info, found)))
+    if "mag" in found:
+        magnetic = Topic(f"{base}/magnetic", "sensor_msgs/msg/MagneticField", facts)
+        encoders.append((magnetic, _magnetic(info, found)))
+    used = {column for columns, _ in found.values() for column in columns}
+    rest = [c for c in range(len(info.channels)) if c not in used]
+    if rest:
+        units = {"units": ",".join(info.channels[c].unit for c in rest)}
+        channels = Topic(f"{base}/channels", "edgecap_msgs/msg/ChannelArray", {**facts, **units})
+        encoders.append((channels, _channel_array(info, rest)))
+    raw = Topic(f"{base}/raw", "edgecap_msgs/msg/RawBlock", facts)
+    clock = Topic(f"{base}/clock", "edgecap_msgs/msg/ClockFit", facts)
+
+    def groups() -> Iterator[list[Batch]]:
+        for chunk in session.sample_chunks(info.name):
+            log_ns = session.utc.to_utc_ns(chunk.t_ns)
+            publish_ns = session.utc.to_utc_ns(chunk.sample_arrival_ns())
+            sequence = (chunk.index + np.arange(len(log_ns), dtype=np.int64)) & 0xFFFFFFFF
+            group = [
+                Batch(topic.name, log_ns, publish_ns, sequence, encode(chunk, log_ns))
+                for topic, encode in encoders
+            ]
+            first, arrived = int(log_ns[0]), int(publish_ns[-1])
+            group.append(_single(raw.name, first, arrived, chunk.seq, raw_block(info, chunk, first)))
+            fit = clock_fit(info.name, chunk.seq, chunk.fit, first)
+            group.append(_single(clock.name, first, arrived, chunk.seq, fit))
+            yield [*group, *_found_gaps(session, chunk.gaps)]
+
+    return Producer([*(topic for topic, _ in encoders), raw, clock], groups)
+
+
+def video_producer(session: RecordedSession, info: StreamInfo, base: str) -> Producer:
+    """Topics of a camera: one access unit per message, its numbers beside it."""
+    if info.codec not in VIDEO_FORMAT:
+        raise ExportError(
+            f"stream {info.name} is encoded as {info.codec!r}, which CompressedVideo cannot carry",
+            fix=f"it can carry {', '.join(VIDEO_FORMAT)}",
+        )
+    facts = _facts(info)
+    video = Topic(f"{base}/video", "foxglove_msgs/msg/CompressedVideo", facts)
+    numbers = Topic(f"{base}/frame", "edgecap_msgs/msg/FrameInfo", facts)
+
+    def groups() -> Iterator[list[Batch]]:
+        sets = ParameterSets()
+        for frame in session.frames(info.name):
+            data = sets.complete(frame.data, key=frame.key)
+            if data is None:
+                continue
+            log = session.utc.utc_ns(frame.t_ns)
+            arrived = session.utc.utc_ns(frame.arrival_ns)
+            sequence = frame.index & 0xFFFFFFFF
+            unit = CdrLayout().stamp().string(info.name).blob(data).string(VIDEO_FORMAT[info.codec])
+            yield [
+                _single(video.name, log, arrived, sequence, unit.message(log)),
+                _single(numbers.name, log, arrived, sequence, frame_info(info.name, frame, log)),
+                *_found_gaps(session, frame.gaps),
+            ]
+
+    return Producer([video, numbers], groups)
+
+
+def raw_block(info: StreamInfo, chunk: SampleChunk, stamp_ns: int) -> bytes:
+    """A chunk's numbers exactly as recorded, as `edgecap_msgs/msg/RawBlock`."""
+    values = np.ascontiguousarray(chunk.values).reshape(-1)
+    is_float = values.dtype.kind == "f"
+    nothing = values[:0]
+    layout = (
+        CdrLayout()
+        .header(info.name)
+        .constant("<u4", chunk.seq)
+        .string(chunk.hash.hex())
+        .constant("<u8", chunk.index)
+        .constant("<u4", chunk.values.shape[1])
+        .string(info.dtype)
+        .constant("<i4", chunk.fit.epoch)
+        .constant("<i8", chunk.u_ns)
+        .filled("<i8", chunk.t_ns)
+        .filled("<i8", chunk.ticks)
+        .filled("<i4", chunk.frame_n)
+        .filled("<i8", chunk.arrival_ns)
+        .filled("<i4", nothing if is_float else values)
+        .filled("<f4", values if is_float else nothing)
+    )
+    return layout.message(stamp_ns)
+
+
+def clock_fit(stream: str, seq: int, fit: ClockFit, stamp_ns: int) -> bytes:
+    """A chunk's clock fit, as `edgecap_msgs/msg/ClockFit`."""
+    layout = CdrLayout().header(stream).string(stream).constant("<u4", seq)
+    layout.constant("<i8", fit.ref_tick).constant("<i8", fit.ref_ns).constant("<f8", fit.drift_ppm)
+    layout.constant("<i8", fit.tick_ns).constant("<i8", fit.u_ns).constant("<f8", fit.sigma_ns)
+    layout.constant("<i4", fit.epoch).constant("?", fit.locked).constant("<i8", fit.device_boot)
+    layout.constant("<i8", fit.delay_p50_ns).constant("<i8", fit.delay_p99_ns)
+    return layout.message(stamp_ns)
+
+
+def frame_info(stream: str, frame: VideoFrame, stamp_ns: int) -> bytes:
+    """A frame's numbers, as `edgecap_msgs/msg/FrameInfo`."""
+    layout = CdrLayout().header(stream).constant("<u8", frame.index).constant("?", frame.key)
+    layout.constant("<u4", len(frame.data)).constant("<i8", frame.tick).constant("<i8", frame.t_ns)
+    layout.constant("<i8", frame.u_ns).constant("<i4", frame.epoch).constant("<i8", frame.arrival_ns)
+    layout.constant("<i8", frame.exposure_ns).constant("<i8", frame.line_ns)
+    return layout.message(stamp_ns)
+
+
+def gap_message(utc: UtcMap, gap: Gap) -> bytes:
+    """A stated loss, as `edgecap_msgs/msg/Gap`."""
+    start, end = utc.utc_ns(gap.t0_ns), utc.utc_ns(gap.t1_ns)
+    layout = CdrLayout().header(gap.stream).string(gap.stream)
+    layout.constant("<i8", gap.t0_ns).constant("<i8", gap.t1_ns)
+    layout.constant("<i4", end // 1_000_000_000).constant("<u4", end % 1_000_000_000)
+    layout.constant("<i8", gap.lost).string(gap.cause)
+    return layout.message(start)
+
+
+def _found_gaps(session: RecordedSession, gaps: tuple[Gap, ...]) -> list[Batch]:
+    """Losses that the session's own records do not tell: found while reading, or from before a crash."""
+    return [
+        _single(GAPS.name, start, start, 0, gap_message(session.utc, gap))
+        for gap in gaps
+        if gap not in session.gaps
+        for start in (session.utc.utc_ns(gap.t0_ns),)
+    ]
+
+
+def _imu(
+    info: StreamInfo, found: dict[str, tuple[list[int], float]]
+) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
+    layout = CdrLayout().header(info.name).constant("<f8", [0.0, 0.0, 0.0, 1.0]).constant("<f8", _ABSENT)
+    for sensor in ("gyro", "accel"):
+        layout.value(sensor, "<f8", (3,))
+        layout.constant("<f8", _NO_COVARIANCE if sensor in found else _ABSENT)
+
+    def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
+        columns = {
+            sensor: _si(info, chunk, *found[sensor]) for sensor in ("gyro", "accel") if sensor in found
+        }
+        return layout.encode(len(stamp_ns), stamp_ns, **columns)
+
+    return encode
+
+
+def _magnetic(
+    info: StreamInfo, found: dict[str, tuple[list[int], float]]
+) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
+    layout = CdrLayout().header(info.name).value("mag", "<f8", (3,)).constant("<f8", _NO_COVARIANCE)
+
+    def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
+        return layout.encode(len(stamp_ns), stamp_ns, mag=_si(info, chunk, *found["mag"]))
+
+    return encode
+
+
+def _channel_array(info: StreamInfo, columns: list[int]) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
+    channels = [info.channels[c] for c in columns]
+    layout = CdrLayout().header(info.name).strings([c.name for c in channels])
+    layout.sequence("value", "<f4", len(channels)).sequence("valid", "?", len(channels))
+
+    def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
+        raw = chunk.values[:, columns]
+        value = raw * _scales(channels)
+        return layout.encode(len(stamp_ns), stamp_ns, value=value, valid=_valid(value, channels))
+
+    return encode
+
+
+def _si(info: StreamInfo, chunk: SampleChunk, columns: list[int], factor: float) -> NDArray[np.float64]:
+    scales = _scales([info.channels[c] for c in columns])
+    scaled: NDArray[np.float64] = chunk.values[:, columns] * (scales * factor)
+    return scaled
+
+
+def _scales(channels: list[ChannelInfo]) -> NDArray[np.float64]:
+    return np.array([c.scale for c in channels], np.float64)
+
+
+def _valid(value: NDArray[np.float64], channels: list[ChannelInfo]) -> NDArray[np.bool_]:
+    """False where a sensor was at full scale (within one count) or gave no number."""
+    limits = np.array(
+        [c.full_scale - abs(c.scale) if c.full_scale > 0 else np.inf for c in channels], np.float64
+    )
+    valid: NDArray[np.bool_] = np.isfinite(value) & (np.abs(value) < np.where(limits > 0, limits, np.inf))
+    return valid
+
+
+def _single(topic: str, log_ns: int, publish_ns: int, sequence: int, data: bytes) -> Batch:
+    one = np.array([log_ns, publish_ns, sequence & 0xFFFFFFFF], np.int64)
+    return Batch(topic, one[:1], one[1:2], one[2:], [data])
+
+
+def _facts(info: StreamInfo) -> dict[str, str]:
+    """What a reader of one topic must know, as the channel's metadata."""
+    fields = msgspec.to_builtins(info)
+    channels = fields.pop("channels", [])
+    facts = {key: str(value) for key, value in fields.items()}
+    facts["stream"] = facts.pop("name")
+    facts["lag_ns"] = str(info.lag_ns)
+    facts["channels"] = json.dumps(channels, ensure_ascii=False)
+    return facts

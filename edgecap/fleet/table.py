@@ -1,0 +1,48 @@
+"""The roster as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+
+from edgecap.fleet.roster import RigRow
+
+_STYLE = {
+    "recording": "green",
+    "draining": "cyan",
+    "fault": "bold red",
+    "offline": "dim",
+    "unreadable": "red",
+}
+
+
+def roster_table(rows: Sequence[RigRow]) -> Table:
+    """One line per rig: state, session, what is wrong, what waits, how good the clock is."""
+    table = Table(
+        title=f"{len(rows)} rig{'s' if len(rows) != 1 else ''}", title_justify="left", box=box.SIMPLE
+    )
+    for name in ("rig", "state", "needs attention", "session", "waiting", "free", "bound", "task"):
+        justify: Literal["left", "right"] = "right" if name in ("waiting", "free", "bound") else "left"
+        table.add_column(name, justify=justify, no_wrap=name != "needs attention")
+    for row in rows:
+        state = f"[{_STYLE.get(row.state, '')}]{row.state}[/]" if row.state in _STYLE else row.state
+        status = row.status
+        if status is None:
+            table.add_row(f"{row.site}/{row.rig}", state, *[""] * 6)
+            continue
+        wrong = [*row.bad_streams, *([status.fault] if status.fault else [])]
+        bound_us = max((v.u_ns for v in status.streams), default=0) / 1000
+        table.add_row(
+            f"{row.site}/{row.rig}",
+            state,
+            f"[red]{'; '.join(wrong)}[/]" if wrong else "–",
+            status.session or "–",
+            f"{status.spool.bytes / 1e6:.1f} MB",
+            f"{status.spool.free_bytes / 1e9:.1f} GB",
+            f"±{bound_us:.0f} µs" if bound_us else "–",
+            status.task,
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Verify, store, acknowledge."""

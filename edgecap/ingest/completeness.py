@@ -1,0 +1,346 @@
+"""Whether a session is whole, proved from the store alone; otherwise exactly what is missing, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from edgecap.codec.chunk import NO_HASH, Chunk
+from edgecap.codec.records import decode_records
+from edgecap.errors import ChunkError
+from edgecap.ingest.contents import SessionContents
+from edgecap.ingest.store import SessionKey, Store
+from edgecap.model import SESSION_STREAM, Gap
+
+MOST_RANGES = 20
+"""Ranges of missing chunks that are listed per stream in words; the JSON lists them all."""
+
+
+class StreamReport(msgspec.Struct, kw_only=True):
+    """One stream of a session: what should be there, and what is."""
+
+    name: str
+    kind: str
+    """Of the stream descriptor; of the chunks when the manifest does not name the stream."""
+    chunks: int
+    """Verified chunks in the store."""
+    expected_chunks: int | None
+    """As the close record states; None without one."""
+    missing: list[tuple[int, int]]
+    """First and last seq of each run of chunks that are not there."""
+    samples: int
+    """Samples or frames in the stored chunks."""
+    device_sent: int | None
+    """What the device itself says it produced; None when it cannot say."""
+    unaccounted: int | None
+    """Samples sent, and neither stored nor in a stated gap; None when that cannot be known."""
+    gaps: list[Gap]
+    lost: int
+    """Samples in stated gaps, as far as they could be counted."""
+    t0_ns: int
+    t1_ns: int
+    u_ns_max: int
+    """Widest bound of the clock fits: true times lie within ± this."""
+    bytes: int
+
+
+class SessionReport(msgspec.Struct, kw_only=True):
+    """What the store can prove about a session. Fields are only ever added."""
+
+    complete: bool
+    """Every chunk of every stream is there, the hash chain is unbroken, the manifest is closed."""
+    outcome: str
+    """`complete`, `discarded` or `interrupted`, as the close record says; `open` without one."""
+    site: str
+    rig: str
+    session: str
+    boot: str
+    task: str
+    operator: str
+    consent: str
+    utc_ns: int
+    utc_trusted: bool
+    t0_ns: int
+    t1_ns: int
+    chunks: int
+    bytes: int
+    streams: list[StreamReport]
+    problems: list[str]
+    """Why it is not complete, in words; empty when it is."""
+    notes: list[str]
+    """What is worth knowing and does not make it incomplete."""
+
+    @property
+    def missing(self) -> list[str]:
+        """`problems`, under the name that callers ask for."""
+        return self.problems
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has been seen of one stream."""
+
+    name: str
+    kind: str = ""
+    chunks: int = 0
+    samples: int = 0
+    n_bytes: int = 0
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    gaps: dict[tuple[int, int, str], Gap] = field(default_factory=dict)
+    t0_ns: int = 0
+    t1_ns: int = 0
+    u_ns_max: int = 0
+    next_seq: int = 0
+    last_hash: bytes = NO_HASH
+    problems: list[str] = field(default_factory=list)
+
+    def see(self, chunk: Chunk, man: bytes | None) -> None:
+        """Take the next chunk in order of seq; `man` is the manifest's hash, None when it is not there."""
+        h = chunk.header
+        if h.seq > self.next_seq:
+            self.missing.append((self.next_seq, h.seq - 1))
+        elif h.seq > 0 and h.prev != self.last_hash:
+            self.problems.append(
+                f"{self.name}: the hash chain is broken between chunks {h.seq - 1} and {h.seq}"
+            )
+        is_manifest = self.name == SESSION_STREAM and h.seq == 0
+        if man is not None and h.man != (NO_HASH if is_manifest else man):
+            self.problems.append(f"{self.name}: chunk {h.seq} belongs to another manifest")
+        elif h.seq == 0 and h.prev != h.man:
+            self.problems.append(f"{self.name}: the hash chain does not begin at the manifest")
+        self.t0_ns = h.t0_ns if not self.chunks else min(self.t0_ns, h.t0_ns)
+        self.t1_ns = h.t1_ns if not self.chunks else max(self.t1_ns, h.t1_ns)
+        self.kind = self.kind or h.kind
+        self.chunks += 1
+        self.samples += h.n
+        self.n_bytes += len(chunk.packed)
+        if h.fit is not None:
+            self.u_ns_max = max(self.u_ns_max, h.fit.u_ns)
+        self.add_gaps(h.gaps)
+        self.next_seq, self.last_hash = h.seq + 1, chunk.hash
+
+    def add_gaps(self, gaps: Iterable[Gap]) -> None:
+        """A gap that header and session record both state counts once."""
+        for gap in gaps:
+            self.gaps.setdefault((gap.t0_ns, gap.t1_ns, gap.cause), gap)
+
+    def end(self, chunks: int, last_hash: bytes | None) -> None:
+        """Compare with what the close record states."""
+        if self.next_seq < chunks:
+            self.missing.append((self.next_seq, chunks - 1))
+        elif self.next_seq > chunks:
+            self.problems.append(
+                f"{self.name}: {self.next_seq} chunks are stored, the close record states {chunks}"
+            )
+        elif chunks and last_hash != self.last_hash:
+            self.problems.append(f"{self.name}: its last chunk is not the one that the close record names")
+
+    def words(self) -> list[str]:
+        """Everything that is wrong with the stream."""
+        if not self.missing:
+            return self.problems
+        shown = ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in self.missing[:MOST_RANGES])
+        if len(self.missing) > MOST_RANGES:
+            shown += f" and {len(self.missing) - MOST_RANGES} more ranges"
+        one = len(self.missing) == 1 and self.missing[0][0] == self.missing[0][1]
+        return [f"{self.name}: chunk{'' if one else 's'} {shown} missing", *self.problems]
+
+
+def verify_session(store: Store, key: SessionKey) -> SessionReport:
+    """Read all of a session and say whether it is whole; bounded memory, one chunk at a time.
+
+    Raises:
+        SessionError: the store holds nothing of it.
+        StoreError: the store cannot be read.
+    """
+    with store.contents(key) as contents:
+        return report_contents(contents)
+
+
+def report_contents(contents: SessionContents) -> SessionReport:
+    """The report on what `contents` holds."""
+    problems: list[str] = []
+    tallies: dict[str, _Tally] = {SESSION_STREAM: _Tally(SESSION_STREAM)}
+    first = contents.first_chunk(SESSION_STREAM)
+    man = first.hash if first is not None else None
+    records = _Records(problems)
+    for chunk in contents.chunks(SESSION_STREAM):
+        tallies[SESSION_STREAM].see(chunk, man)
+        records.take(chunk)
+    for stream in contents.streams:
+        if stream != SESSION_STREAM:
+            tally = tallies[stream] = _Tally(stream)
+            for chunk in contents.chunks(stream):
+                tally.see(chunk, man)
+    for gap in records.gaps:
+        tallies.setdefault(gap.stream, _Tally(gap.stream)).add_gaps([gap])
+    _compare(tallies, records, problems)
+    problems += [word for tally in tallies.values() for word in tally.words()]
+    problems += contents.faults
+    reports = [_stream_report(tally, records) for tally in tallies.values()]
+    opening = records.opening or {}
+    return SessionReport(
+        complete=not problems,
+        outcome=records.outcome,
+        **contents.key._asdict(),
+        boot=contents.boot,
+        task=_text(opening, "task"),
+        operator=_text(opening, "operator"),
+        consent=_text(opening, "consent"),
+        utc_ns=_int(opening.get("utc_ns")) or 0,
+        utc_trusted=opening.get("utc_trusted") is True,
+        t0_ns=min((t.t0_ns for t in tallies.values() if t.chunks), default=0),
+        t1_ns=max((t.t1_ns for t in tallies.values() if t.chunks), default=0),
+        chunks=sum(t.chunks for t in tallies.values()),
+        bytes=sum(t.n_bytes for t in tallies.values()),
+        streams=reports,
+        problems=problems,
+        notes=list(_notes(contents, reports)),
+    )
+
+
+class _Records:
+    """What the session's own stream says, with whatever is wrong with it noted in `problems`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.opening: dict[str, Any] | None = None
+        self.closing: dict[str, Any] | None = None
+        self.kinds: dict[str, str] = {}
+        self.gaps: list[Gap] = []
+        self._problems = problems
+        self._closed_at = -1
+        self.last_seq = -1
+
+    @property
+    def outcome(self) -> str:
+        return "open" if self.closing is None else _text(self.closing, "outcome") or "unknown"
+
+    @property
+    def totals(self) -> dict[str, dict[str, Any]]:
+        """What the close record states, by stream."""
+        streams = self.closing.get("streams") if self.closing else None
+        if not isinstance(streams, dict):
+            return {}
+        return {n: t for n, t in streams.items() if isinstance(n, str) and isinstance(t, dict)}
+
+    @property
+    def ends_with_close(self) -> bool:
+        return self._closed_at == self.last_seq
+
+    def take(self, chunk: Chunk) -> None:
+        seq = self.last_seq = chunk.header.seq
+        try:
+            records = decode_records(chunk.payload)
+        except ChunkError as error:
+            self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds no records: {error}")
+            return
+        if seq == 0:
+            if len(records) == 1 and records[0]["type"] == "open":
+                self.opening = records[0]
+                for info in _maps(records[0].get("streams")):
+                    self.kinds[_text(info, "name")] = _text(info, "kind")
+            else:
+                self._problems.append(f"{SESSION_STREAM}: chunk 0 is not a manifest")
+        for record in records:
+            if record["type"] == "stream":
+                for info in _maps([record.get("stream", record)]):
+                    self.kinds[_text(info, "name")] = _text(info, "kind")
+            elif record["type"] == "gap":
+                try:
+                    self.gaps.append(msgspec.convert(record, Gap))
+                except msgspec.ValidationError as error:
+                    self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds an invalid gap: {error}")
+            elif record["type"] == "close":
+                self.closing, self._closed_at = record, seq
+
+
+def _compare(tallies: dict[str, _Tally], records: _Records, problems: list[str]) -> None:
+    """Hold what was seen against manifest and close record."""
+    if records.opening is None and not tallies[SESSION_STREAM].chunks:
+        problems.append("no manifest: nothing of the session's own stream has arrived")
+    elif records.opening is None and tallies[SESSION_STREAM].missing:
+        problems.append("no manifest: the session's opening record has not arrived")
+    if records.closing is None:
+        problems.append("no close record: the session is still open or was cut off")
+        return
+    if not records.ends_with_close:
+        problems.append("the close record is not the last one")
+    for name, total in records.totals.items():
+        tally = tallies.setdefault(name, _Tally(name))
+        chunks = _int(total.get("chunks"))
+        if chunks is None or chunks < 0:
+            problems.append(f"{name}: the close record states no number of chunks")
+            continue
+        tally.end(chunks, total.get("last_hash"))
+        samples = _int(total.get("samples"))
+        if not tally.missing and samples not in (None, tally.samples):
+            tally.problems.append(
+                f"{name}: {tally.samples} samples are stored, the close record states {samples}"
+            )
+    for name, tally in tallies.items():
+        if name != SESSION_STREAM and name not in records.totals and tally.chunks:
+            tally.problems.append(f"{name}: the close record does not name this stream")
+
+
+def _stream_report(tally: _Tally, records: _Records) -> StreamReport:
+    total = records.totals.get(tally.name, {})
+    gaps = sorted(tally.gaps.values(), key=lambda g: (g.t0_ns, g.t1_ns))
+    lost = sum(g.lost for g in gaps if g.lost > 0)
+    sent = _int(total.get("device_sent"))
+    uncountable = any(g.lost < 0 for g in gaps)
+    expected = _int(total.get("chunks"))
+    if tally.name == SESSION_STREAM:
+        expected = tally.next_seq if records.closing is not None else None
+    return StreamReport(
+        name=tally.name,
+        kind=SESSION_STREAM if tally.name == SESSION_STREAM else records.kinds.get(tally.name) or tally.kind,
+        chunks=tally.chunks,
+        expected_chunks=expected,
+        missing=tally.missing,
+        samples=tally.samples,
+        device_sent=sent,
+        unaccounted=None if sent is None or uncountable else max(0, sent - tally.samples - lost),
+        gaps=gaps,
+        lost=lost,
+        t0_ns=tally.t0_ns,
+        t1_ns=tally.t1_ns,
+        u_ns_max=tally.u_ns_max,
+        bytes=tally.n_bytes,
+    )
+
+
+def _notes(contents: SessionContents, reports: list[StreamReport]) -> Iterator[str]:
+    for report in reports:
+        if report.gaps:
+            counted = f"{report.lost} samples" if report.lost else "samples that could not be counted"
+            yield f"{report.name}: {len(report.gaps)} stated gap{'s'[: len(report.gaps) > 1]}, {counted} lost"
+        if report.unaccounted and not report.missing:
+            yield (
+                f"{report.name}: the device sent {report.device_sent} samples, {report.samples} are stored, "
+                f"{report.lost} lie in stated gaps: {report.unaccounted} are unaccounted for"
+            )
+        for one, other in pairwise(report.gaps):
+            if other.t0_ns < one.t1_ns:
+                yield f"{report.name}: stated gaps overlap at {other.t0_ns} ns"
+                break
+    for stream, seq in contents.conflicts[:MOST_RANGES]:
+        yield f"{stream}: different chunks came as chunk {seq}; the one that fits the hash chain counts"
+    for boot, count in contents.other_boots.items():
+        yield f"the session id was used again: {count} chunks of kernel boot {boot} are kept and not counted"
+
+
+def _maps(value: object) -> list[dict[str, Any]]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _text(record: dict[str, Any], name: str) -> str:
+    value = record.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

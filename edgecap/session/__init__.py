@@ -1,0 +1,1 @@
+"""One start→stop recording: state machine, manifest, recorder."""

@@ -1,0 +1,290 @@
+"""Records one session: items in, sealed chunks out, in order, with the session's own records beside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from edgecap.clock import boot_id
+from edgecap.codec.chunk import Chunk, StreamChain
+from edgecap.codec.columns import ColumnEncoder
+from edgecap.codec.records import CODEC as RECORDS_CODEC
+from edgecap.codec.records import encode_records
+from edgecap.codec.video import encode_units
+from edgecap.errors import EdgecapError, SessionError, SpoolError
+from edgecap.model import (
+    SESSION_STREAM,
+    ClockPair,
+    DeviceEvent,
+    FramePacket,
+    Gap,
+    Mark,
+    SampleBlock,
+    StreamInfo,
+    Verdict,
+)
+from edgecap.quality import StreamQuality
+from edgecap.session import manifest
+from edgecap.session.chunker import Draft, SampleChunker, VideoChunker
+from edgecap.session.manifest import Outcome, Record
+
+log = logging.getLogger("edgecap.recorder")
+
+SAMPLES_CODEC = "columns-1"
+QUEUE_DRAFTS = 64
+"""Drafts waiting to be compressed; when full, `add` waits and the source's own bounded queue takes over."""
+BUSY_DRAFTS = 8
+"""With more than this waiting, sensors are compressed at level `fast` until the backlog is gone."""
+RECORDS_PER_CHUNK = 200
+
+
+@dataclass(slots=True)
+class _Stream:
+    info: StreamInfo
+    chain: StreamChain
+    chunker: SampleChunker | VideoChunker
+    quality: StreamQuality
+    encoder: ColumnEncoder
+    samples: int = 0
+    torn: bool = False
+    """A chunk could not be sealed: the next must not depend on it."""
+
+
+@dataclass(slots=True)
+class RecorderStats:
+    """Counts since the session opened."""
+
+    chunks: int = 0
+    raw_bytes: int = 0
+    chunk_bytes: int = 0
+    encode_ns: int = 0
+    fast_chunks: int = 0
+
+
+class Recorder:
+    """One session from its opening record to its closing one.
+
+    Args:
+        site, rig, session: Names for every header.
+        put: Hands a sealed chunk to the spool; may wait, and raises what befell earlier ones.
+        pool: The one worker thread that compresses and hashes.
+        chunk_ns: Length of a sensor chunk.
+        level: Compression level while there is no backlog.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        rig: str,
+        session: str,
+        put: Callable[[Chunk], Awaitable[None]],
+        pool: ThreadPoolExecutor,
+        chunk_ns: int,
+        level: str,
+    ) -> None:
+        self.site, self.rig, self.session = site, rig, session
+        self.stats = RecorderStats()
+        self.opened_ns = 0
+        self.failure: EdgecapError | None = None
+        """The spool's first refusal, or a chunk that could not be sealed; `add` and `tick` raise it, `close`
+        does what still can be done."""
+        self._put, self._pool = put, pool
+        self._chunk_ns, self._level = chunk_ns, level
+        self._chain = StreamChain(site=site, rig=rig, boot=boot_id(), session=session, stream=SESSION_STREAM)
+        self._streams: dict[str, _Stream] = {}
+        self._records: list[Record] = []
+        self._queue: asyncio.Queue[tuple[_Stream, Draft]] = asyncio.Queue(QUEUE_DRAFTS)
+        self._sealer: asyncio.Task[None] | None = None
+
+    async def open(self, record: Record, streams: Sequence[StreamInfo]) -> None:
+        """Write the manifest as the session's first chunk and begin to take items."""
+        self.opened_ns = int(record["t_ns"])
+        await self._put_records([record])
+        self._raise_failure()
+        for info in streams:
+            self._add_stream(info)
+        self._sealer = asyncio.create_task(self._seal_all(), name=f"seal {self.session}")
+
+    async def add(self, item: SampleBlock | FramePacket | Gap) -> None:
+        """Take a block, a frame or a stated loss of a stream that the manifest names."""
+        self._raise_failure()
+        stream = self._streams.get(item.stream)
+        if stream is None:
+            return
+        if isinstance(item, Gap):
+            stream.quality.see_gap(item)
+            self._records.append(manifest.gap_record(item))
+            drafts = stream.chunker.add_gap(item)
+        else:
+            stream.quality.see(item)
+            drafts = stream.chunker.add(item)  # type: ignore[arg-type]
+        for draft in drafts:
+            await self._enqueue(stream, draft)
+
+    def add_stream(self, t_ns: int, info: StreamInfo) -> None:
+        """Accept a stream that appeared after the session had opened."""
+        if info.name not in self._streams:
+            self._add_stream(info)
+            self._records.append(manifest.stream_record(t_ns, info))
+
+    def mark(self, mark: Mark) -> None:
+        """Note a timed event from the worker or operator."""
+        self._records.append(manifest.mark_record(mark))
+
+    def event(self, event: DeviceEvent) -> None:
+        """Note what a device reported."""
+        self._records.append(manifest.event_record(event.t_ns, event.device, event.kind, event.text))
+
+    async def tick(self, pair: ClockPair, verdicts: Sequence[Verdict]) -> None:
+        """Once a second: clock pair, verdicts, and the records so far become a chunk."""
+        self._raise_failure()
+        self._records.append(manifest.clock_record(pair))
+        self._records.append(manifest.verdict_record(pair.raw_ns, verdicts))
+        await self._put_records(self._take_records())
+
+    def verdicts(self, now_ns: int) -> list[Verdict]:
+        """What holds for each stream now."""
+        return [s.quality.verdict(now_ns) for s in self._streams.values()]
+
+    def samples(self) -> dict[str, int]:
+        """Samples or frames taken so far, by stream."""
+        return {name: s.quality.n for name, s in self._streams.items()}
+
+    async def close(
+        self, pair: ClockPair, outcome: Outcome, device_sent: Mapping[str, int], reason: str = ""
+    ) -> None:
+        """Seal everything that is left, then write the closing record; call after all sources stopped."""
+        assert self._sealer is not None
+        for stream in self._streams.values():
+            for draft in stream.chunker.flush():
+                await self._enqueue(stream, draft)
+        await self._queue.join()
+        self._sealer.cancel()
+        await asyncio.gather(self._sealer, return_exceptions=True)
+        self._records.append(manifest.clock_record(pair))
+        await self._put_records(self._take_records())
+        totals = {
+            name: {
+                "chunks": s.chain.seq,
+                "last_hash": s.chain.prev,
+                "samples": s.samples,
+                "device_sent": device_sent.get(name),
+            }
+            for name, s in self._streams.items()
+        }
+        await self._put_records([manifest.close_record(pair.raw_ns, outcome, totals, reason)])
+
+    def _add_stream(self, info: StreamInfo) -> None:
+        chain = StreamChain(
+            site=self.site,
+            rig=self.rig,
+            boot=boot_id(),
+            session=self.session,
+            stream=info.name,
+            man=self._chain.man,
+        )
+        chunker = VideoChunker() if info.kind == "video" else SampleChunker(self._chunk_ns)
+        self._streams[info.name] = _Stream(
+            info, chain, chunker, StreamQuality(info, self.opened_ns), ColumnEncoder(self._level)
+        )
+
+    def _take_records(self) -> list[Record]:
+        records, self._records = self._records, []
+        return records
+
+    async def _put_records(self, records: list[Record]) -> None:
+        """Seal records into chunks of the session stream; there are few, so the loop does it itself."""
+        for start in range(0, len(records), RECORDS_PER_CHUNK):
+            part = records[start : start + RECORDS_PER_CHUNK]
+            payload = encode_records(part)
+            times = [int(r["t_ns"]) for r in part]
+            chunk = self._chain.seal(
+                kind="event",
+                codec=RECORDS_CODEC,
+                payload=payload,
+                t0_ns=min(times),
+                t1_ns=max(times),
+                n=len(part),
+                raw_bytes=len(payload),
+            )
+            await self._hand_over(chunk)
+
+    async def _enqueue(self, stream: _Stream, draft: Draft) -> None:
+        await self._queue.put((stream, draft))
+
+    async def _seal_all(self) -> None:
+        """Compress, hash and hand over drafts, strictly in order."""
+        loop = asyncio.get_running_loop()
+        while True:
+            stream, draft = await self._queue.get()
+            try:
+                busy = self._queue.qsize() > BUSY_DRAFTS
+                stream.encoder.level = "fast" if busy else self._level
+                self.stats.fast_chunks += busy
+                chunk = await loop.run_in_executor(self._pool, _seal, stream, draft)
+            except Exception as error:  # noqa: BLE001 - the boundary of one draft: it must not end all sealing
+                self._give_up(stream, draft, error)
+            else:
+                await self._hand_over(chunk)
+            finally:
+                self._queue.task_done()
+
+    def _give_up(self, stream: _Stream, draft: Draft, error: Exception) -> None:
+        """State what a draft that cannot be sealed has cost, and keep the reason."""
+        stream.torn = True
+        gap = Gap(stream.info.name, draft.t0_ns, draft.t1_ns, draft.n, "codec")
+        stream.quality.see_gap(gap)
+        self._records.append(manifest.gap_record(gap))
+        if self.failure is None:
+            self.failure = SessionError(
+                f"{stream.info.name}: {draft.n} samples could not be sealed: {type(error).__name__}: {error}",
+                fix="keep the log; the device's data, or this program, is at fault",
+            )
+            log.error("%s", self.failure, exc_info=error)
+
+    def _raise_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def _hand_over(self, chunk: Chunk) -> None:
+        """Give a chunk to the spool; a refusal is kept for whoever records, later chunks are still tried."""
+        for _ in range(2):
+            try:
+                await self._put(chunk)
+                break
+            except SpoolError as error:
+                # It tells of an earlier chunk, and this one was not taken: once more.
+                if self.failure is None:
+                    self.failure = error
+        else:
+            return
+        self.stats.chunks += 1
+        self.stats.raw_bytes += chunk.header.raw_bytes
+        self.stats.chunk_bytes += len(chunk.packed)
+
+
+def _seal(stream: _Stream, draft: Draft) -> Chunk:
+    """Runs in the worker thread; the kernels inside release the GIL."""
+    if draft.columns is not None:
+        payload, codec = stream.encoder.encode(draft.columns, key=stream.torn), SAMPLES_CODEC
+    else:
+        payload, codec = encode_units(draft.units), stream.info.codec
+    chunk = stream.chain.seal(
+        kind="samples" if draft.columns is not None else "video",
+        codec=codec,
+        payload=payload,
+        t0_ns=draft.t0_ns,
+        t1_ns=draft.t1_ns,
+        n=draft.n,
+        raw_bytes=draft.raw_bytes,
+        fit=draft.fit,
+        gaps=draft.gaps,
+        quality={"gaps": stream.quality.gaps, "lost": stream.quality.lost},
+    )
+    stream.samples += draft.n
+    stream.torn = False
+    return chunk

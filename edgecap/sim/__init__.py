@@ -1,0 +1,1 @@
+"""Seeded rig, recordings and faults; ordinary back-ends behind the lowest seam."""

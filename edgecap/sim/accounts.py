@@ -1,0 +1,313 @@
+"""After the faults: where is every sample that the devices truly produced? Truth files against the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.dataset.session import RecordedSession, StreamData, load_session
+from edgecap.errors import EdgecapError
+from edgecap.ingest.store import Store
+from edgecap.model import I64
+from edgecap.sim.firmware import read_truth
+from edgecap.sim.recordings import Recording
+
+BOUND_NS = 1_600_000_000
+"""What a kill may cost: half a second until the sync, one open chunk of a second, and a moment to act."""
+GAP_SLACK_NS = 5_000_000
+"""A gap's ends are known as well as the samples beside it; the clock may not be locked yet."""
+MOST_VIOLATIONS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A daemon's death: it was alive before `before_ns`, and gone after `after_ns` (rig time)."""
+
+    before_ns: int
+    after_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTruth:
+    """What one board did.
+
+    Attributes:
+        name: Of the device, as the rig is configured.
+        truth: Its truth file, complete.
+        streams: Its streams in the order of their numbers; each with what it replays, if it does.
+    """
+
+    name: str
+    truth: Path
+    streams: Mapping[str, Recording | None]
+
+
+class Account(msgspec.Struct):
+    """Sums over a rig; samples."""
+
+    sessions: int = 0
+    complete: int = 0
+    interrupted: int = 0
+    discarded: int = 0
+    runs: int = 0
+    """STARTs that the devices obeyed."""
+    produced: int = 0
+    """While somebody was recording: from START to its STOP, or to the kill."""
+    stored: int = 0
+    gapped: int = 0
+    within_bound: int = 0
+    worst_loss_ms: float = 0.0
+    """Age, at its kill, of the oldest sample that a kill cost."""
+    compared: int = 0
+    """Stored samples compared with the recording that the device replayed."""
+    inside: int = 0
+    """Stored samples whose true time lies within the published bound."""
+    longest_gap_ms: float = 0.0
+    violations: list[str] = []
+
+    def join(self, other: Account) -> None:
+        """Add another rig's."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            joined = max(mine, theirs) if name in ("worst_loss_ms", "longest_gap_ms") else mine + theirs
+            setattr(self, name, joined)
+
+
+@dataclass(slots=True)
+class _Span:
+    """A session in time; `end_ns` is when it can no longer have produced anything."""
+
+    session: RecordedSession
+    open_ns: int
+    end_ns: int
+    kill: Kill | None
+    parts: dict[str, StreamData] = field(default_factory=dict)
+
+    def stream(self, name: str) -> StreamData | None:
+        if name not in self.session.infos:
+            return None
+        if name not in self.parts:
+            self.parts[name] = self.session.stream(name)
+        return self.parts[name]
+
+
+class RigAudit:
+    """Accounts for every sample of one rig.
+
+    Args:
+        store: Where everything must have arrived.
+        site, rig: Whose.
+        devices: Its boards.
+        kills: Every kill of its daemon, in order.
+        bound_ns: What a kill may cost.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        site: str,
+        rig: str,
+        devices: Sequence[DeviceTruth],
+        kills: Sequence[Kill],
+        bound_ns: int = BOUND_NS,
+    ) -> None:
+        self.account = Account()
+        self._store, self._site, self._rig = store, site, rig
+        self._devices, self._kills, self._bound_ns = devices, list(kills), bound_ns
+        self._spans: list[_Span] = []
+
+    def run(self) -> Account:
+        """Read the store, then each device's truth."""
+        self._spans = sorted(self._read_sessions(), key=lambda s: s.open_ns)
+        for device in self._devices:
+            self._audit_device(device)
+        share = self.account.inside / max(1, self.account.stored)
+        if self.account.stored and share < 0.999:
+            self._violation(f"only {share:.4%} of the times lie within their published bound")
+        return self.account
+
+    def _violation(self, text: str) -> None:
+        if len(self.account.violations) < MOST_VIOLATIONS:
+            self.account.violations.append(f"{self._rig}: {text}")
+
+    # ── sessions ────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_sessions(self) -> Iterator[_Span]:
+        account = self.account
+        for key in self._store.sessions():
+            if (key.site, key.rig) != (self._site, self._rig):
+                continue
+            try:
+                session = load_session(self._store, key)
+            except EdgecapError as error:
+                self._violation(f"{key.session} cannot be read: {error}")
+                continue
+            account.sessions += 1
+            if not session.report.complete:
+                self._violation(f"{key.session} is not whole: {'; '.join(session.report.problems)}")
+            if session.outcome == "interrupted":
+                account.interrupted += 1
+                kill = self._next_kill(session.t0_ns)
+                if kill is None:
+                    self._violation(f"{key.session} was interrupted, but nobody killed its daemon")
+                    continue
+                yield _Span(session, session.t0_ns, kill.after_ns, kill)
+            else:
+                account.complete += session.outcome == "complete"
+                account.discarded += session.outcome == "discarded"
+                end_ns = int(session.close["t_ns"]) if session.close else session.t1_ns
+                yield _Span(session, session.t0_ns, end_ns, None)
+
+    def _next_kill(self, t_ns: int) -> Kill | None:
+        return next((k for k in self._kills if k.after_ns >= t_ns), None)
+
+    # ── devices ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _audit_device(self, device: DeviceTruth) -> None:
+        rows = read_truth(device.truth)
+        runs = [rows[rows["run"] == n] for n in np.unique(rows["run"])]
+        by_span: dict[int, list[NDArray[np.void]]] = {}
+        for run in runs:
+            self.account.runs += 1
+            start_ns = int(run["raw_ns"].min())
+            number = self._span_at(start_ns)
+            if number is None:
+                self._audit_orphan(device, run, start_ns)
+            else:
+                by_span.setdefault(number, []).append(run)
+        for number, span in enumerate(self._spans):
+            for position, (name, recording) in enumerate(device.streams.items()):
+                of_stream = [r[r["stream"] == position] for r in by_span.get(number, [])]
+                self._audit_stream(span, f"{device.name}-{name}", recording, of_stream)
+
+    def _span_at(self, t_ns: int) -> int | None:
+        """The session during which a device was started."""
+        found = None
+        for number, span in enumerate(self._spans):
+            if span.open_ns <= t_ns <= span.end_ns:
+                found = number
+        return found
+
+    def _audit_orphan(self, device: DeviceTruth, run: NDArray[np.void], start_ns: int) -> None:
+        """A run of which the store knows nothing: its session died with its manifest unsynced."""
+        kill = self._next_kill(start_ns)
+        if kill is None:
+            self._violation(f"{device.name} was started at {start_ns}, no session in the store tells of it")
+            return
+        self._lost(f"{device.name} (no session)", run["raw_ns"].astype(np.int64), kill)
+
+    def _lost(self, what: str, raw_ns: I64, kill: Kill) -> None:
+        """Samples that are nowhere: forgiven only within the bound before a kill."""
+        raw_ns = raw_ns[raw_ns <= kill.before_ns]
+        if not len(raw_ns):
+            return
+        ages = kill.before_ns - raw_ns
+        too_old = int(np.count_nonzero(ages > self._bound_ns))
+        self.account.produced += len(raw_ns)
+        self.account.within_bound += len(raw_ns) - too_old
+        self.account.worst_loss_ms = max(self.account.worst_loss_ms, round(float(ages.max()) / 1e6, 1))
+        if too_old:
+            self._violation(
+                f"{what}: {too_old} samples older than {self._bound_ns / 1e9} s at the kill at "
+                f"{kill.before_ns} are lost, the oldest by {ages.max() / 1e9:.3f} s"
+            )
+
+    def _audit_stream(
+        self, span: _Span, stream: str, recording: Recording | None, runs: Sequence[NDArray[np.void]]
+    ) -> None:
+        data = span.stream(stream)
+        where = f"{span.session.key.session} {stream}"
+        if data is None:
+            if runs and span.kill is None:
+                self._violation(f"{where}: the session does not know this stream")
+            elif span.kill is not None:
+                for run in runs:
+                    self._lost(where, run["raw_ns"].astype(np.int64), span.kill)
+            return
+        if recording is not None:
+            self._compare_values(where, data, recording)
+        gaps = [g for g in data.gaps if g.stream == stream]
+        for gap in gaps:
+            length_ms = round((gap.t1_ns - gap.t0_ns) / 1e6, 1)
+            self.account.longest_gap_ms = max(self.account.longest_gap_ms, length_ms)
+        parts = _parts(data, runs)
+        if parts is None:
+            self._violation(f"{where}: {len(data.index)} stored samples belong to no run of the device")
+            return
+        for run, (index, t_ns, u_ns) in zip(runs, parts, strict=True):
+            self._audit_run(span, where, run, index, t_ns, u_ns, [(g.t0_ns, g.t1_ns) for g in gaps])
+        if span.kill is None and len(runs) == 1 and all(g.lost >= 0 for g in gaps):
+            lost = sum(g.lost for g in gaps)
+            if len(data.index) + lost != len(runs[0]):
+                self._violation(
+                    f"{where}: {len(runs[0])} sent, {len(data.index)} stored, {lost} stated as lost"
+                )
+
+    def _compare_values(self, where: str, data: StreamData, recording: Recording) -> None:
+        expected = np.load(recording.path)
+        same: NDArray[np.bool_] = np.all(np.equal(data.values, expected[data.index % len(expected)]), axis=1)
+        self.account.compared += len(same)
+        if not same.all():
+            self._violation(f"{where}: {np.count_nonzero(~same)} stored samples differ from what was sent")
+
+    def _audit_run(
+        self,
+        span: _Span,
+        where: str,
+        run: NDArray[np.void],
+        index: I64,
+        t_ns: I64,
+        u_ns: I64,
+        gaps: Sequence[tuple[int, int]],
+    ) -> None:
+        true_ns = run["raw_ns"].astype(np.int64)
+        stored = np.zeros(len(run), np.bool_)
+        if len(index):
+            if index.max() >= len(run) or np.any(np.diff(index) <= 0):
+                self._violation(f"{where}: stored sample numbers are not those of the device, each once")
+                return
+            stored[index] = True
+            self.account.inside += int(np.count_nonzero(np.abs(t_ns - true_ns[index]) <= u_ns))
+        self.account.produced += len(index)
+        self.account.stored += len(index)
+        missing = true_ns[~stored]
+        in_gap = np.zeros(len(missing), np.bool_)
+        for t0_ns, t1_ns in gaps:
+            in_gap |= (missing >= t0_ns - GAP_SLACK_NS) & (missing <= t1_ns + GAP_SLACK_NS)
+        gapped = int(np.count_nonzero(in_gap))
+        self.account.gapped += gapped
+        self.account.produced += gapped
+        rest = missing[~in_gap]
+        if span.kill is not None:
+            self._lost(where, rest, span.kill)
+        elif len(rest):
+            self.account.produced += len(rest)
+            self._violation(
+                f"{where}: {len(rest)} samples are neither stored nor in a stated gap, "
+                f"the first at {rest.min()}, outcome {span.session.outcome}"
+            )
+
+
+def _parts(data: StreamData, runs: Sequence[NDArray[np.void]]) -> list[tuple[I64, I64, I64]] | None:
+    """Per run of the device: (index, t_ns, u_ns) of its stored samples; None when some fit no run."""
+    none = np.zeros(0, np.int64)
+    if not len(data.index):
+        return [(none, none, none) for _ in runs]
+    if not runs:
+        return None
+    cuts = [0, *(np.flatnonzero(np.diff(data.index) <= 0) + 1).tolist(), len(data.index)]
+    starts_ns = np.array([int(r["raw_ns"].min()) if len(r) else 0 for r in runs], np.int64)
+    found: list[tuple[I64, I64, I64]] = [(none, none, none) for _ in runs]
+    for a, b in pairwise(cuts):
+        # Runs follow one another: a sample belongs to the last run that began before it.
+        late = int(np.searchsorted(starts_ns, data.t_ns[a] + GAP_SLACK_NS, side="right")) - 1
+        if late < 0 or len(found[late][0]):
+            return None
+        found[late] = (data.index[a:b], data.t_ns[a:b], data.u_ns[a:b])
+    return found

@@ -1,0 +1,420 @@
+"""A seeded link between a device's counter and the host, with everything that goes wrong on one.
+
+`simulate` makes the log that `edgecap clock replay` reads, with the truth beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.errors import UsageError
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Rng = np.random.Generator
+
+_GRID_S = 0.01
+_DEVICE_START_S = 0.35
+"""Time from a reset to the first frame."""
+_START_RAW_NS = 4_000_000_000_000
+_SAMPLE_HZ = 1000.0
+_PING_BYTES = 22
+_PONG_BYTES = 30
+_MAX_TAIL_US = 30e3
+
+
+class LinkScenario(msgspec.Struct, frozen=True, kw_only=True):
+    """What the simulated link is like."""
+
+    about: str
+    usb_frame_us: float = 0.0
+    """Device-to-host bytes leave only on these boundaries; 0 for none."""
+    ping_waits: bool = True
+    """Pings wait for a boundary, too."""
+    uart: bool = False
+    """Serialise at 1 Mbaud both ways."""
+    two_step: bool = True
+    stamp_missing: float = 0.0
+    """Share of frames without a transmit stamp."""
+    floor_us: tuple[float, float] = (20.0, 40.0)
+    """Range of the least host-side latency of a leg; drawn per leg and seed."""
+    jitter_us: float = 15.0
+    tail: float = 0.02
+    """Share of transfers with a heavy tail: Pareto from 200 µs, at most 30 ms."""
+    max_skew_ppm: float = 100.0
+    drift_ppm: float = 3.0
+    """Amplitude of the temperature's sine."""
+    drift_period_s: float = 600.0
+    warm_up_ppm: float = 3.0
+    """Exponential warm-up over two minutes."""
+    wander_ppm: float = 0.005
+    """Random walk of the skew, ppm per root second."""
+    batch: int = 1
+    """Samples per frame, at 1 kHz."""
+    ping_hz: float = 10.0
+    burst: bool = True
+    lost: float = 0.0
+    repeated: float = 0.0
+    swapped: float = 0.0
+    stale: float = 0.0
+    """Share of pongs attributed to an older ping."""
+    stall_every_s: float = 0.0
+    stall_s: float = 0.4
+    ping_silence_s: float = 0.0
+    """Pings fail for this long, from a third of the run on."""
+    reset_every_s: float = 0.0
+    suspend_every_s: float = 0.0
+    suspend_s: float = 20.0
+
+
+_MS = LinkScenario(about="USB full speed, 1 ms frames both ways", usb_frame_us=1000.0)
+_but = msgspec.structs.replace
+
+SCENARIOS: dict[str, LinkScenario] = {
+    "usb-1ms": _MS,
+    "usb-125us": _but(_MS, about="USB high speed, 125 µs microframes both ways", usb_frame_us=125.0),
+    "usb-1ms-batch": _but(_MS, about="1 ms frames, ten samples to a frame", batch=10),
+    "usb-1ms-prompt": _but(_MS, about="1 ms frames to the host, pings sent at once", ping_waits=False),
+    "usb-1ms-one-step": _but(_MS, about="1 ms frames, no transmit stamps", two_step=False),
+    "usb-125us-one-step": _but(
+        _MS, about="125 µs microframes, no transmit stamps", usb_frame_us=125.0, two_step=False
+    ),
+    "uart": _but(_MS, about="1 Mbaud UART", usb_frame_us=0.0, uart=True, batch=10),
+    "uart-one-step": _but(
+        _MS, about="1 Mbaud UART, no transmit stamps", usb_frame_us=0.0, uart=True, batch=10, two_step=False
+    ),
+    "sparse-stamps": _but(_MS, about="1 ms frames, 70 % of transmit stamps missing", stamp_missing=0.7),
+    "slow-beat": _but(_MS, about="samples beat slowly against the USB frames", max_skew_ppm=0.5),
+    "no-burst": _but(_MS, about="1 ms frames, no burst of pings at the start", burst=False),
+    "one-hertz": _but(_MS, about="1 ms frames, one ping a second", ping_hz=1.0),
+    "temperature": _but(
+        _MS, about="10 ppm of drift in 100 s", drift_ppm=10.0, drift_period_s=200.0, wander_ppm=0.02
+    ),
+    "tails": _but(_MS, about="a fifth of the transfers late, up to 30 ms", tail=0.2, jitter_us=60.0),
+    "stalls": _but(_MS, about="the host stalls 0.4 s every 7 s", stall_every_s=7.0),
+    "losses": _but(
+        _MS,
+        about="2 % lost, 2 % repeated, 1 % out of order, 5 % of pongs attributed to an old ping",
+        lost=0.02,
+        repeated=0.02,
+        swapped=0.01,
+        stale=0.05,
+    ),
+    "silence": _but(_MS, about="no ping answered for 60 s", ping_silence_s=60.0),
+    "resets": _but(_MS, about="the device resets every 45 s", reset_every_s=45.0),
+    "suspends": _but(_MS, about="the host suspends every 60 s", suspend_every_s=60.0),
+    "everything": _but(
+        _MS,
+        about="all of it at once",
+        usb_frame_us=1000.0,
+        drift_ppm=8.0,
+        tail=0.1,
+        stamp_missing=0.1,
+        lost=0.02,
+        repeated=0.02,
+        swapped=0.01,
+        stale=0.05,
+        stall_every_s=11.0,
+        reset_every_s=97.0,
+        suspend_every_s=131.0,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLog:
+    """A recorded exchange in the arrays of `edgecap clock replay`, one entry per received frame."""
+
+    kind: NDArray[np.uint8]
+    arrival_ns: I64
+    seq: NDArray[np.uint32]
+    t_us: NDArray[np.uint32]
+    prev_tx_done_us: NDArray[np.uint32]
+    has_prev: NDArray[np.uint8]
+    ping_sent_ns: I64
+    t2_us: NDArray[np.uint32]
+    boot: NDArray[np.uint32]
+    truth_ns: I64
+    """Rig time at which the device's counter showed `t_us`."""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All arrays by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def save(self, path: Path) -> None:
+        """Write all arrays to an npz file.
+
+        Raises:
+            UsageError: If the file cannot be written.
+        """
+        try:
+            with path.open("wb") as file:
+                np.savez(file, allow_pickle=False, **self.arrays())
+        except OSError as error:
+            raise UsageError(f"cannot write {path} ({error.strerror})", fix="give another path") from None
+
+    def on_slewed_clock(self, rng: Rng, *, steps: bool = False) -> LinkLog:
+        """The same exchange stamped on another host clock: one that NTP slews by 500 ppm for 10 s a minute.
+
+        With `steps`, one that is also set by up to a second every two minutes (CLOCK_REALTIME). Neither
+        reaches CLOCK_MONOTONIC_RAW, which is why the rig clock is that.
+        """
+        knots = np.arange(-1.0, 7200.0, 10.0)
+        slews = np.where(rng.random(len(knots)) < 1 / 6, rng.choice([-500e-6, 500e-6], len(knots)), 0.0)
+        shift_ns = np.concatenate([[0.0], np.cumsum(slews[:-1] * 10.0)]) * 1e9
+        jumps_ns = np.cumsum(rng.uniform(-1e9, 1e9, 60)) if steps else np.zeros(60)
+
+        def slewed(t_ns: I64) -> I64:
+            since_s = (t_ns - _START_RAW_NS) * 1e-9
+            shift: F64 = np.interp(since_s, knots, shift_ns)
+            shift += np.where(
+                since_s >= 120.0, jumps_ns[np.clip(since_s // 120.0 - 1, 0, 59).astype(int)], 0.0
+            )
+            return t_ns + np.round(shift).astype(np.int64)
+
+        fields = self.arrays() | {
+            "arrival_ns": slewed(self.arrival_ns),
+            "ping_sent_ns": np.where(self.ping_sent_ns > 0, slewed(self.ping_sent_ns), self.ping_sent_ns),
+            "truth_ns": slewed(self.truth_ns),
+        }
+        return LinkLog(**fields)
+
+
+class _Crystal:
+    """True device seconds as a function of rig seconds, on a fine grid, both ways."""
+
+    def __init__(self, rng: Rng, link: LinkScenario, seconds: float) -> None:
+        t = np.arange(-1.0, seconds + 2.0, _GRID_S)
+        skew_ppm = rng.uniform(-link.max_skew_ppm, link.max_skew_ppm)
+        phase = rng.uniform(0.0, 2.0 * np.pi)
+        ppm = skew_ppm + link.drift_ppm * np.sin(2.0 * np.pi * t / link.drift_period_s + phase)
+        ppm += link.warm_up_ppm * np.exp(-np.maximum(t, 0.0) / 120.0)
+        ppm += link.wander_ppm * np.sqrt(_GRID_S) * np.cumsum(rng.standard_normal(len(t)))
+        self.skew_ppm = float(skew_ppm)
+        self._rig = t
+        steps = 0.5 * (ppm[1:] + ppm[:-1]) * 1e-6 * _GRID_S
+        self._device = t + np.concatenate([[0.0], np.cumsum(steps)])
+
+    def device(self, rig_s: F64) -> F64:
+        """Device seconds at rig seconds."""
+        device_s: F64 = np.interp(rig_s, self._rig, self._device)
+        return device_s
+
+    def rig(self, device_s: F64) -> F64:
+        """Rig seconds at device seconds."""
+        rig_s: F64 = np.interp(device_s, self._device, self._rig)
+        return rig_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One uninterrupted run of one device boot against one host clock; times are 'true' seconds."""
+
+    start: float
+    end: float
+    boot: int
+    counter0: int
+    power_up: float
+    """True time at which the counter showed `counter0`."""
+    hidden_s: float
+    """True time that the rig clock has not counted so far (suspends)."""
+    first_of_boot: bool
+
+
+def _spans(rng: Rng, link: LinkScenario, seconds: float) -> list[_Span]:
+    events: list[tuple[float, str]] = []
+    for every, what in ((link.reset_every_s, "reset"), (link.suspend_every_s, "suspend")):
+        if every > 0:
+            events += [(float(t), what) for t in np.arange(every, seconds, every) + rng.uniform(0.0, 3.0)]
+    spans = []
+    start, power_up, hidden = 0.0, -0.01, 0.0
+    boot, first = int(rng.integers(1, 1 << 31)), True
+    # near the wrap, so that every run of more than a few minutes crosses it
+    counter0 = int((1 << 32) - rng.integers(5_000_000, int(max(seconds * 0.6, 6.0) * 1e6)))
+    for at, what in [*sorted(events), (seconds, "end")]:
+        if at - start > 0.5:
+            spans.append(_Span(start, at, boot, counter0, power_up, hidden, first))
+            first = False
+        if what == "reset":
+            boot, counter0, first = int(rng.integers(1, 1 << 31)), 0, True
+            power_up = at + 0.2
+            start = at + _DEVICE_START_S
+        elif what == "suspend":
+            start = at + link.suspend_s
+            hidden += link.suspend_s
+    return spans
+
+
+def _latency(rng: Rng, link: LinkScenario, floor_us: float, n: int) -> F64:
+    """Host-side latency of n transfers, in seconds."""
+    us = floor_us + rng.exponential(link.jitter_us, n)
+    late = rng.random(n) < link.tail
+    us[late] += np.minimum(200.0 * rng.random(int(late.sum())) ** -0.7, _MAX_TAIL_US)
+    return us * 1e-6
+
+
+def _next_boundary(t: F64, frame_s: float, phase_s: float) -> F64:
+    if frame_s == 0.0:
+        return t
+    return np.ceil((t - phase_s) / frame_s) * frame_s + phase_s
+
+
+def _ping_times(rng: Rng, link: LinkScenario, span: _Span) -> F64:
+    n = int((span.end - span.start) * link.ping_hz * 1.3) + 4
+    steady = np.cumsum(rng.uniform(0.6, 1.4, n) / link.ping_hz)
+    if not link.burst:
+        return span.start + steady
+    burst = np.cumsum(rng.uniform(0.6, 1.4, 16) * 0.011)
+    return span.start + np.concatenate([burst, burst[-1] + steady])
+
+
+def _one_span(
+    rng: Rng,
+    link: LinkScenario,
+    crystal: _Crystal,
+    span: _Span,
+    *,
+    seconds: float,
+    floors: tuple[float, float],
+) -> dict[str, NDArray[np.generic]]:
+    """All frames of one span in order of arrival."""
+    frame_s, phase_s = link.usb_frame_us * 1e-6, float(rng.uniform(0.0, 1e-3))
+    byte_s = 10e-6 if link.uart else 0.0
+    up = float(crystal.device(np.array([span.power_up]))[0])
+
+    def counter(device_s: F64) -> I64:
+        return span.counter0 + np.floor((device_s - up) * 1e6).astype(np.int64)
+
+    # samples on the device's own clock, handed over at the batch's last one
+    first = np.ceil((crystal.device(np.array([span.start]))[0] - up) * _SAMPLE_HZ)
+    last = np.floor((crystal.device(np.array([span.end]))[0] - up) * _SAMPLE_HZ)
+    n_frames = int((last - first) // link.batch)
+    t0_device = up + (first + np.arange(n_frames) * link.batch) / _SAMPLE_HZ
+    ready_s = crystal.rig(t0_device + (link.batch - 1) / _SAMPLE_HZ) + rng.uniform(15e-6, 60e-6, n_frames)
+    # pings
+    sent = _ping_times(rng, link, span)
+    sent = sent[sent < span.end - 0.05]
+    if link.ping_silence_s:
+        at = seconds / 3.0
+        sent = sent[(sent < at) | (sent > at + link.ping_silence_s)]
+    out = sent + _latency(rng, link, floors[0], len(sent))
+    if link.ping_waits:
+        out = _next_boundary(out, frame_s, phase_s)
+    t2 = np.maximum.accumulate(out + _PING_BYTES * byte_s) if len(out) else out
+    t3 = t2 + rng.uniform(4e-6, 60e-6, len(t2))
+    # one transmitter
+    ready = np.concatenate([ready_s, t3])
+    order = np.argsort(ready, kind="stable")
+    kind = np.concatenate([np.zeros(n_frames, np.uint8), np.ones(len(t3), np.uint8)])[order]
+    bytes_ = np.where(kind == 1, _PONG_BYTES, 32 + 18 * link.batch)
+    serial = bytes_ * byte_s + 2e-6
+    c = np.cumsum(serial)
+    tx_done = c + np.maximum.accumulate(ready[order] - (c - serial))
+    tx_done = _next_boundary(tx_done, frame_s, phase_s)
+    arrival = tx_done + _latency(rng, link, floors[1], len(order))
+    if link.stall_every_s:
+        arrival = _stalled(arrival, link)
+    arrival = np.maximum.accumulate(arrival)
+    device_t = np.concatenate([t0_device, crystal.device(t3)])[order]
+    ping_index = np.concatenate([np.full(n_frames, -1), np.arange(len(t3))])[order]
+    tx_counter = counter(crystal.device(tx_done))
+    has_prev = np.full(len(order), link.two_step, np.uint8)
+    has_prev[rng.random(len(order)) < link.stamp_missing] = 0
+    if span.first_of_boot:
+        has_prev[:1] = 0
+    pong = kind == 1
+    attributed = np.maximum(ping_index, 0)
+    wrong = pong & (rng.random(len(order)) < link.stale)
+    attributed[wrong] = np.maximum(attributed[wrong] - rng.integers(1, 20, int(wrong.sum())), 0)
+    sent_ns = np.zeros(len(order), np.int64)
+    t2_counter = np.zeros(len(order), np.int64)
+    if len(sent):
+        sent_ns[pong] = _rig_ns(sent[attributed[pong]], span)
+        t2_counter[pong] = counter(crystal.device(t2))[ping_index[pong]]
+    t_counter = counter(device_t + 1e-12)
+    edge: F64 = up + (t_counter - span.counter0).astype(np.float64) * 1e-6
+    return {
+        "kind": kind,
+        "arrival_ns": _rig_ns(arrival, span),
+        "t_us": t_counter,
+        "prev_tx_done_us": np.concatenate([tx_counter[:1] - 1000, tx_counter[:-1]]),
+        "has_prev": has_prev,
+        "ping_sent_ns": sent_ns,
+        "t2_us": t2_counter,
+        "boot": np.full(len(order), span.boot),
+        "truth_ns": _rig_ns(crystal.rig(edge), span),
+    }
+
+
+def _rig_ns(true_s: F64, span: _Span) -> I64:
+    return _START_RAW_NS + np.round((true_s - span.hidden_s) * 1e9).astype(np.int64)
+
+
+def _stalled(arrival: F64, link: LinkScenario) -> F64:
+    """Hold back what arrives in the stall at the end of each period."""
+    into = arrival % link.stall_every_s
+    begins = link.stall_every_s - link.stall_s
+    return np.where(into > begins, arrival + (link.stall_every_s - into), arrival)
+
+
+def _disturb(
+    rng: Rng, link: LinkScenario, log: dict[str, NDArray[np.generic]]
+) -> dict[str, NDArray[np.generic]]:
+    """Lose, repeat and swap received frames."""
+    n = len(log["kind"])
+    index = np.flatnonzero(rng.random(n) >= link.lost)
+    arrival = log["arrival_ns"][index].astype(np.int64)
+    again = index[rng.random(len(index)) < link.repeated]
+    if len(again):
+        later = log["arrival_ns"][again].astype(np.int64) + rng.integers(200_000, 30_000_000, len(again))
+        index = np.concatenate([index, again])
+        arrival = np.concatenate([arrival, later])
+        order = np.argsort(arrival, kind="stable")
+        index, arrival = index[order], arrival[order]
+    swap = np.flatnonzero(rng.random(len(index) - 1) < link.swapped)
+    for k in swap:
+        # a frame overtaken by the next one arrives with it
+        index[k], index[k + 1] = index[k + 1], index[k]
+        arrival[k] = arrival[k + 1]
+    moved = {name: values[index] for name, values in log.items()}
+    moved["arrival_ns"] = np.maximum.accumulate(arrival)
+    return moved
+
+
+def simulate(link: LinkScenario, *, seed: int, seconds: float) -> LinkLog:
+    """Simulate `seconds` of a link; the same arguments give the same log."""
+    rng = np.random.default_rng(seed)
+    spans = _spans(rng, link, seconds)
+    crystal = _Crystal(rng, link, seconds + link.suspend_s)
+    floors = (float(rng.uniform(*link.floor_us)), float(rng.uniform(*link.floor_us)))
+    parts = []
+    seq0 = 0
+    for span in spans:
+        part = _one_span(rng, link, crystal, span, seconds=seconds, floors=floors)
+        seq0 = 0 if span.first_of_boot else seq0
+        part["seq"] = seq0 + np.arange(len(part["kind"]))
+        seq0 += len(part["kind"])
+        parts.append(_disturb(rng, link, part))
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return LinkLog(
+        kind=whole["kind"].astype(np.uint8),
+        arrival_ns=whole["arrival_ns"].astype(np.int64),
+        seq=_u32(whole["seq"]),
+        t_us=_u32(whole["t_us"]),
+        prev_tx_done_us=_u32(whole["prev_tx_done_us"]),
+        has_prev=whole["has_prev"].astype(np.uint8),
+        ping_sent_ns=whole["ping_sent_ns"].astype(np.int64),
+        t2_us=_u32(whole["t2_us"]),
+        boot=_u32(whole["boot"]),
+        truth_ns=whole["truth_ns"].astype(np.int64),
+    )
+
+
+def _u32(values: NDArray[np.generic]) -> NDArray[np.uint32]:
+    return (values.astype(np.int64) & 0xFFFFFFFF).astype(np.uint32)

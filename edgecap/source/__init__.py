@@ -1,0 +1,1 @@
+"""Hardware edges: serial microcontrollers, cameras, buttons."""

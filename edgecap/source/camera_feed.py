@@ -1,0 +1,370 @@
+"""A camera as the daemon's source: its process is watched, restarted, and its losses are stated."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from edgecap.clock import now_ns
+from edgecap.errors import SourceError
+from edgecap.model import ClockFit, DeviceEvent, FramePacket, Gap, Item, StreamInfo
+from edgecap.source.camera_link import (
+    Alive,
+    Ended,
+    LinkFrame,
+    Note,
+    Opened,
+    Refused,
+    Reply,
+    Start,
+    Started,
+    Stop,
+    Stopped,
+)
+from edgecap.source.camera_process import CHILD, CameraProcess
+from edgecap.source.camera_queue import ItemQueue
+from edgecap.source.camera_watchdog import Watchdog
+
+OPEN_LIMIT_S = 10.0
+"""For the process to start, import its libraries and open the camera."""
+FIRST_FRAME_LIMIT_S = 3.0
+STALL_LIMIT_S = 1.0
+"""Without a frame for so long (or 2.5 frames, if longer), the camera's process is replaced."""
+START_LIMIT_S = 8.0
+STOP_LIMIT_S = 2.0
+RETRY_FIRST_S, RETRY_MAX_S = 0.1, 10.0
+
+
+class CameraStatistics(msgspec.Struct):
+    """What a camera's feed counts about itself."""
+
+    frames: int = 0
+    lost: int = 0
+    restarts: int = 0
+    """Processes that had to be replaced."""
+    pauses: int = 0
+    """Times that the daemon did not take frames fast enough."""
+
+
+@asynccontextmanager
+async def open_camera(
+    name: str, spec: msgspec.Struct, command: Sequence[str] = CHILD
+) -> AsyncIterator[CameraFeed]:
+    """Start the camera's process and have it open the camera; raises `SourceError`."""
+    feed = CameraFeed(name, spec, command)
+    try:
+        await feed.launch()
+        yield feed
+    finally:
+        await feed.close()
+
+
+class CameraFeed:
+    """Implements `protocol.Feed` for any camera that lives in a process of its own."""
+
+    def __init__(self, name: str, spec: msgspec.Struct, command: Sequence[str]) -> None:
+        self.name = name
+        self.info: tuple[StreamInfo, ...] = ()
+        self._spec, self._command = spec, command
+        self._process: CameraProcess | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._opened: asyncio.Future[Opened] | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._stopped: asyncio.Future[int | None] | None = None
+        self._attention = asyncio.Event()
+        self._queue = ItemQueue(self._make_room)
+        self._watchdog = Watchdog(self._is_excused, self._expire)
+        self._statistics = CameraStatistics()
+        self._running = False
+        self._refusal = ""
+        self._down = False
+        self._fruitless = 0
+        self._anchor_ns = 0
+        self._next_index = 0
+        self._last_tick = 0
+        self._last_ns = 0
+
+    @property
+    def pid(self) -> int:
+        """Of the camera's present process; 0 while there is none."""
+        return self._process.pid if self._process is not None and not self._process.gone else 0
+
+    async def launch(self) -> None:
+        """Open the camera for the first time; afterwards a supervisor keeps it open."""
+        opened = await self._spawn()
+        self.info = (
+            StreamInfo(
+                name=self.name,
+                kind="video",
+                device=self.name,
+                rate_hz_nominal=opened.rate_hz,
+                clock=opened.clock,
+                serial_number=opened.serial_number,
+                firmware=opened.firmware,
+                width=opened.width,
+                height=opened.height,
+                codec="h264-annexb",
+            ),
+        )
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"camera {self.name}")
+
+    async def close(self) -> None:
+        """End the process, whatever state it is in, and the iteration."""
+        self._watchdog.disarm()
+        self._running = False
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        await self._end_process()
+        self._queue.close()
+
+    async def start(self) -> None:
+        if self._running:
+            raise SourceError(f"camera {self.name} is already running", fix="stop it first")
+        self._anchor_ns = self._next_index = self._last_tick = self._last_ns = 0
+        self._refusal = ""
+        self._running = True
+        self._started = asyncio.get_running_loop().create_future()
+        if self.pid and self._opened is None:
+            self._send_start()
+        self._attention.set()  # a supervisor that waits to try again tries now
+        try:
+            async with asyncio.timeout(START_LIMIT_S):
+                await self._started
+        except (TimeoutError, asyncio.CancelledError) as error:
+            self._give_up()
+            if self._process is not None:
+                self._process.kill("its start was given up")  # or it would go on producing
+            if isinstance(error, TimeoutError):
+                raise self._error("did not start", "check its cable and the log") from None
+            raise
+        except SourceError:
+            self._give_up()
+            raise
+        finally:
+            self._started = None
+
+    def _give_up(self) -> None:
+        self._running = False
+        self._watchdog.disarm()
+
+    async def stop(self) -> dict[str, int]:
+        was_running, self._running = self._running, False
+        self._watchdog.disarm()
+        produced = await self._stop_process() if was_running else None
+        if was_running and produced != self._next_index:
+            lost = -1 if produced is None else produced - self._next_index
+            self._statistics.lost += max(lost, 0)
+            now = now_ns()
+            self._queue.put(Gap(self.name, self._last_ns or self._anchor_ns or now, now, lost, "camera"))
+        self._event("stopped", "")
+        return {} if produced is None else {self.name: produced}
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return aiter(self._queue)
+
+    def statistics(self) -> CameraStatistics:
+        """Counters since the camera was opened, for status."""
+        return self._statistics
+
+    # -- the process ------------------------------------------------------------------------------
+
+    async def _spawn(self) -> Opened:
+        """Start a process and wait until it has opened the camera."""
+        self._refusal = ""
+        self._opened = asyncio.get_running_loop().create_future()
+        self._process = CameraProcess(
+            self._command, self._spec, self._take_word, self._take_frame, self._take_loss
+        )
+        try:
+            async with asyncio.timeout(OPEN_LIMIT_S):
+                return await self._opened
+        except TimeoutError:
+            raise self._error("did not open", "check its cable and the log") from None
+        finally:
+            self._opened = None
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and not await process.end():
+            self._event("fault", f"process {process.pid} cannot be ended: its driver hangs in the kernel")
+
+    async def _supervise(self) -> None:
+        """Replace the process whenever it is gone."""
+        while True:
+            self._attention.clear()
+            if self._process is not None and self._process.gone:
+                await self._end_process()
+            if self._process is None:
+                if self._fruitless > 1:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(min(RETRY_FIRST_S * 2**self._fruitless, RETRY_MAX_S)):
+                            await self._attention.wait()
+                try:
+                    await self._reopen()
+                except SourceError as error:
+                    self._note_down(str(error))
+                    if self._started is not None and not self._started.done():
+                        self._started.set_exception(error)
+                    await self._end_process()
+                    self._fruitless += 1
+                continue
+            await self._attention.wait()
+
+    async def _reopen(self) -> None:
+        opened = await self._spawn()
+        was = self.info[0]
+        if (opened.width, opened.height, opened.clock) != (was.width, was.height, was.clock):
+            raise SourceError(
+                f"camera {self.name} is another one now: {opened.width}×{opened.height} on {opened.clock}, "
+                f"it was {was.width}×{was.height} on {was.clock}",
+                fix="restart the daemon to use it",
+            )
+        if self._running:
+            self._send_start()
+        else:
+            self._note_up()
+
+    def _send_start(self) -> None:
+        assert self._process is not None
+        self._process.send(Start(self._anchor_ns, self._next_index, self._last_tick))
+        self._watchdog.arm(FIRST_FRAME_LIMIT_S)
+
+    async def _stop_process(self) -> int | None:
+        """Have the process stop; `None` when it cannot say how many frames there were."""
+        process = self._process
+        if process is None or process.gone or self._opened is not None:
+            return None
+        self._stopped = asyncio.get_running_loop().create_future()
+        process.resume()
+        process.send(Stop())
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                return await asyncio.shield(self._stopped)
+        except TimeoutError:
+            reason = f"did not stop within {STOP_LIMIT_S:g} s"
+            process.kill(reason)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_LIMIT_S / 4):
+                    await self._stopped
+            return None
+        finally:
+            self._stopped = None
+
+    # -- what comes from it (called by the loop's reader, in order) --------------------------------
+
+    def _take_word(self, word: Reply) -> None:
+        match word:
+            case Opened():
+                if self._opened is not None and not self._opened.done():
+                    self._opened.set_result(word)
+            case Refused(what, fix):
+                error = SourceError(what, fix=fix)
+                self._refusal = str(error)
+                for waiting in (self._opened, self._started):
+                    if waiting is not None and not waiting.done():
+                        waiting.set_exception(error)
+            case Started(anchor_ns):
+                self._anchor_ns = anchor_ns
+                if self._started is not None and not self._started.done():
+                    self._started.set_result(None)
+            case Stopped(produced):
+                if self._stopped is not None and not self._stopped.done():
+                    self._stopped.set_result(produced)
+            case Alive():
+                if self._running:
+                    self._watchdog.arm(STALL_LIMIT_S)
+            case Ended():
+                self._watchdog.disarm()
+                self._event("log", "the clip is over")
+            case Note(text):
+                self._event("log", text)
+
+    def _take_frame(self, frame: LinkFrame, arrival_ns: int) -> None:
+        t_ns = _to_rig_ns(frame.fit, frame.tick)
+        lost = frame.index - self._next_index
+        if lost < 0 or not (self._running or self._stopped is not None):
+            return  # what comes after `stop` has given up waiting is lost, and stated as such
+        self._statistics.frames += 1
+        self._statistics.lost += lost
+        if lost:
+            self._queue.put(Gap(self.name, self._last_ns or self._anchor_ns, t_ns, lost, frame.cause))
+        self._next_index, self._last_tick, self._last_ns = frame.index + 1, frame.tick, t_ns
+        self._fruitless = 0
+        if self._down:
+            self._note_up()
+        self._queue.put(
+            FramePacket(
+                stream=self.name,
+                index=frame.index,
+                data=frame.data,
+                key=frame.key,
+                tick=frame.tick,
+                arrival_ns=arrival_ns,
+                exposure_ns=frame.exposure_ns,
+                line_ns=frame.line_ns,
+                fit=frame.fit,
+            )
+        )
+        if self._running:
+            self._watchdog.arm(max(STALL_LIMIT_S, 2.5 / self.info[0].rate_hz_nominal))
+            if self._process is not None and self._queue.is_over(1.0):
+                self._statistics.pauses += 1
+                self._process.pause()
+
+    def _take_loss(self, reason: str) -> None:
+        self._watchdog.disarm()
+        said = self._process.last_words if self._process is not None else ""
+        error = self._error(f"{reason} ({said})" if said else reason, "")
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(error)
+        else:
+            self._note_down(self._refusal or str(error))
+            self._fruitless += 1
+            self._statistics.restarts += 1
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+        self._attention.set()
+
+    # -- watchdog and events -----------------------------------------------------------------------
+
+    def _is_excused(self) -> bool:
+        """Whether frames are missing because of us: a full queue, or a loop that had no time to read."""
+        process = self._process
+        return self._queue.is_over(0.5) or (process is not None and process.has_unread())
+
+    def _expire(self, limit_s: float) -> None:
+        if self._process is not None and not self._process.gone:
+            self._process.kill(f"gave no frame for {limit_s:g} s")
+
+    def _make_room(self) -> None:
+        if self._process is not None:
+            self._process.resume()
+
+    def _event(self, kind: str, text: str) -> None:
+        self._queue.put(DeviceEvent(self.name, kind, now_ns(), text))
+
+    def _note_down(self, text: str) -> None:
+        """State once per outage that the camera is not there."""
+        if not self._down:
+            self._down = True
+            self._event("fault", text)
+
+    def _note_up(self) -> None:
+        if self._down:
+            self._down = False
+            self._event("connected", f"camera {self.name} is back")
+
+    def _error(self, what: str, fix: str) -> SourceError:
+        tail = self._process.stderr_tail if self._process is not None else ""
+        return SourceError(f"camera {self.name}: {what}", fix=fix, stderr=tail)
+
+
+def _to_rig_ns(fit: ClockFit, tick: int) -> int:
+    ticks = tick - fit.ref_tick
+    return fit.ref_ns + ticks * fit.tick_ns + round(ticks * fit.tick_ns * fit.drift_ppm * 1e-6)

@@ -1,0 +1,158 @@
+"""A button, a light and a buzzer on the rig's own GPIO pins, as thin edges around gpiozero."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from edgecap.clock import now_ns
+from edgecap.errors import SourceError
+
+FLASH_S = 0.12
+"""A short flash and the pause after it, where a pattern has more than one."""
+SHORT_BEEP_S = 0.06
+LONG_BEEP_S = 0.5
+
+
+class Light(Protocol):
+    """A light pattern: `on_ms`/`off_ms` repeated; `flashes` short ones in place of each `on_ms` if > 1."""
+
+    @property
+    def on_ms(self) -> int: ...
+
+    @property
+    def off_ms(self) -> int: ...
+
+    @property
+    def flashes(self) -> int: ...
+
+
+class Step(NamedTuple):
+    """The light is `on` for `seconds`; None for ever."""
+
+    on: bool
+    seconds: float | None
+
+
+def steps_of(light: Light) -> tuple[Step, ...]:
+    """One period of a pattern."""
+    if light.on_ms <= 0:
+        return (Step(False, None),)
+    if light.off_ms <= 0:
+        return (Step(True, None),)
+    if light.flashes <= 1:
+        return (Step(True, light.on_ms / 1e3), Step(False, light.off_ms / 1e3))
+    flash = (Step(True, FLASH_S), Step(False, FLASH_S))
+    return (*(flash * light.flashes)[:-1], Step(False, light.off_ms / 1e3))
+
+
+class GpioPanel:
+    """Button, LED and buzzer; any of them may be missing.
+
+    Args:
+        button: BCM number of a pin that the button pulls to ground; None for no button.
+        led: BCM number of the LED's pin.
+        buzzer: BCM number of an active buzzer's pin.
+        on_edge: Called on the event loop with the level and the rig time of each edge of the contact.
+        pin_factory: gpiozero's; None lets gpiozero choose.
+    """
+
+    def __init__(
+        self,
+        *,
+        button: int | None = None,
+        led: int | None = None,
+        buzzer: int | None = None,
+        on_edge: Callable[[bool, int], object],
+        pin_factory: Any = None,
+    ) -> None:
+        self._pins = {"button": button, "LED": led, "buzzer": buzzer}
+        self._on_edge = on_edge
+        self._pin_factory = pin_factory
+        self._led: Any = None
+        self._buzzer: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet: asyncio.TimerHandle | None = None
+        self._steps: tuple[Step, ...] = (Step(False, None),)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[GpioPanel]:
+        """Claim the pins while inside; call on the event loop.
+
+        Raises:
+            SourceError: gpiozero or a pin cannot be used; names which, and the fix.
+        """
+        try:
+            import gpiozero
+        except ImportError as error:
+            raise SourceError(f"gpiozero cannot be imported: {error}", fix="pip install gpiozero") from None
+        self._loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            made: dict[str, Any] = {}
+            for name, kind in (
+                ("button", gpiozero.Button),
+                ("LED", gpiozero.LED),
+                ("buzzer", gpiozero.Buzzer),
+            ):
+                if self._pins[name] is not None:
+                    made[name] = self._claim(gpiozero, name, kind)
+                    stack.callback(made[name].close)
+            self._led, self._buzzer = made.get("LED"), made.get("buzzer")
+            stack.callback(self._release)
+            if "button" in made:
+                made["button"].when_pressed = lambda: self._edge(True)
+                made["button"].when_released = lambda: self._edge(False)
+            yield self
+
+    def show(self, light: Light) -> None:
+        """Show a light pattern until the next one."""
+        if self._led is None or self._loop is None:
+            return
+        self._steps = steps_of(light)
+        self._step(0)
+
+    def beep(self, *, long: bool = False) -> None:
+        """Sound the buzzer once, without waiting for it."""
+        if self._buzzer is None or self._loop is None:
+            return
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._buzzer.on()
+        self._quiet = self._loop.call_later(LONG_BEEP_S if long else SHORT_BEEP_S, self._buzzer.off)
+
+    def _claim(self, gpiozero: Any, name: str, kind: Callable[..., Any]) -> Any:
+        pin = self._pins[name]
+        try:
+            return kind(pin, pin_factory=self._pin_factory)
+        except (gpiozero.GPIOZeroError, OSError, ImportError, RuntimeError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            raise SourceError(
+                f"{name} on GPIO {pin} cannot be used: {reason}",
+                fix="check the pin number, that nothing else uses it, and that this user is in group gpio",
+            ) from None
+
+    def _edge(self, down: bool) -> None:
+        """Called by gpiozero in a thread of its own: the time is taken here, the rest happens in the loop."""
+        t_ns = now_ns()
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._on_edge, down, t_ns)
+
+    def _step(self, number: int) -> None:
+        """Show one step of the pattern and arrange for the next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        step = self._steps[number]
+        self._led.value = step.on
+        if step.seconds is not None and self._loop is not None:
+            self._timer = self._loop.call_later(step.seconds, self._step, (number + 1) % len(self._steps))
+
+    def _release(self) -> None:
+        for timer in (self._timer, self._quiet):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._quiet = self._loop = self._led = self._buzzer = None

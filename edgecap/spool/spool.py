@@ -1,0 +1,420 @@
+"""The spool: chunks go in, stay until a receipt releases them, and survive whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Container, Iterable
+from pathlib import Path
+
+from edgecap.codec.chunk import Chunk, ChunkId
+from edgecap.errors import SpoolError
+from edgecap.spool.backlog import Backlog
+from edgecap.spool.files import Files, OsFiles, make_dirs
+from edgecap.spool.held import Entry, HeldSegment
+from edgecap.spool.receipts import Receipts, SessionState, StreamHead
+from edgecap.spool.recovery import Quarantine, Recovery, open_receipts, recover
+from edgecap.spool.segment import RECORD_HEADER_BYTES, SEGMENT_BYTES, new_header
+from edgecap.spool.segment_index import StreamKey, flags_of, key_of
+from edgecap.spool.segment_writer import SegmentWriter
+from edgecap.spool.stats import SpoolStats
+
+__all__ = ["Entry", "OpenSession", "Recovery", "Spool", "SpoolStats", "StreamHead"]
+
+OpenSession = SessionState
+"""A session without a close record, as `Spool.open_sessions` gives it."""
+
+LOCK = "lock"
+RESERVE_BYTES = 256 << 20
+UNSYNCED_BYTES = 4 << 20
+"""`append` syncs by itself when this much has not been synced: it bounds memory and loss."""
+
+
+class Spool:
+    """Durable, bounded log of chunks. Methods block; any thread may call them. Made by `Spool.open`.
+
+    Chunks become visible to `pending` once they are on the medium: what ingest has seen can then not be
+    lost by the rig, and no other chunk can take its place in the chain.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        files: Files,
+        segment_bytes: int,
+        reserve_bytes: int,
+        receipts: Receipts,
+        unlock: Callable[[], None],
+        recovery: Recovery,
+    ) -> None:
+        self.path, self.reserve_bytes, self.recovery = path, reserve_bytes, recovery
+        self._files, self._segment_bytes = files, segment_bytes
+        self._receipts, self._unlock = receipts, unlock
+        self._quarantine = Quarantine(files, path)
+        self._backlog = Backlog(receipts.sessions())
+        self._io = threading.RLock()
+        """Held while writing or syncing; taken before the backlog's lock, never after it."""
+        self._burial = threading.Lock()
+        self._active: HeldSegment | None = None
+        self._unsynced: list[tuple[Chunk, StreamKey]] = []
+        self._unsynced_bytes = 0
+        self._next_number = 1
+        self._closed = False
+        self._appended = self._appended_bytes = self._written = 0
+        self._released = self._quarantined = self._syncs = self._rescues = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
+        files: Files | None = None,
+    ) -> Spool:
+        """Take the spool in directory `path`, made if missing, and recover what it holds.
+
+        Raises:
+            SpoolError: another process has it, or the directory cannot be used.
+        """
+        files = files or OsFiles()
+        report = Recovery()
+        try:
+            make_dirs(files, path)
+            unlock = _lock(files, path)
+        except OSError as error:
+            raise _failure(files, path, "cannot be used", error) from error
+        receipts: Receipts | None = None
+        try:
+            quarantine = Quarantine(files, path)
+            receipts = open_receipts(files, path, quarantine, report)
+            self = cls(
+                path,
+                files=files,
+                segment_bytes=segment_bytes,
+                reserve_bytes=reserve_bytes,
+                receipts=receipts,
+                unlock=unlock,
+                recovery=report,
+            )
+            for segment in recover(files, path, receipts, quarantine, report):
+                self._backlog.adopt(segment)
+                self._next_number = segment.header.number + 1
+            self._next_number = max(self._next_number, report.last_number + 1)
+            self._bury()
+        except BaseException as error:
+            if receipts is not None:
+                receipts.close()
+            unlock()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise _failure(files, path, "cannot be opened", error) from error
+            raise
+        return self
+
+    def append(self, chunk: Chunk, *, closing: bool = False) -> None:
+        """Write a chunk; durable after the next `sync`.
+
+        Args:
+            chunk: The sealed chunk.
+            closing: The chunk is needed to close a session, and may use the reserve.
+
+        Raises:
+            SpoolError: the free space is down to the reserve, or the write failed; nothing was appended.
+        """
+        key = key_of(chunk)
+        with self._io:
+            self._check_open()
+            if self._unsynced_bytes >= UNSYNCED_BYTES:
+                self.sync()
+            try:
+                self._check_reserve(closing)
+                segment = self._segment_for(key, len(chunk.packed))
+                self._write(segment, chunk, key)
+            except OSError as error:
+                raise _failure(self._files, self.path, "cannot be written", error) from error
+            self._backlog.count(chunk, key, flags_of(chunk))
+            self._appended += 1
+            self._appended_bytes += len(chunk.packed)
+            self._unsynced.append((chunk, key))
+            self._unsynced_bytes += len(chunk.packed)
+
+    def sync(self) -> None:
+        """Return once everything appended is on the medium. After a `SpoolError` it may be tried again."""
+        with self._io:
+            self._check_open()
+            if not self._unsynced:
+                return
+            try:
+                self._sync_or_rescue()
+            except OSError as error:
+                raise _failure(self._files, self.path, "cannot be synced", error) from error
+            self._unsynced.clear()
+            self._unsynced_bytes = 0
+
+    def pending(self, limit: int, *, exclude: Container[ChunkId] = ()) -> list[Entry]:
+        """Up to `limit` durable chunks without a receipt, in the order in which they should be delivered.
+
+        Session records come first, then samples and events, then everything bulky; oldest first in each.
+        """
+        self._check_open()
+        return self._backlog.pending(limit, exclude)
+
+    def read(self, id_: ChunkId) -> bytes:
+        """The packed chunk.
+
+        Raises:
+            SpoolError: it is not in the spool, or its record is damaged. A damaged record is set aside
+                in quarantine, so that it does not come up again.
+        """
+        self._check_open()
+        with self._backlog.lock:
+            places = list(self._backlog.find(id_))
+            for segment, slot in places:
+                data = segment.read(slot)
+                if data is not None:
+                    return data
+            if not places:
+                raise SpoolError(f"spool {self.path} does not hold chunk {_name(id_)}")
+            kept = []
+            for segment, slot in places:
+                row = segment.index().rows[slot]
+                length = RECORD_HEADER_BYTES + int(row["length"])
+                with contextlib.suppress(OSError):
+                    kept.append(
+                        self._quarantine.keep(segment.path.name, segment.file(), int(row["offset"]), length)
+                    )
+            self._finish(self._backlog.finish(places))
+            self._quarantined += 1
+        raise SpoolError(
+            f"chunk {_name(id_)} is damaged on the medium of spool {self.path}",
+            fix="replace the card if this happens again; the damaged bytes are in the spool's quarantine",
+            kept=kept,
+        )
+
+    def release(self, ids: Iterable[ChunkId]) -> int:
+        """Let go of chunks that ingest has stored; returns how many were waiting. Unknown ids are ignored."""
+        self._check_open()
+        with self._backlog.lock:
+            marks = self._backlog.finish(place for id_ in ids for place in self._backlog.find(id_))
+            self._released += len(marks)
+        self._finish(marks)
+        self._bury()
+        return len(marks)
+
+    def quarantine(self, id_: ChunkId, reason: str) -> None:
+        """Set a chunk aside that can never be delivered; its bytes and `reason` stay in the directory."""
+        data = self.read(id_)
+        try:
+            kept = self._quarantine.keep_bytes(f"{id_.session}-{id_.stream}-{id_.seq}", data)
+            self._quarantine.keep_bytes(f"{kept}.reason", reason.encode())
+        except OSError as error:
+            raise _failure(self._files, self.path, "cannot be written", error) from error
+        with self._backlog.lock:
+            marks = self._backlog.finish(list(self._backlog.find(id_)))
+            self._quarantined += 1
+        self._finish(marks)
+        self._bury()
+
+    def heads(self, session: str) -> dict[str, tuple[int, bytes]]:
+        """Last seq and header hash of every stream of a session, delivered chunks included."""
+        return {stream: (head.seq, head.hash) for stream, head in self._backlog.heads(session).items()}
+
+    def open_sessions(self) -> list[OpenSession]:
+        """Sessions without a close record: on start, those that a crash has cut off."""
+        return self._backlog.open_sessions()
+
+    def stats(self) -> SpoolStats:
+        """Counts as of now; asks the file system for its free space."""
+        with self._backlog.lock:
+            segments = self._backlog.segments.values()
+            return SpoolStats(
+                chunks=sum(sum(s.waiting) for s in segments),
+                bytes=sum(s.waiting_bytes for s in segments),
+                segments=len(segments),
+                disk_bytes=sum(s.writer.size if s.writer else s.size for s in segments),
+                free_bytes=self._files.free_bytes(self.path),
+                reserve_bytes=self.reserve_bytes,
+                oldest_t_ns=self._backlog.oldest_t_ns(),
+                appended_chunks_total=self._appended,
+                appended_bytes_total=self._appended_bytes,
+                written_bytes_total=self._written,
+                released_chunks_total=self._released,
+                quarantined_total=self._quarantined,
+                syncs_total=self._syncs,
+                rescues_total=self._rescues,
+            )
+
+    def close(self) -> None:
+        """Sync, seal, and give the directory back."""
+        with self._io:
+            if self._closed:
+                return
+            try:
+                self.sync()
+                self._retire()
+                self._bury()
+            finally:
+                self._closed = True
+                self._backlog.close()
+                self._receipts.close()
+                self._unlock()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SpoolError(f"spool {self.path} is closed")
+
+    def _check_reserve(self, closing: bool) -> None:
+        free = self._files.free_bytes(self.path)
+        if not closing and free < self.reserve_bytes:
+            raise SpoolError(
+                f"spool {self.path} has {_mb(free)} free, and {_mb(self.reserve_bytes)} are kept in reserve",
+                fix="deliver what is spooled, or free space on this file system",
+                path=str(self.path),
+                free_bytes=free,
+            )
+
+    def _segment_for(self, key: StreamKey, n_bytes: int) -> HeldSegment:
+        """The segment to write to; needs `_io`, as all below down to `_retire`."""
+        active = self._active
+        if active is not None and active.writer is not None and active.writer.fits(key, n_bytes):
+            return active
+        if self._unsynced:
+            self.sync()
+            active = self._active
+            if active is not None and active.writer is not None and active.writer.fits(key, n_bytes):
+                return active
+        self._retire()
+        return self._begin()
+
+    def _begin(self) -> HeldSegment:
+        header = new_header(self._next_number)
+        # A number whose file could not be made, nor removed, is not tried again.
+        self._next_number += 1
+        path = self.path / f"{header.number:08d}.seg"
+        writer = SegmentWriter(self._files, path, header, self._segment_bytes)
+        self._written += writer.size
+        self._active = HeldSegment.begin(self._files, writer)
+        self._backlog.begin(self._active)
+        return self._active
+
+    def _write(self, segment: HeldSegment, chunk: Chunk, key: StreamKey) -> None:
+        assert segment.writer is not None
+        place = segment.writer.write(chunk)
+        self._written += RECORD_HEADER_BYTES + len(chunk.packed)
+        self._backlog.add(segment, chunk, place, key)
+
+    def _sync_or_rescue(self) -> None:
+        active = self._active
+        done = False
+        if active is not None and active.writer is not None and not active.writer.broken:
+            with contextlib.suppress(OSError):
+                active.writer.sync()
+                done = True
+        if not done:
+            self._rescue()
+        self._syncs += 1
+        with self._backlog.lock:
+            if self._active is not None and self._active.writer is not None:
+                self._active.visible = self._active.writer.synced
+
+    def _rescue(self) -> None:
+        """Write everything that is not known to be on the medium once more, into a new segment."""
+        old, self._active = self._active, None
+        self._rescues += 1
+        if old is not None:
+            self._finish(self._backlog.supersede(old))
+        segment = self._begin()
+        writer = segment.writer
+        assert writer is not None
+        try:
+            for chunk, key in self._unsynced:
+                self._write(segment, chunk, key)
+            writer.sync()
+        except OSError:
+            # It holds only a part: the next attempt must not take it for the whole.
+            writer.broken = True
+            raise
+
+    def _retire(self) -> None:
+        """Seal the active segment."""
+        active, self._active = self._active, None
+        if active is None or active.writer is None:
+            return
+        if not active.writer.broken:
+            before = active.writer.size
+            with contextlib.suppress(OSError):
+                # Its records are on the medium already; without the index the next start scans it.
+                active.writer.seal()
+            self._written += active.writer.size - before
+        self._backlog.rest(active)
+
+    def _finish(self, marks: list[tuple[int, int]]) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            # Without its mark a chunk is delivered once more after a restart, which harms nobody.
+            self._receipts.mark(marks)
+
+    def _bury(self) -> None:
+        """Unlink segments of which nothing waits; what they knew of open sessions is kept first."""
+        with self._burial:
+            for segment in self._backlog.finished():
+                states = self._backlog.obituary(segment)
+                try:
+                    self._receipts.bury(segment.uid, states)
+                except sqlite3.Error:
+                    if not all(s.closed for s in states):
+                        continue
+                self._backlog.remove(segment)
+                with contextlib.suppress(OSError, sqlite3.Error):
+                    # A file that stays behind is removed on the next start: it is noted as gone.
+                    self._files.unlink(segment.path)
+                    self._files.sync_dir(self.path)
+                    self._receipts.forget_segment(segment.uid)
+            for boot, session in self._backlog.forget_sessions():
+                with contextlib.suppress(sqlite3.Error):
+                    self._receipts.forget_session(boot, session)
+
+
+def _lock(files: Files, path: Path) -> Callable[[], None]:
+    try:
+        return files.lock(path / LOCK, f"{os.getpid()}\n")
+    except BlockingIOError:
+        holder = ""
+        with contextlib.suppress(OSError):
+            file = files.open(path / LOCK)
+            holder = file.read_at(0, 32).decode(errors="replace").strip()
+            file.close()
+        raise SpoolError(
+            f"spool {path} is in use by process {holder or 'unknown'}",
+            fix="stop that process, or give this one a spool directory of its own",
+        ) from None
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.0f} MB"
+
+
+def _name(id_: ChunkId) -> str:
+    return f"{id_.session}/{id_.stream}/{id_.seq}"
+
+
+def _failure(files: Files, path: Path, what: str, error: OSError | sqlite3.Error) -> SpoolError:
+    reason = getattr(error, "strerror", None) or str(error)
+    free, text = -1, ""
+    with contextlib.suppress(OSError):
+        free = files.free_bytes(path)
+        text = f" ({_mb(free)} free)"
+    return SpoolError(
+        f"spool {path} {what}: {reason}{text}",
+        fix="check permissions, mount and free space of this directory",
+        path=str(path),
+        free_bytes=free,
+    )

@@ -1,0 +1,233 @@
+"""What the fleet sees of a rig, the commands it obeys, and what systemd is told."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edgecap.errors import EdgecapError
+from edgecap.model import Verdict
+
+Commands = Literal["start", "stop", "mark", "discard", "task", "status", "pause", "resume"]
+MAX_COMMAND_BYTES = 16 * 1024
+REMEMBERED_IDS = 1024
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not the JSON they should be: text that is not UTF-8 and nesting
+without end are not among msgspec's own errors."""
+OFFLINE = b'{"state":"offline"}'
+"""Last will, published by the broker when the rig is gone."""
+
+
+class SpoolStatus(msgspec.Struct, frozen=True):
+    """How much waits for delivery and how long the card lasts."""
+
+    chunks: int
+    bytes: int
+    free_bytes: int
+    reserve_bytes: int
+    hours_left: float | None
+    """At the measured rate; None while nothing is recorded."""
+    durable_age_p99_ms: float
+    """From a chunk's first sample to the disk's word that it holds the chunk."""
+
+
+class UplinkStatus(msgspec.Struct, frozen=True):
+    """Delivery since the daemon started."""
+
+    connected: bool
+    paused: bool
+    sent: int
+    receipted: int
+    resent: int
+    refused: int
+    quarantined: int
+    """Chunks set aside because they cannot be delivered."""
+    held: str
+    """Why nothing is sent; empty while it is."""
+    receipt_p50_ms: float
+    receipt_p99_ms: float
+
+
+class ClockStatus(msgspec.Struct, frozen=True):
+    """How far wall-clock times of this rig can be trusted."""
+
+    trusted: bool
+    max_error_us: int
+
+
+class RigStatus(msgspec.Struct, frozen=True, omit_defaults=False):
+    """The retained `status` message."""
+
+    state: str
+    led: str
+    fault: str
+    session: str
+    session_s: float
+    task: str
+    operator: str
+    boot: str
+    seq: int
+    """Counts status messages since the daemon started; a jump tells of lost ones."""
+    t_ns: int
+    utc_ns: int
+    streams: list[Verdict]
+    devices: dict[str, dict[str, Any]]
+    """Per source: what it counts about its link and clock."""
+    spool: SpoolStatus
+    uplink: UplinkStatus
+    clock: ClockStatus
+    battery_percent: float | None
+    temperature_c: float | None
+    versions: dict[str, str]
+    counters: dict[str, int]
+    """Everything that was refused, dropped or restarted since the daemon started."""
+    desired_version: str = ""
+    loop: dict[str, float] = {}
+    """How promptly the daemon's event loop answers, in ms."""
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message on `cmd`."""
+
+    id: str
+    cmd: Commands
+    args: dict[str, str] = {}
+    expires_utc_s: float = 0.0
+    """Refused after this time by the rig's wall clock, where that is trusted; 0 never expires."""
+
+
+class CommandResult(msgspec.Struct, frozen=True):
+    """The answer on `cmd/res`."""
+
+    id: str
+    ok: bool
+    message: str
+    status: RigStatus | None = None
+
+
+class CommandRefused(EdgecapError):
+    """A command that is malformed, expired or was seen before."""
+
+
+class CommandInbox:
+    """Validates commands and refuses to obey one twice."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self.refused = 0
+
+    def accept(self, payload: bytes, *, utc_s: float | None) -> Command:
+        """Decode a command; `utc_s` is None while the wall clock is not trusted.
+
+        Raises:
+            CommandRefused: the message names the reason; `evidence["id"]` is the command's id, if it has one.
+        """
+        try:
+            if len(payload) > MAX_COMMAND_BYTES:
+                raise CommandRefused(
+                    f"command has {len(payload)} bytes, the limit is {MAX_COMMAND_BYTES}", id=""
+                )
+            command = self._decode(payload)
+            if not 0 < len(command.id) <= 64:
+                raise CommandRefused("command id must have 1 to 64 characters", id=command.id[:64])
+            if command.id in self._seen:
+                raise CommandRefused(f"command {command.id} was already answered", id=command.id)
+            if command.expires_utc_s and utc_s is not None and utc_s > command.expires_utc_s:
+                late = utc_s - command.expires_utc_s
+                raise CommandRefused(f"command {command.id} expired {late:.0f} s ago", id=command.id)
+        except CommandRefused:
+            self.refused += 1
+            raise
+        self._seen[command.id] = None
+        if len(self._seen) > REMEMBERED_IDS:
+            self._seen.popitem(last=False)
+        return command
+
+    @staticmethod
+    def _decode(payload: bytes) -> Command:
+        try:
+            return msgspec.json.decode(payload, type=Command)
+        except NOT_JSON as error:
+            found = ""
+            try:
+                tree = msgspec.json.decode(payload)
+                found = str(tree.get("id", ""))[:64] if isinstance(tree, dict) else ""
+            except NOT_JSON:
+                pass
+            raise CommandRefused(f"malformed command: {error}", id=found) from error
+
+
+def telemetry(status: RigStatus) -> bytes:
+    """The flat JSON numbers that stock tools read as they are."""
+    flat: dict[str, float | int] = {
+        "t_utc_s": round(status.utc_ns / 1e9, 3),
+        "recording": int(status.state == "recording"),
+        "session_s": status.session_s,
+        "spool_chunks": status.spool.chunks,
+        "spool_bytes": status.spool.bytes,
+        "durable_age_p99_ms": status.spool.durable_age_p99_ms,
+        "disk_free_bytes": status.spool.free_bytes,
+        "uplink_connected": int(status.uplink.connected),
+        "uplink_sent": status.uplink.sent,
+        "uplink_receipted": status.uplink.receipted,
+        "uplink_resent": status.uplink.resent,
+        "receipt_p99_ms": status.uplink.receipt_p99_ms,
+        "clock_trusted": int(status.clock.trusted),
+        "streams_bad": sum(v.state not in ("ok", "waiting") for v in status.streams),
+    }
+    if status.battery_percent is not None:
+        flat["battery_percent"] = status.battery_percent
+    if status.temperature_c is not None:
+        flat["temperature_c"] = status.temperature_c
+    for v in status.streams:
+        key = v.stream.replace("-", "_")
+        flat[f"{key}_n"] = v.n
+        flat[f"{key}_rate_hz"] = v.rate_hz
+        flat[f"{key}_lost"] = v.lost
+        flat[f"{key}_u_us"] = v.u_ns / 1000
+    flat.update(status.counters)
+    flat.update(status.loop)
+    return msgspec.json.encode(flat)
+
+
+def _read_number(paths: list[Path]) -> float | None:
+    for path in paths:
+        try:
+            return float(path.read_text())
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def temperature_c() -> float | None:
+    """Of the processor; None where the kernel does not tell."""
+    milli = _read_number([Path("/sys/class/thermal/thermal_zone0/temp")])
+    return None if milli is None else milli / 1000
+
+
+def battery_percent() -> float | None:
+    """Of the first power supply that has a capacity; None without a battery."""
+    return _read_number(sorted(Path("/sys/class/power_supply").glob("*/capacity")))
+
+
+def notify_systemd(message: str) -> None:
+    """Send `READY=1`, `WATCHDOG=1`, … to the service manager (sd_notify(3)); nothing outside a service."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect(address)
+        sock.sendall(message.encode())
+
+
+def trusted_utc_s(clock: ClockStatus) -> float | None:
+    """Wall-clock seconds, or None while the clock is not trusted."""
+    return time.time() if clock.trusted else None

@@ -1,0 +1,1 @@
+"""Device ticks → rig time: fit, bound, epochs, gaps."""

@@ -1,0 +1,32 @@
+/* Shared between the files of the core; a board includes device.h only. */
+#ifndef EC_INTERNAL_H
+#define EC_INTERNAL_H
+
+#include "device.h"
+
+/* Bring now_us up to the counter. */
+uint64_t ec_update_now(ec_device *device);
+
+/* Queue an answer or event; counted as lost if there is no room. */
+void ec_queue_answer(ec_device *device, uint8_t type, const uint8_t *payload, size_t n);
+
+void ec_send_event(ec_device *device, uint8_t code, uint8_t stream, uint64_t t_us, uint32_t arg,
+                   const char *text);
+void ec_send_log(ec_device *device, uint8_t level, const char *text);
+
+/* Payload bytes of HELLO for stream `part`; with p NULL only measures. */
+size_t ec_write_hello(const ec_device *device, uint8_t part, uint8_t *p);
+void ec_queue_hello(ec_device *device);
+
+/* Carry out a COMMAND and acknowledge it. */
+void ec_obey(ec_device *device, const uint8_t *payload, size_t n);
+
+uint32_t ec_value_bytes(uint8_t dtype);
+void ec_init_sampler(ec_device *device, uint8_t stream);
+void ec_start(ec_device *device);
+/* Take what is due, send partial batches and pending overrun events. */
+void ec_stop(ec_device *device);
+void ec_take_due(ec_device *device);
+uint64_t ec_batch_full_us(const ec_device *device, uint8_t stream);
+
+#endif

@@ -1,0 +1,181 @@
+#include "host.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "random.h"
+#include "truth.h"
+
+/* Between the last bounce of one press and the next press: more than the debouncing. */
+#define BUTTON_REST_NS 10000000
+
+static uint32_t micros(void *ctx)
+{
+    const host *self = ctx;
+    return (uint32_t)counter_at(&self->clock, raw_now_ns());
+}
+
+static uint32_t boot_id(void *ctx)
+{
+    host *self = ctx;
+    return (uint32_t)random_next(&self->random);
+}
+
+static void transmit(void *ctx, const uint8_t *bytes, size_t n)
+{
+    host *self = ctx;
+    line_transmit(&self->line, bytes, n, raw_now_ns());
+}
+
+static bool read_sensor(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us, uint8_t *row)
+{
+    host *self = ctx;
+    sensor *s = &self->opts.sensors[stream];
+    const int64_t raw_ns = counter_raw_ns(&self->clock, t_us);
+    if (raw_ns < s->silent_until_ns || !sensor_row(s, index, self->opts.loop, row))
+        return false;
+    if (self->truth != NULL) {
+        const truth_record record = {stream, self->boot_no, index, raw_ns, (uint32_t)t_us, self->run};
+        truth_write(self->truth, &record);
+    }
+    return true;
+}
+
+static void sampling(void *ctx, bool on)
+{
+    host *self = ctx;
+    if (on)
+        self->run++;
+    else if (self->truth != NULL)
+        fflush(self->truth);
+}
+
+static bool tare(void *ctx, uint8_t stream)
+{
+    host *self = ctx;
+    return sensor_tare(&self->opts.sensors[stream]);
+}
+
+static void led(void *ctx, uint8_t red, uint8_t green, uint8_t blue, uint8_t pattern)
+{
+    host *self = ctx;
+    const uint8_t shown[4] = {red, green, blue, pattern};
+    memcpy(self->led, shown, sizeof shown);
+}
+
+static void reset(void *ctx)
+{
+    host *self = ctx;
+    self->reset_asked = true;
+}
+
+const char *host_boot(host *self, bool first)
+{
+    const ec_hal hal = {self, micros, boot_id, transmit, read_sensor, sampling, tare, led, reset};
+    if (!first)
+        self->boot_no++;
+    self->run = 0;
+    self->reset_asked = false;
+    self->n_edges = 0;
+    self->line.frame = NULL;
+    memset(self->led, 0, sizeof self->led);
+    for (uint8_t s = 0; s < self->opts.n_sensors; s++)
+        self->streams[s] = self->opts.sensors[s].stream;
+    self->clock.origin_ns = raw_now_ns();
+    return ec_init(&self->device, &hal, self->streams, self->opts.n_sensors, self->opts.serial_number);
+}
+
+static void replug(host *self)
+{
+    if (self->line.unplugged_until_ns == 0 || raw_now_ns() < self->line.unplugged_until_ns)
+        return;
+    if (!line_plug(&self->line)) {
+        perror("edgecap-fw-host: cannot open a pty again");
+        self->quit = true;
+        return;
+    }
+    if (self->power_lost)
+        host_boot(self, false);
+    self->power_lost = false;
+    printf("port %s\n", self->line.path);
+}
+
+static void move_contacts(host *self, int64_t now_ns)
+{
+    uint32_t done = 0;
+    while (done < self->n_edges && self->edges[done].raw_ns <= now_ns)
+        ec_button_raw(&self->device, self->edges[done++].down);
+    memmove(self->edges, self->edges + done, (self->n_edges - done) * sizeof *self->edges);
+    self->n_edges -= done;
+}
+
+void host_service(host *self)
+{
+    replug(self);
+    move_contacts(self, raw_now_ns());
+    if (self->power_lost)
+        return;
+    for (bool more = true; more;) {
+        ec_poll(&self->device);
+        if (self->reset_asked)
+            host_boot(self, false);
+        const int64_t now_ns = raw_now_ns();
+        more = line_pump(&self->line, now_ns);
+        if (more)
+            ec_transmitted(&self->device, (uint32_t)counter_at(&self->clock, now_ns));
+    }
+    line_rest(&self->line);
+}
+
+int64_t host_due_ns(const host *self)
+{
+    int64_t due = INT64_MAX;
+    if (!self->power_lost) {
+        const uint64_t wake_us = ec_next_wake_us(&self->device);
+        due = wake_us == UINT64_MAX ? INT64_MAX : counter_raw_ns(&self->clock, wake_us);
+        const int64_t line_ns = line_due_ns(&self->line);
+        due = line_ns < due ? line_ns : due;
+        if (self->n_edges > 0 && self->edges[0].raw_ns < due)
+            due = self->edges[0].raw_ns;
+    }
+    if (self->line.unplugged_until_ns > 0 && self->line.unplugged_until_ns < due)
+        due = self->line.unplugged_until_ns;
+    return due;
+}
+
+void host_read_line(host *self)
+{
+    uint8_t bytes[4096];
+    const ssize_t n = read(self->line.master, bytes, sizeof bytes);
+    const uint32_t t_us = micros(self);
+    for (ssize_t i = 0; i < n && !self->power_lost; i++)
+        ec_receive(&self->device, bytes[i], t_us);
+}
+
+static void insert_edge(host *self, edge new)
+{
+    uint32_t at = self->n_edges++;
+    for (; at > 0 && self->edges[at - 1].raw_ns > new.raw_ns; at--)
+        self->edges[at] = self->edges[at - 1];
+    self->edges[at] = new;
+}
+
+int64_t host_button_free_ns(const host *self)
+{
+    const int64_t now_ns = raw_now_ns();
+    const int64_t free_ns = self->n_edges > 0 ? self->edges[self->n_edges - 1].raw_ns + BUTTON_REST_NS : 0;
+    return free_ns > now_ns ? free_ns : now_ns;
+}
+
+bool host_move_button(host *self, bool down, int64_t raw_ns)
+{
+    /* Two bounces within 2 ms, as of a worn tactile switch. */
+    static const int64_t AT_US[5] = {0, 300, 700, 1200, 1900};
+    if (self->n_edges + 5 > HOST_EDGES)
+        return false;
+    for (uint32_t i = 0; i < 5; i++) {
+        const int64_t shake_ns = i == 0 ? 0 : (int64_t)(random_next(&self->random) % 100000);
+        insert_edge(self, (edge){raw_ns + AT_US[i] * 1000 + shake_ns, (i % 2 == 0) == down});
+    }
+    return true;
+}

@@ -1,0 +1,183 @@
+"""A camera's process on libcamera's virtual pipeline: real picamera2, real libcamera, no camera.
+
+    virtual_child.py [--miss-ticks 40,41] [--freeze-at N] [--die-at N] [--once FILE] FD PARENT_PID
+
+What a machine without a camera lacks is put in underneath picamera2 (display bindings, raw modes, the DMA
+heap), and requests are released to the pipeline at the frame rate, as a sensor would complete them. That is
+also where faults come from: missed ticks, a freeze, an encoder that raises on picamera2's event thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import sys
+import threading
+import time
+import types
+from collections import deque
+from pathlib import Path
+
+import libcamera
+
+
+class Pacer:
+    """Passes requests on to the virtual pipeline one per frame, instead of at once."""
+
+    def __init__(self, rate_hz: float, miss: set[int], freeze_at: int) -> None:
+        self._period_s = 1 / rate_hz
+        self._miss, self._freeze_at = miss, freeze_at
+        self._waiting = deque()
+        self._running = False
+        self._thread = None
+        self._start, self._stop = libcamera.Camera.start, libcamera.Camera.stop
+        self._queue = libcamera.Camera.queue_request
+
+    def install(self) -> None:
+        pacer = self
+
+        def start(camera, *args):
+            pacer._start(camera, *args)
+            pacer._running = True
+            pacer._thread = threading.Thread(target=pacer._run, args=(camera,), daemon=True)
+            pacer._thread.start()
+
+        def stop(camera):
+            pacer._running = False
+            if pacer._thread is not None:
+                pacer._thread.join()
+            pacer._waiting.clear()
+            pacer._stop(camera)
+
+        libcamera.Camera.start, libcamera.Camera.stop = start, stop
+        libcamera.Camera.queue_request = lambda _, request: pacer._waiting.append(request)
+
+    def _run(self, camera) -> None:
+        due = time.monotonic()
+        ticks = 0
+        while self._running:
+            due += self._period_s
+            time.sleep(max(due - time.monotonic(), 0))
+            ticks += 1
+            if ticks in self._miss or 0 < self._freeze_at <= ticks:
+                continue
+            if self._waiting and self._running:
+                self._queue(camera, self._waiting.popleft())
+
+
+def install_memory() -> None:
+    """Buffers from memfd in place of the DMA heap."""
+    from picamera2 import picamera2 as module
+    from picamera2.allocators.allocator import Allocator
+
+    class Sync:
+        def __init__(self, allocator, buffer, write) -> None:
+            self._memory = allocator.mapped_buffers[buffer]
+
+        def __enter__(self):
+            return self._memory
+
+        def __exit__(self, *_) -> None:
+            pass
+
+    class MemfdAllocator(Allocator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sync = Sync
+            self.mapped_buffers = {}
+            self._buffers = {}
+            self._fds = []
+
+        def allocate(self, libcamera_config, _) -> None:
+            self.close()
+            for config in libcamera_config:
+                self._buffers[config.stream] = [self._make(config) for _ in range(config.buffer_count)]
+
+        def _make(self, config):
+            fd = os.memfd_create("frame")
+            os.ftruncate(fd, config.frame_size)
+            self._fds.append(fd)
+            luma = config.stride * config.size.height
+            planes = []
+            for offset, length in ((0, luma), (luma, config.frame_size - luma)):  # NV12
+                plane = libcamera.FrameBuffer.Plane()
+                plane.fd, plane.offset, plane.length = fd, offset, length
+                planes.append(plane)
+            buffer = libcamera.FrameBuffer(planes)
+            self.mapped_buffers[buffer] = mmap.mmap(fd, config.frame_size)
+            return buffer
+
+        def buffers(self, stream):
+            return self._buffers[stream]
+
+        def close(self) -> None:
+            for fd in self._fds:
+                os.close(fd)
+            self._fds, self._buffers, self.mapped_buffers = [], {}, {}
+
+    module.DmaAllocator = MemfdAllocator
+
+
+def install_shims() -> None:
+    sys.modules["pykms"] = types.ModuleType("pykms")
+    sys.modules["pykms"].PixelFormat = types.SimpleNamespace(
+        RGB888=0,
+        BGR888=0,
+        XRGB8888=0,
+        XBGR8888=0,
+        YUV420=0,
+        YVU420=0,
+        MJPEG=0,
+        NV12=0,
+        NV21=0,
+        YUYV=0,
+        YVYU=0,
+        UYVY=0,
+        VYUY=0,
+    )
+    from picamera2 import Picamera2
+
+    Picamera2._get_raw_modes = lambda self: [{"format": "NV12", "size": (1280, 720)}]
+    install_memory()
+
+
+def die_at(number: int) -> None:
+    """Make the encoder raise at its frame `number`, which ends picamera2's event thread."""
+    from picamera2.encoders import LibavH264Encoder
+
+    encode = LibavH264Encoder._encode
+
+    def failing(self, stream, request):
+        if self.frames_encoded == number:
+            raise RuntimeError("encoder broke")
+        encode(self, stream, request)
+
+    LibavH264Encoder._encode = failing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=float, default=30.0)
+    parser.add_argument("--miss-ticks", default="")
+    parser.add_argument("--freeze-at", type=int, default=0)
+    parser.add_argument("--die-at", type=int, default=0)
+    parser.add_argument("--once", type=Path, help="faults only while this file does not exist; makes it")
+    parser.add_argument("link", nargs=2)
+    args = parser.parse_args()
+    faulty = args.once is None or not args.once.exists()
+    if args.once is not None:
+        args.once.touch()
+    miss = {int(t) for t in args.miss_ticks.split(",") if t} if faulty else set()
+    install_shims()
+    Pacer(args.rate, miss, args.freeze_at if faulty else 0).install()
+    if args.die_at and faulty:
+        die_at(args.die_at)
+    from edgecap.source import camera_child
+
+    sys.argv[1:] = args.link
+    camera_child.main()
+
+
+if __name__ == "__main__":
+    main()

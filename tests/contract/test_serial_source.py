@@ -1,0 +1,517 @@
+"""What a serial source promises, against the real firmware behind a pty."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+import tty
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecap.clock import now_ns
+from edgecap.errors import SourceError
+from edgecap.model import DeviceEvent, Gap, Item, SampleBlock
+from edgecap.sim.firmware import (
+    FirmwareStream,
+    HostFirmware,
+    grasp_force,
+    motion_imu,
+    read_truth,
+    recorded_stream,
+)
+from edgecap.sim.recordings import RECORDINGS
+from edgecap.source import serial_mcu
+from edgecap.source.frames import Hello, Kind
+from edgecap.source.serial_mcu import SerialFeed, SerialSource
+from edgecap.timeline.fit import to_rig_ns
+from tests.reference import framing as reference
+
+TWO = (motion_imu(), grasp_force())
+
+
+@dataclass
+class Taker:
+    """Takes everything that a feed yields."""
+
+    feed: SerialFeed
+    device: HostFirmware
+    items: list[Item] = field(default_factory=list)
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self) -> None:
+        async for item in self.feed:
+            self.items.append(item)
+            self.came.set()
+
+    async def until(self, condition: Callable[[], Any], limit_s: float = 8.0) -> None:
+        """Wait, item by item, until the condition holds."""
+        async with asyncio.timeout(limit_s):
+            while not condition():
+                self.came.clear()
+                await self.came.wait()
+
+    def blocks(self, stream: str) -> list[SampleBlock]:
+        return [i for i in self.items if isinstance(i, SampleBlock) and i.stream == stream]
+
+    def received(self, stream: str) -> int:
+        return sum(len(b.ticks) for b in self.blocks(stream))
+
+    def gaps(self, stream: str = "") -> list[Gap]:
+        return [i for i in self.items if isinstance(i, Gap) and i.stream.endswith(stream)]
+
+    def events(self, kind: str) -> list[DeviceEvent]:
+        return [i for i in self.items if isinstance(i, DeviceEvent) and i.kind == kind]
+
+    async def until_samples(self, n: int) -> None:
+        """Until each stream has had `n` more samples."""
+        wanted = {i.name: self.received(i.name) + n for i in self.feed.info}
+        await self.until(lambda: all(self.received(s) >= k for s, k in wanted.items()))
+
+    async def stop(self) -> dict[str, int]:
+        """Stop and take all that was queued."""
+        sent = await self.feed.stop()
+        await self.until(lambda: self.events("stopped"))
+        assert self.items[-1] is self.events("stopped")[-1]
+        return sent
+
+    def assert_accounted(self, sent: dict[str, int]) -> None:
+        """Every sample that the device produced was received or is in a gap, in order, without overlap."""
+        assert set(sent) == {i.name for i in self.feed.info}
+        for stream, total in sent.items():
+            position, t_ns = 0, 0
+            for item in self.items:
+                if isinstance(item, Gap) and item.stream == stream:
+                    assert item.lost >= 0
+                    assert t_ns <= item.t0_ns <= item.t1_ns
+                    position, t_ns = position + item.lost, item.t0_ns
+                elif isinstance(item, SampleBlock) and item.stream == stream:
+                    assert item.index == position
+                    assert len(item.ticks) == len(item.values) == item.frame_n.sum() > 0
+                    assert len(item.frame_n) == len(item.arrival_ns)
+                    assert (np.diff(item.ticks) > 0).all()
+                    position += len(item.ticks)
+            assert position == total
+
+
+@contextlib.asynccontextmanager
+async def recording(
+    tmp_path: Path, *streams: FirmwareStream, max_items: int | None = None, **options: Any
+) -> AsyncIterator[Taker]:
+    async with HostFirmware(streams or TWO, link=tmp_path / "mcu", **options) as device:
+        source = SerialSource("hand", device.port, max_items=max_items)
+        async with source.open() as feed:
+            taker = Taker(feed, device)
+            task = asyncio.create_task(taker.take())
+            yield taker
+        await asyncio.wait_for(task, 5)
+
+
+def joined(taker: Taker, stream: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index, tick and values of all samples."""
+    blocks = taker.blocks(stream)
+    index = np.concatenate([b.index + np.arange(len(b.ticks)) for b in blocks])
+    return index, np.concatenate([b.ticks for b in blocks]), np.concatenate([b.values for b in blocks])
+
+
+def test_descriptors_become_stream_infos(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path, *TWO, serial_number="glove-7") as taker:
+            imu, force = taker.feed.info
+            assert (imu.name, imu.kind, imu.device, imu.dtype) == ("hand-imu", "imu", "hand", "int16")
+            assert (imu.rate_hz_nominal, imu.serial_number, imu.tick_ns) == (1000.0, "glove-7", 1000)
+            assert imu.firmware.startswith("edgecap-fw")
+            assert [c.name for c in force.channels] == [f"taxel_{i}" for i in range(10)]
+            assert (force.channels[0].unit, force.channels[0].scale) == ("N", 0.001)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", sorted(RECORDINGS))
+def test_values_are_bit_identical_to_the_recording(tmp_path: Path, name: str) -> None:
+    stream = recorded_stream(RECORDINGS[name], name="sensor", rate_hz=1000.0)
+
+    async def run() -> None:
+        async with recording(tmp_path, stream, start_us=2**32 - 300_000) as taker:
+            await taker.feed.start()
+            await taker.until_samples(700)
+            taker.assert_accounted(await taker.stop())
+            assert taker.gaps() == []
+            _, ticks, values = joined(taker, "hand-sensor")
+            truth = np.load(RECORDINGS[name].path)
+            assert values.dtype == truth.dtype
+            wanted = truth[np.arange(len(values)) % len(truth)]
+            assert values.tobytes() == np.ascontiguousarray(wanted).tobytes()
+            assert (np.diff(ticks) == 1000).all()  # across the counter's wrap
+
+    asyncio.run(run())
+
+
+def test_rig_time_is_within_the_published_bound(tmp_path: Path) -> None:
+    truth_path = tmp_path / "truth"
+
+    async def run() -> Taker:
+        options: dict[str, Any] = {"truth": truth_path, "skew_ppm": 41.0, "start_us": 2**32 - 2_000_000}
+        async with recording(tmp_path, *TWO, **options) as taker:
+            await taker.feed.start()
+            await taker.until_samples(4000)
+            taker.assert_accounted(await taker.stop())
+        return taker
+
+    taker = asyncio.run(run())
+    truth = read_truth(truth_path)
+    inside = total = 0
+    for number, info in enumerate(taker.feed.info):
+        true_ns = {int(r["index"]): int(r["raw_ns"]) for r in truth[truth["stream"] == number]}
+        for block in taker.blocks(info.name):
+            if block.fit.locked:
+                t_ns = to_rig_ns(block.fit, block.ticks)
+                error = np.abs(t_ns - [true_ns[block.index + k] for k in range(len(t_ns))])
+                inside += int((error <= block.fit.u_ns).sum())
+                total += len(error)
+    assert total > 6000
+    assert inside / total >= 0.999
+
+
+def test_start_anew_counts_anew(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            for _ in range(2):
+                taker.items.clear()
+                await taker.feed.start()
+                await taker.until_samples(100)
+                sent = await taker.stop()
+                taker.assert_accounted(sent)
+                assert sent == {f"hand-{s}": n for s, n in (await taker.device.totals()).items()}
+                assert taker.gaps() == []
+            await taker.feed.start()
+            with pytest.raises(SourceError, match="already sampling"):
+                await taker.feed.start()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("fault", ["garbage 3000", "corrupt 7", "drop 9", "corrupt 1", "drop 1"])
+def test_a_bad_line_costs_exactly_what_is_stated(tmp_path: Path, fault: str) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            for _ in range(4):
+                await taker.until_samples(60)
+                await taker.device.command(fault)
+            await taker.until_samples(200)
+            taker.assert_accounted(await taker.stop())
+            assert {g.cause for g in taker.gaps()} <= {"line"}
+            found = taker.feed.statistics()
+            bad = found.bad_crc + found.bad_cobs + found.too_long + found.too_short
+            if fault.startswith("drop"):
+                assert taker.gaps()
+                assert bad == 0
+            else:
+                assert bad > 0
+            assert found.unknown_type == found.bad_version == found.resets == 0
+
+    asyncio.run(run())
+
+
+def test_loss_at_the_very_end_is_stated(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(60)
+            await taker.device.command("silence imu 100000")  # its total stands still; no frame of it follows
+            await taker.device.command("drop 3")
+            sent = await taker.stop()
+            taker.assert_accounted(sent)
+
+    asyncio.run(run())
+
+
+def test_overrun_in_the_device_is_told_from_loss_on_the_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(60)
+            await taker.device.command("stall 1500")
+            await taker.until(lambda: any(g.cause == "overrun" for g in taker.gaps()))
+            await taker.until_samples(60)
+            taker.assert_accounted(await taker.stop())
+            assert {g.cause for g in taker.gaps()} == {"overrun"}
+            assert any("overran" in e.text for e in taker.events("fault"))
+            for gap in taker.gaps():
+                assert abs((gap.t1_ns - gap.t0_ns) / 1e6 - gap.lost - 1) < 2
+
+    asyncio.run(run())
+
+
+def test_a_silent_sensor_is_told_once_and_becomes_a_gap(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(60)
+            await taker.device.command("silence force 1600")
+            await taker.until(lambda: taker.gaps("force"))
+            await taker.until_samples(50)
+            taker.assert_accounted(await taker.stop())
+            (gap,) = taker.gaps()
+            assert (gap.stream, gap.cause, gap.lost) == ("hand-force", "silent", 0)
+            assert 1.5e9 < gap.t1_ns - gap.t0_ns < 1.8e9
+            assert [e.text for e in taker.events("fault")].count("hand-force is silent") == 1
+
+    asyncio.run(run())
+
+
+def test_reset_is_survived_with_a_new_epoch(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(200)
+            before = now_ns()
+            await taker.device.command("reset")
+            await taker.until(lambda: len(taker.gaps()) == 2)
+            await taker.until_samples(200)
+            sent = await taker.stop()
+            assert len(taker.events("reset")) == 1
+            for stream, count in sent.items():
+                (gap,) = taker.gaps(stream)
+                assert (gap.cause, gap.lost) == ("reset", -1)
+                assert gap.t1_ns - before < 1e9
+                epochs = [b.fit.epoch for b in taker.blocks(stream)]
+                assert epochs == sorted(epochs)
+                assert len(set(epochs)) == 2
+                index, _, _ = joined(taker, stream)
+                assert (np.diff(index) == 1).all()
+                assert count == len(index)
+            assert taker.feed.statistics().resets == 1
+
+    asyncio.run(run())
+
+
+def test_a_reset_whose_hello_is_lost_is_noticed_all_the_same(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(100)
+            await taker.device.command("drop 4")
+            await taker.device.command("reset")
+            await taker.until(lambda: {g.cause for g in taker.gaps()} & {"reset"})
+            await taker.until_samples(100)
+            await taker.stop()
+            assert {g.stream for g in taker.gaps() if g.cause == "reset"} == {"hand-imu", "hand-force"}
+
+    asyncio.run(run())
+
+
+def test_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(100)
+            await taker.device.command("unplug 1500")
+            await taker.until(lambda: taker.events("connected"))
+            await taker.until(lambda: taker.gaps("imu") and taker.gaps("force"))
+            await taker.until_samples(100)
+            sent = await taker.stop()
+            assert len(taker.events("disconnected")) == 1
+            assert {g.cause for g in taker.gaps()} <= {"unplugged", "overrun"}
+            assert taker.feed.statistics().reconnects == 1
+            assert taker.feed.statistics().resets == 0
+            taker.assert_accounted(sent)
+
+    asyncio.run(run())
+
+
+def test_unplugged_and_without_power(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            taker.feed.set_led((0, 158, 115))
+            await taker.feed.set_rate("hand-imu", 500.0)
+            await taker.feed.start()
+            await taker.until_samples(100)
+            await taker.device.command("unplug 300")
+            await taker.device.command("reset")
+            await taker.until(lambda: len(taker.gaps()) == 2)
+            await taker.until_samples(100)
+            await taker.stop()
+            assert [e.kind for e in taker.items if isinstance(e, DeviceEvent) and e.kind != "log"] == [
+                "disconnected",
+                "reset",
+                "connected",
+                "stopped",
+            ]
+            assert {(g.cause, g.lost) for g in taker.gaps()} == {("unplugged", -1)}
+            steps = np.diff(taker.blocks("hand-imu")[-1].ticks)
+            assert set(steps.tolist()) <= {2000}  # the rate that was set holds again
+
+    asyncio.run(run())
+
+
+def test_stopping_while_unplugged_states_the_loss(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(100)
+            await taker.device.command("unplug 60000")
+            await taker.until(lambda: taker.events("disconnected"))
+            assert await taker.stop() == {}
+            assert [(g.cause, g.lost) for g in taker.gaps()] == [("unplugged", -1)] * 2
+            with pytest.raises(SourceError, match="is disconnected; plug it in again"):
+                await taker.feed.start()
+
+    asyncio.run(run())
+
+
+def test_buttons_come_in_rig_time(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.until(lambda: True)
+            before = now_ns()
+            await taker.device.press(80)
+            await taker.until(lambda: taker.events("button-up"))
+            (down,), (up,) = taker.events("button-down"), taker.events("button-up")
+            assert before - 1e6 < down.t_ns < up.t_ns < now_ns() + 1e6
+            assert abs(up.t_ns - down.t_ns - 80e6) < 30e6
+
+    asyncio.run(run())
+
+
+def test_commands(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            feed = taker.feed
+            feed.set_led((0, 158, 115), 1)
+            await feed.set_rate("hand-imu", 200.0)
+            assert feed.info[0].rate_hz_nominal == 200.0
+            with pytest.raises(
+                SourceError, match="has no stream 'hand-gps'; its streams are: hand-imu, hand-force"
+            ):
+                await feed.tare("hand-gps")
+            with pytest.raises(SourceError, match="refused set_rate: rate outside"):
+                await feed.set_rate("hand-imu", 20_000.0)
+            await feed.start()
+            await taker.until_samples(50)
+            sent = await feed.stop()
+            assert sent["hand-force"] > 4 * sent["hand-imu"]
+
+    asyncio.run(run())
+
+
+def test_a_slow_reader_loses_the_oldest_samples_and_is_told(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with HostFirmware(TWO, link=tmp_path / "mcu") as device:
+            async with SerialSource("hand", device.port, max_items=8).open() as feed:
+                await feed.start()
+                async with asyncio.timeout(10):
+                    while feed.statistics().queue_dropped < 10:  # nobody reads: no event
+                        await asyncio.sleep(0.01)
+                sent = await feed.stop()
+                taker = Taker(feed, device)
+            await asyncio.wait_for(taker.take(), 5)
+            gaps = taker.gaps()
+            assert {g.cause for g in gaps} == {"queue"}
+            taker.assert_accounted(sent)
+
+    asyncio.run(run())
+
+
+# ── opening ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def refusal(port: str) -> str:
+    with pytest.raises(SourceError) as caught:
+        async with SerialSource("hand", port).open():
+            pass
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "hand" in text
+    assert port in text
+    assert caught.value.fix
+    return text
+
+
+def test_ports_that_cannot_be_opened_are_named_with_the_fix(tmp_path: Path) -> None:
+    regular = tmp_path / "file"
+    regular.touch()
+
+    async def run() -> None:
+        assert "there is no such port" in await refusal(str(tmp_path / "none"))
+        assert "it is not a serial port" in await refusal(str(regular))
+        async with HostFirmware(TWO, link=tmp_path / "mcu") as device:
+            async with SerialSource("hand", device.port).open():
+                assert "another program has it open" in await refusal(device.port)
+            async with SerialSource("hand", device.port).open():
+                pass  # and is free again
+
+    asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def peer(answer: bytes) -> AsyncIterator[str]:
+    """A port behind which something else than edgecap's firmware answers whatever is sent."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    loop = asyncio.get_running_loop()
+
+    def answer_it() -> None:
+        os.read(master, 4096)
+        os.write(master, answer)
+
+    loop.add_reader(master, answer_it)
+    try:
+        yield os.ttyname(slave)
+    finally:
+        loop.remove_reader(master)
+        os.close(master)
+        os.close(slave)
+
+
+def hello(**changes: Any) -> bytes:
+    """A HELLO of one stream, with fields of its descriptor changed."""
+    from edgecap.source.frames import Channel, Descriptor
+
+    fields: dict[str, Any] = {
+        "stream": 0,
+        "kind": 1,
+        "dtype": 1,
+        "rate_mhz": 1000,
+        "lag_us": 0,
+        "name": "imu",
+    }
+    fields["channels"] = (Channel("x", "N", 1.0, 0.0),)
+    return Hello(1, 0, 1, "fw 1", "sn", Descriptor(**(fields | changes))).pack()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "does not answer within"),
+        (b"Hello, I am a printer\r\n\0", "bytes that are no frames"),
+        (
+            reference.wire(Kind.HELLO, hello(), version=2),
+            "speaks version 2 of the protocol, edgecap speaks 1",
+        ),
+        (reference.wire(Kind.LOG, b"\x14" + bytes(5)), "does not say who it is"),
+        (reference.wire(Kind.HELLO, hello(kind=9)), "stream 0 'imu': kind 9 is unknown"),
+        (reference.wire(Kind.HELLO, hello(dtype=0)), "dtype 0 is unknown"),
+        (reference.wire(Kind.HELLO, hello(rate_mhz=0)), "its rate is 0"),
+        (reference.wire(Kind.HELLO, hello(channels=())), "it has no channels"),
+        (reference.wire(Kind.HELLO, hello(name="IMU 1")), "'hand-IMU 1' is no stream name"),
+    ],
+)
+def test_peers_that_are_no_device_are_refused_with_reason(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str
+) -> None:
+    monkeypatch.setattr(serial_mcu, "HELLO_LIMIT_S", 0.3)
+
+    async def run() -> None:
+        async with peer(answer) as port:
+            assert reason in await refusal(port)
+
+    asyncio.run(run())

@@ -1,0 +1,556 @@
+"""Spool → uplink → broker → ingest → store, with real brokers and everything that goes wrong between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecap import topics
+from edgecap.codec.chunk import NO_HASH, Chunk, ChunkHeader, StreamChain, pack_chunk
+from edgecap.codec.receipt import decode_receipt, encode_receipts
+from edgecap.codec.records import encode_records
+from edgecap.errors import BrokerError, StoreError
+from edgecap.ingest.store import open_store
+from edgecap.ingest.worker import IngestWorker
+from edgecap.mqtt import Backoff, Broker, Connection, connect, keep_connected, parse_broker
+from edgecap.sim.broker import LoopbackBroker, free_port
+from edgecap.spool import Spool
+from edgecap.uplink import Uplink
+
+SITE, RIG, SESSION, BOOT = "lab", "rig-1", "20260101-000000-abcd", "b" * 36
+
+
+def make_chunks(
+    n: int, *, size: int = 2000, session: str = SESSION, rig: str = RIG, seed: int = 0
+) -> list[Chunk]:
+    """A session's opening record, then `n` chunks alternating between a sensor and a camera."""
+    opening = StreamChain(site=SITE, rig=rig, boot=BOOT, session=session, stream="session")
+    record = {"type": "open", "t_ns": seed}
+    first = opening.seal(
+        kind="event", codec="msgpack", payload=encode_records([record]), t0_ns=0, t1_ns=0, n=1, raw_bytes=0
+    )
+    chains = {
+        stream: StreamChain(site=SITE, rig=rig, boot=BOOT, session=session, stream=stream, man=opening.man)
+        for stream in ("hand-imu", "head-cam")
+    }
+    chunks = [first]
+    for k in range(n):
+        stream = "hand-imu" if k % 2 else "head-cam"
+        payload = hashlib.shake_128(f"{seed} {k}".encode()).digest(size)
+        chunks.append(
+            chains[stream].seal(
+                kind="samples" if k % 2 else "video",
+                codec="raw",
+                payload=payload,
+                t0_ns=k,
+                t1_ns=k + 1,
+                n=1,
+                raw_bytes=size,
+            )
+        )
+    return chunks
+
+
+@contextlib.contextmanager
+def spool_with(path: Path, chunks: list[Chunk]) -> Iterator[Spool]:
+    spool = Spool.open(path, reserve_bytes=0)
+    try:
+        for chunk in chunks:
+            spool.append(chunk)
+        spool.sync()
+        yield spool
+    finally:
+        spool.close()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Rig:
+    """The rig's side of the wire as the daemon composes it: one connection for everything."""
+
+    def __init__(self, spool: Spool, broker: Broker, **options: object) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.states: list[tuple[bool, str]] = []
+        self.uplink = Uplink(
+            spool,
+            SITE,
+            RIG,
+            on_event=lambda kind, text: self.events.append((kind, text)),
+            **options,  # type: ignore[arg-type]
+        )
+        self.spool, self.broker = spool, broker
+
+    async def _body(self, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.uplink.run(connection))
+            async for message in connection.messages():
+                await self.uplink.on_receipt(message.payload)
+
+    async def __aenter__(self) -> Rig:
+        self._task = asyncio.create_task(
+            keep_connected(
+                self.broker,
+                self._body,
+                client_id=f"edgecap-{SITE}-{RIG}",
+                subscribe=[topics.topic(SITE, RIG, topics.RECEIPT)],
+                backoff=Backoff(0.02, 0.1, seed=1),
+                on_state=lambda connected, reason: self.states.append((connected, reason)),
+            )
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.result()
+
+    def left(self) -> int:
+        return self.spool.stats().chunks
+
+
+@contextlib.asynccontextmanager
+async def ingest(
+    broker: Broker, store_dir: Path, name: str = "w", **options: object
+) -> AsyncIterator[IngestWorker]:
+    store = open_store(str(store_dir), create=True)
+    worker = IngestWorker(
+        broker, store, name=name, refused_dir=store_dir / ".refused", receipt_after_s=0.05,
+        backoff=Backoff(0.02, 0.1, seed=2), **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await asyncio.wait([task])
+        store.close()
+        task.result()
+
+
+def stored(store_dir: Path) -> set[bytes]:
+    store = open_store(str(store_dir))
+    try:
+        return {chunk.packed for key in store.sessions() for chunk in store.chunks(key)}
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("program", ["mosquitto", "amqtt"])
+def test_everything_arrives_and_is_released(tmp_path: Path, program: str) -> None:
+    chunks = make_chunks(120, size=20_000)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with ingest(broker, tmp_path / "store") as worker, Rig(spool, broker, resend_s=0.5) as rig:
+                await until(lambda: rig.left() == 0)
+                await until(lambda: rig.uplink.statistics().receipted == len(chunks))
+                found = rig.uplink.statistics()
+                assert found.sent == len(chunks) + found.resent
+                assert found.receipt_p50_ms > 0
+                assert (found.in_flight, found.awaiting, found.awaiting_bytes) == (0, 0, 0)
+            assert worker.metrics.invalid == 0
+
+    with LoopbackBroker(tmp_path / "broker", program=program) as running:  # type: ignore[arg-type]
+        asyncio.run(body(parse_broker(running.url)))
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
+
+
+def test_the_brokers_word_releases_nothing(tmp_path: Path) -> None:
+    """A subscriber that is no ingest: every publish is acknowledged, no chunk may go."""
+    chunks = make_chunks(20)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with (
+                connect(broker, client_id="thief", subscribe=[topics.subscription(topics.UP)]) as thief,
+                Rig(spool, broker, resend_s=0.2) as rig,
+            ):
+                await until(lambda: rig.uplink.statistics().resent >= 2)
+                assert rig.left() == len(chunks)
+                assert rig.uplink.statistics().held == "no receipts"
+                assert rig.events[0][0] == "no-receipts"
+                sent = thief.waiting
+                # Only probes from here on: far fewer than the backlog would allow.
+                assert sent <= len(chunks) + 8
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker, resend_s=0.2) as rig:
+                await until(lambda: rig.left() == 0)
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
+
+
+def test_an_absent_ingest_is_noticed_and_its_return_too(tmp_path: Path) -> None:
+    chunks = make_chunks(40)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with Rig(spool, broker) as rig:
+                await until(lambda: rig.uplink.statistics().held == "nobody listens")
+                assert rig.uplink.statistics().sent == 0
+                assert [kind for kind, _ in rig.events] == ["nobody-listens"]
+                async with ingest(broker, tmp_path / "store"):
+                    await until(lambda: rig.left() == 0)
+                assert rig.uplink.statistics().held == ""
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+
+
+def test_only_receipts_with_the_right_hash_release(tmp_path: Path) -> None:
+    chunks = make_chunks(4)
+
+    async def body() -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            uplink = Uplink(spool, SITE, RIG)
+            forged = [chunks[0].id.__class__(BOOT, SESSION, "session", 0, bytes(32))]
+            for payload in (
+                b"", b"\xff", b"\x93\x01\x02", *encode_receipts(forged, worker="w", t_utc_ns=0),
+                *encode_receipts([c.id for c in make_chunks(4, seed=1)], worker="w", t_utc_ns=0),
+            ):  # fmt: skip
+                await uplink.on_receipt(payload)
+            assert spool.stats().chunks == len(chunks)
+            assert uplink.statistics().bad_receipts == 3
+            (real,) = encode_receipts([c.id for c in chunks[1:]], worker="w", t_utc_ns=0)
+            await uplink.on_receipt(real)
+            await uplink.on_receipt(real)
+            assert spool.stats().chunks == 1
+            assert uplink.statistics().receipted == len(chunks) - 1
+
+    asyncio.run(body())
+
+
+def test_order_of_delivery(tmp_path: Path) -> None:
+    chunks = make_chunks(30)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", list(reversed(chunks))) as spool:
+            up = topics.subscription(topics.UP)
+            async with connect(broker, client_id="ear", subscribe=[up]) as ear, Rig(spool, broker, window=1):
+                got = [topics.parse((await ear.receive()).topic).stream for _ in chunks]
+            assert got == ["session"] + ["hand-imu"] * 15 + ["head-cam"] * 15
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+
+
+def test_a_poison_chunk_is_set_aside_and_holds_nothing_up(tmp_path: Path) -> None:
+    chunks = [*make_chunks(10), *make_chunks(3, size=60_000, session="20260101-000000-wxyz")]
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker) as rig:
+                await until(lambda: rig.left() == 0)
+                assert rig.uplink.statistics().quarantined == 3
+                assert {kind for kind, _ in rig.events} == {"poison"}
+                assert "packet too large" in rig.events[0][1]
+
+    with LoopbackBroker(tmp_path / "broker", options="max_packet_size 30000") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert len(stored(tmp_path / "store")) == len(chunks) - 3
+
+
+def test_a_chunk_that_makes_the_broker_hang_up_is_found(tmp_path: Path) -> None:
+    """This limit is answered with a PUBACK that is no valid MQTT 5: the connection breaks every time."""
+    chunks = [*make_chunks(10), make_chunks(1, size=60_000, session="20260101-000000-wxyz")[1]]
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker, resend_s=0.5) as rig:
+                await until(lambda: rig.left() == 1)
+                trickle = 0
+                # Other chunks go through in between, which is what proves the cause.
+                while not rig.uplink.statistics().quarantined:
+                    trickle += 1
+                    for chunk in make_chunks(1, session=f"20260101-00{trickle:04d}-aaaa")[1:]:
+                        spool.append(chunk)
+                    spool.sync()
+                    await until(lambda: rig.left() <= 1)
+                    await asyncio.sleep(0.1)
+                await until(lambda: rig.left() == 0)
+                assert rig.uplink.statistics().quarantined == 1
+                assert "hung up whenever only this chunk was sent" in rig.events[-1][1]
+
+    with LoopbackBroker(tmp_path / "broker", options="message_size_limit 30000") as running:
+        asyncio.run(body(parse_broker(running.url)))
+
+
+def test_a_missing_right_defers_and_loses_nothing(tmp_path: Path) -> None:
+    chunks = make_chunks(12)
+
+    async def body(broker: Broker, allowed: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with Rig(spool, broker) as rig:
+                await until(lambda: rig.uplink.statistics().refused >= 1)
+                assert rig.uplink.statistics().held == "refused"
+                assert rig.events[0][0] == "refused"
+                assert "not authorised" in rig.events[0][1]
+            assert spool.stats().chunks == len(chunks)
+            async with ingest(allowed, tmp_path / "store"), Rig(spool, allowed) as rig:
+                await until(lambda: rig.left() == 0)
+
+    with (
+        LoopbackBroker(tmp_path / "strict", acl="topic read #\n") as strict,
+        LoopbackBroker(tmp_path / "open") as free,
+    ):
+        asyncio.run(body(parse_broker(strict.url), parse_broker(free.url)))
+
+
+@pytest.mark.parametrize(("program", "rounds"), [("mosquitto", 4), ("amqtt", 2)])
+def test_kills_of_broker_and_ingest_lose_nothing(tmp_path: Path, program: str, rounds: int) -> None:
+    chunks = make_chunks(400, size=30_000)
+
+    async def body(broker: Broker, running: LoopbackBroker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with Rig(spool, broker, resend_s=0.5) as rig:
+                for k in range(rounds):
+                    async with ingest(broker, tmp_path / "store") as worker:
+                        goal = max(0, len(chunks) * (rounds - 1 - k) // rounds)
+                        await until(lambda goal=goal: rig.left() <= goal, 30)  # type: ignore[misc]
+                        if k % 2 == 0:
+                            running.kill()
+                            await until(lambda: not worker.connected.is_set())
+                            await asyncio.to_thread(running.start)
+                assert rig.left() == 0
+
+    with LoopbackBroker(tmp_path / "broker", program=program) as running:  # type: ignore[arg-type]
+        asyncio.run(body(parse_broker(running.url), running))
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
+
+
+def test_what_is_not_valid_is_refused_with_its_reason_and_kept(tmp_path: Path) -> None:
+    good = make_chunks(6)
+    other = make_chunks(6, seed=9)  # the same numbers, other contents: a conflict
+    up = f"edgecap/v1/{SITE}/{RIG}/up"
+    invalid = [
+        (f"{up}/hand-imu", b""),
+        (f"{up}/hand-imu", good[2].packed[:-1]),
+        (f"{up}/hand-imu", good[2].packed[:-40] + bytes(40)),
+        (f"{up}/head-cam", good[2].packed),  # another stream's topic
+        (f"edgecap/v1/{SITE}/rig-2/up/hand-imu", good[2].packed),  # another rig's
+        (f"{up}/BAD", good[2].packed),
+        (f"{up}/hand-imu", bytes(113 * 1024)),
+    ]
+
+    async def body(broker: Broker) -> None:
+        receipts = topics.subscription(topics.RECEIPT)
+        async with (
+            ingest(broker, tmp_path / "store") as worker,
+            connect(broker, client_id="rig", subscribe=[receipts]) as rig,
+        ):
+            await worker.connected.wait()
+            for chunk in [*good, *good, *other]:
+                await rig.publish(f"{up}/{chunk.header.stream}", chunk.packed, qos=1)
+            for topic, payload in invalid:
+                await rig.publish(topic, payload, qos=1)
+            m = worker.metrics
+            await until(lambda: m.received == 3 * len(good) + len(invalid))
+            assert (m.stored, m.duplicates, m.conflicts, m.invalid) == (7, 7, 7, len(invalid))
+            await until(lambda: m.receipted == 3 * len(good))
+            told = [decode_receipt((await rig.receive()).payload) for _ in range(m.receipts)]
+            # What conflicts is kept too, so its rig is told that it may let go.
+            assert {i for r in told for i in r.ids()} == {c.id for c in [*good, *other]}
+            assert {r.worker for r in told} == {"w"}
+        kept = sorted((tmp_path / "store" / ".refused").glob("*.json"))
+        assert len(kept) == len({payload for _, payload in invalid})
+        reasons = " ".join(json.loads(k.read_text())["reason"] for k in kept)
+        assert "limit" in reasons
+        assert "came on the topic of" in reasons
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert {c.packed for c in good} <= stored(tmp_path / "store")
+
+
+def test_two_sharing_workers_divide_the_work(tmp_path: Path) -> None:
+    chunks = make_chunks(200, size=5000)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with (
+                ingest(broker, tmp_path / "store", "a", share=True) as a,
+                ingest(broker, tmp_path / "store", "b", share=True) as b,
+            ):
+                await a.connected.wait()
+                await b.connected.wait()
+                async with Rig(spool, broker) as rig:
+                    await until(lambda: rig.left() == 0)
+                assert min(a.metrics.stored, b.metrics.stored) > 50
+                assert a.metrics.stored + b.metrics.stored == len(chunks)
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
+
+
+def test_pause_and_bandwidth_cap(tmp_path: Path) -> None:
+    chunks = make_chunks(40, size=10_000)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with ingest(broker, tmp_path / "store") as worker:
+                await worker.connected.wait()
+                async with Rig(spool, broker, max_bytes_s=200_000) as rig:
+                    rig.uplink.paused = True
+                    await until(lambda: bool(rig.states))
+                    assert rig.uplink.statistics().held == "paused"
+                    assert rig.uplink.statistics().sent == 0
+                    started = time.monotonic()
+                    rig.uplink.paused = False
+                    await until(lambda: rig.left() == 0)
+                    # 400 kB at 200 kB/s, of which the first second is a burst
+                    assert 0.8 < time.monotonic() - started < 5
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+
+
+def test_a_renamed_rig_still_delivers_what_it_recorded_before(tmp_path: Path) -> None:
+    chunks = make_chunks(10, rig="old-name")
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker) as rig:
+                await until(lambda: rig.left() == 0)
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
+
+
+def test_a_store_that_fails_ends_the_worker(tmp_path: Path) -> None:
+    chunks = make_chunks(2)
+
+    async def body(broker: Broker) -> None:
+        store = open_store(str(tmp_path / "store"), create=True)
+        worker = IngestWorker(broker, store, name="w")
+        task = asyncio.create_task(worker.run())
+        await worker.connected.wait()
+        (tmp_path / "store" / SITE).write_text("in the way of the directory")
+        async with connect(broker, client_id="rig") as rig:
+            await rig.publish(f"edgecap/v1/{SITE}/{RIG}/up/session", chunks[0].packed, qos=1)
+        with pytest.raises(StoreError):
+            await asyncio.wait_for(task, 10)
+        assert worker.metrics.receipted == 0
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+
+
+def test_a_worker_stops_promptly_while_the_broker_is_away(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = open_store(str(tmp_path / "store"), create=True)
+        worker = IngestWorker(
+            Broker("127.0.0.1", free_port()), store, name="w", backoff=Backoff(3600, 3600, seed=1)
+        )
+        task = asyncio.create_task(worker.run())
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        worker.stop()
+        await task
+        assert time.monotonic() - started < 0.5
+
+    asyncio.run(body())
+
+
+def test_wrong_credentials_end_the_worker(tmp_path: Path) -> None:
+    async def body(broker: Broker) -> None:
+        store = open_store(str(tmp_path / "store"), create=True)
+        with pytest.raises(BrokerError, match="did not authorise this client"):
+            await IngestWorker(broker, store, name="w").run()
+
+    with LoopbackBroker(tmp_path / "broker", users={"rig": "secret"}) as running:
+        asyncio.run(body(parse_broker(running.url)))
+
+
+def test_the_command_commits_and_acknowledges_before_it_ends(tmp_path: Path) -> None:
+    chunks = make_chunks(30)
+    with LoopbackBroker(tmp_path / "broker") as running:
+        command = [sys.executable, "-m", "edgecap", "ingest", "--store", str(tmp_path / "store")]
+        with subprocess.Popen(
+            [*command, "--broker", running.url, "--worker", "one"], stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            log = []
+            for line in process.stderr:
+                log.append(line)
+                if "connected" in line:
+                    break
+
+            async def body(broker: Broker) -> None:
+                with spool_with(tmp_path / "spool", chunks) as spool:
+                    async with Rig(spool, broker) as rig:
+                        await until(lambda: rig.uplink.statistics().sent == len(chunks))
+                        process.send_signal(signal.SIGTERM)
+                        await until(lambda: rig.left() == 0)
+
+            asyncio.run(body(parse_broker(running.url)))
+            log += process.stderr.readlines()
+            assert process.wait(10) == 0, log
+            assert f"stopped: {len(chunks)} stored" in log[-1]
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
+
+
+def test_headers_of_a_poisoned_kind_still_travel(tmp_path: Path) -> None:
+    """A kind that this version does not decode passes spool, uplink and ingest unchanged."""
+    payload = b"depth frames of a later version"
+    header = ChunkHeader(
+        site=SITE, rig=RIG, boot=BOOT, session=SESSION, stream="depth", seq=0, kind="depth", t0_ns=0, t1_ns=1,
+        n=1, codec="depth-9", raw_bytes=1, sha256=hashlib.sha256(payload).digest(), man=NO_HASH, prev=NO_HASH,
+    )  # fmt: skip
+    chunk = pack_chunk(header, payload, signature=bytes(64))
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", [chunk]) as spool:
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker) as rig:
+                await until(lambda: rig.left() == 0)
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert stored(tmp_path / "store") == {chunk.packed}
+
+
+def test_a_look_into_the_spool_that_a_receipt_overtakes_sends_nothing_and_blames_nobody(
+    tmp_path: Path,
+) -> None:
+    """A scan names chunks that a receipt releases before they are chosen: neither sent nor poison."""
+    chunks = make_chunks(40)
+    events: list[tuple[str, str]] = []
+    looks: list[int] = []
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks) as spool:
+            uplink = Uplink(spool, SITE, RIG, on_event=lambda kind, text: events.append((kind, text)))
+            seen = spool.pending(64)
+            assert len(seen) == len(chunks)
+            receipts = encode_receipts([c.id for c in chunks], worker="w", t_utc_ns=1)
+            for receipt in receipts:
+                await uplink.on_receipt(receipt)
+            # What the overtaken scan found is handed over only now.
+            spool.pending = lambda limit, **_: looks.append(limit) or seen  # type: ignore[method-assign]
+            async with connect(broker, client_id="rig") as connection:
+                running = asyncio.create_task(uplink.run(connection))
+                await until(lambda: len(looks) > 2)
+                running.cancel()
+                await asyncio.wait([running])
+            s = uplink.statistics()
+            assert (s.sent, s.quarantined, s.receipted) == (0, 0, len(chunks))
+            assert not [e for e in events if e[0] == "poison"]
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))

@@ -1,0 +1,71 @@
+"""The column kernels: tables are the same everywhere, and warming up compiles all that is used later."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
+from edgecap.kernels import adaptive, bits, columns, rangecoder, recurring, rice, spread
+from tests.reference.columns import MIX, PRESETS, table
+
+TABLES_SHA256 = "9154398d63d224b873788da1419a697f080152858b4ca1837c4ceb3cc6d42e2d"
+
+
+def kernels():
+    for module in (adaptive, bits, rangecoder, recurring, rice, spread):
+        for name, value in vars(module).items():
+            if hasattr(value, "signatures") and getattr(value, "__module__", "") == module.__name__:
+                yield f"{module.__name__}.{name}", value
+
+
+def test_tables_are_pinned():
+    starts, guess = rangecoder.build_tables()
+    assert hashlib.sha256(starts.astype("<u4").tobytes()).hexdigest() == TABLES_SHA256
+    assert starts.shape == (rangecoder.SHAPES, rangecoder.TABLES, 257)
+    assert (np.diff(starts.astype(np.int64), axis=2) >= 0).all()
+    assert (starts[:, :, 0] == 0).all()
+    assert (starts[:, :, 256] == 65536).all()
+    for slot in (0, 255, 256, 40000, 65535):
+        first = np.take_along_axis(starts, guess[:, :, slot >> 8, None].astype(np.int64), axis=2)
+        assert (first <= slot).all()
+
+
+def test_tables_equal_their_reference():
+    starts, _ = rangecoder.build_tables()
+    for shape in range(rangecoder.SHAPES):
+        for number in range(rangecoder.TABLES):
+            assert np.diff(starts[shape, number].astype(np.int64)).tolist() == table(shape, number)
+    assert adaptive.MIX.tolist() == MIX
+    assert adaptive.PRESETS.tolist() == [list(p) for p in PRESETS]
+
+
+def test_warming_up_compiles_all_that_is_used():
+    columns.warm_up()
+    before = {name: len(kernel.signatures) for name, kernel in kernels()}
+    assert before
+    rng = np.random.default_rng(4)
+    for level in LEVELS:
+        encoder, decoder = ColumnEncoder(level), ColumnDecoder()
+        for n in (100, 100, 1, 0, 73):
+            walk = np.cumsum(rng.normal(0, 30, (n, 3)), axis=0)
+            decoder.decode(
+                encoder.encode(
+                    {
+                        "tick": np.cumsum(rng.integers(1, 5, n)).astype("<i8"),
+                        "index": np.array([n], "<i8"),
+                        "a": walk.astype("<i2"),
+                        "b": (walk * 1e4).astype("<i4"),
+                        "c": np.round(walk / 30, 2).astype("<f4"),
+                        "d": (walk / 7).astype("<f4"),
+                        "e": walk.astype("<i2")[:, 0],
+                        "f": np.asfortranarray(walk.astype("<i2")),
+                        "g": walk.astype("<i2")[::2, :2],
+                        "h": np.frombuffer(walk.astype("<i4").tobytes(), "<i4"),
+                        "i": np.frombuffer(walk.astype("<i2").tobytes(), "<i2"),
+                    }
+                )
+            )
+    after = {name: len(kernel.signatures) for name, kernel in kernels()}
+    assert after == before

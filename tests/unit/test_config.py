@@ -1,0 +1,78 @@
+"""Configuration: what is wrong is named by its key, with the nearest valid one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgecap.cli.main import main
+from edgecap.config import FileCameraConfig, config_schema, load_config, parse_config
+from edgecap.errors import ConfigError
+
+MINIMAL = 'site = "lab"\nrig = "rig-01"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('rigg = "x"', "unknown key `rigg`; did you mean `rig`?"),
+        ('[spool]\ndirr = "x"', "unknown key `spool.dirr`; did you mean `spool.dir`?"),
+        ('[[serial]]\nname = "a"\nprt = "x"', "unknown key `serial[0].prt`; did you mean `serial[0].port`?"),
+        (
+            '[[camera]]\nbackend = "file"\nname = "a"\npath = "p"\nbitrate = 3',
+            "unknown key `camera[0].bitrate`",
+        ),
+        ('[[camera]]\nbackend = "flie"\nname = "a"', "unknown backend 'flie'; did you mean 'file'?"),
+        ('[[camera]]\nname = "a"', "camera[0]: `backend` is missing"),
+        ('[[serial]]\nname = "a"\nport = 3', "key `serial[0].port`: Expected `str`, got `int`"),
+        ('[[serial]]\nname = "a"', "missing required field `port`"),
+        ('[[serial]]\nname = "../a"\nport = "p"', "key `serial[0].name`: Expected `str` matching"),
+        ("[capture]\nchunk_seconds = 99", "key `capture.chunk_seconds`: Expected `float` <= 10"),
+        ('[capture]\ncodec_level = "best"', "key `capture.codec_level`: Invalid enum value 'best'"),
+        ("[spool", "not valid TOML"),
+        (
+            '[[serial]]\nname = "a"\nport = "p"\n[[camera]]\nbackend = "synthetic"\nname = "a"',
+            "two devices are called 'a'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        parse_config(MINIMAL + text if not text.startswith("rigg") else f'site = "lab"\n{text}', "rig.toml")
+    assert str(found.value).startswith("rig.toml")
+    assert expected in str(found.value)
+    assert "\n" not in str(found.value).strip() or "TOML" in str(found.value)
+
+
+def test_defaults_and_backends() -> None:
+    config = parse_config(MINIMAL + '[[camera]]\nbackend = "file"\nname = "head-cam"\npath = "clip.mp4"')
+    assert config.camera == (FileCameraConfig(name="head-cam", path="clip.mp4"),)
+    assert config.spool.reserve_mb == 512
+
+
+def test_missing_and_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgecap.config.DEFAULT_PATHS", (tmp_path / "none.toml",))
+    with pytest.raises(ConfigError, match="no configuration found"):
+        load_config(None)
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "gone.toml")
+    (tmp_path / "latin.toml").write_bytes(b'site = "\xe9"')
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "latin.toml")
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text(MINIMAL)
+    bad.write_text(MINIMAL + "[uplink]\nwindw = 3")
+    assert main(["config", "check", "--config", str(good)]) == 0
+    assert main(["config", "show", "--config", str(good)]) == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["rig"] == "rig-01"
+    assert main(["config", "check", "--config", str(bad)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"edgecap: {bad}: unknown key `uplink.windw`; did you mean `uplink.window`?\n"
+    assert main(["config", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(config_schema()))

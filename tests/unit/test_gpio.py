@@ -1,0 +1,102 @@
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from gpiozero.pins.mock import MockFactory
+
+from edgecap.clock import now_ns
+from edgecap.errors import SourceError
+from edgecap.source.gpio import GpioPanel, Step, steps_of
+
+
+class Light(NamedTuple):
+    on_ms: int
+    off_ms: int
+    flashes: int = 1
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # gpiozero's pins have no event to wait on
+            await asyncio.sleep(0.001)
+
+
+def test_button_edges_arrive_on_the_loop_with_their_times() -> None:
+    edges: list[tuple[bool, int]] = []
+
+    async def run() -> None:
+        factory = MockFactory()
+        with GpioPanel(button=17, on_edge=lambda *e: edges.append(e), pin_factory=factory).open():
+            before = now_ns()
+            factory.pin(17).drive_low()
+            factory.pin(17).drive_high()
+            assert edges == []  # never called from another context than the loop
+            await until(lambda: len(edges) == 2)
+            assert before < edges[0][1] < edges[1][1] < now_ns()
+
+    asyncio.run(run())
+    assert [down for down, _ in edges] == [True, False]
+
+
+def test_light_follows_the_pattern_until_the_next_one() -> None:
+    async def run() -> None:
+        factory = MockFactory()
+        with GpioPanel(led=5, on_edge=lambda *_: None, pin_factory=factory).open() as panel:
+            pin = factory.pin(5)
+            pin.clear_states()
+            panel.show(Light(5, 5))
+            await until(lambda: len(pin.states) > 6)
+            panel.show(Light(1000, 0))
+            assert pin.state
+            count = len(pin.states)
+            panel.show(Light(0, 1000))
+            assert not pin.state
+            assert len(pin.states) == count + 1
+
+    asyncio.run(run())
+
+
+def test_buzzer_sounds_once() -> None:
+    async def run() -> None:
+        factory = MockFactory()
+        with GpioPanel(buzzer=6, on_edge=lambda *_: None, pin_factory=factory).open() as panel:
+            panel.beep()
+            assert factory.pin(6).state
+            await until(lambda: not factory.pin(6).state)
+            panel.beep(long=True)
+
+    asyncio.run(run())
+
+
+def test_missing_parts_are_no_error_and_pins_are_given_back() -> None:
+    async def run() -> None:
+        factory = MockFactory()
+        for _ in range(2):
+            with GpioPanel(led=5, button=17, on_edge=lambda *_: None, pin_factory=factory).open() as panel:
+                panel.beep()
+        panel.show(Light(1000, 0))
+
+    asyncio.run(run())
+
+
+def test_two_parts_on_one_pin_are_refused_by_name() -> None:
+    async def run() -> None:
+        panel = GpioPanel(button=5, led=5, on_edge=lambda *_: None, pin_factory=MockFactory())
+        with pytest.raises(SourceError, match="LED on GPIO 5 cannot be used"), panel.open():
+            pass
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("light", "wanted"),
+    [
+        (Light(0, 100), [(False, None)]),
+        (Light(1000, 0), [(True, None)]),
+        (Light(60, 2940), [(True, 0.06), (False, 2.94)]),
+        (Light(120, 760, 2), [(True, 0.12), (False, 0.12), (True, 0.12), (False, 0.76)]),
+    ],
+)
+def test_steps_of_a_pattern(light: Light, wanted: list[tuple[bool, float | None]]) -> None:
+    assert steps_of(light) == tuple(Step(*w) for w in wanted)

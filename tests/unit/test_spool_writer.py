@@ -1,0 +1,113 @@
+"""The async writer: order, syncs in time, a queue that waits, refusals that are told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgecap.codec.chunk import Chunk
+from edgecap.errors import SpoolError
+from edgecap.spool import Spool
+from edgecap.spool.writer import SpoolWriter
+from tests.chunks import SessionMaker
+
+
+def test_chunks_become_durable_by_themselves_and_in_order(tmp_path: Path) -> None:
+    chunks = SessionMaker().whole(rounds=40)
+    told: list[int] = []
+
+    async def story(spool: Spool) -> None:
+        all_durable = asyncio.Event()
+
+        def durable(n: int) -> None:
+            told.append(n)
+            if sum(told) == len(chunks):
+                all_durable.set()
+
+        async with SpoolWriter(spool, durable=durable, sync_ns=50_000_000) as writer:
+            for chunk in chunks:
+                await writer.put(chunk)
+            await asyncio.wait_for(all_durable.wait(), 10)
+            stats = writer.stats()
+            assert stats.durable_total == stats.put_total == len(chunks)
+            assert 0 < stats.durable_ms_p50 <= stats.durable_ms_p99 <= stats.durable_ms_max
+
+    with Spool.open(tmp_path, reserve_bytes=0) as spool:
+        asyncio.run(story(spool))
+        found = [e.id for e in spool.pending(1000)]
+        assert set(found) == {c.id for c in chunks}
+
+
+def test_flush_and_leaving_make_everything_durable(tmp_path: Path) -> None:
+    first, second = SessionMaker().whole(rounds=1)[:2]
+
+    async def story(spool: Spool) -> None:
+        async with SpoolWriter(spool, sync_ns=3600 * 10**9) as writer:
+            await writer.put(first)
+            await writer.flush()
+            assert [e.id for e in spool.pending(9)] == [first.id]
+            await writer.put(second)
+        assert len(spool.pending(9)) == 2
+        with pytest.raises(SpoolError, match="not running"):
+            await writer.put(second)
+
+    with Spool.open(tmp_path, reserve_bytes=0) as spool:
+        asyncio.run(story(spool))
+
+
+class SlowSpool(Spool):
+    """Appends only when allowed to."""
+
+    gate: threading.Semaphore
+
+    def append(self, chunk: Chunk, *, closing: bool = False) -> None:
+        self.gate.acquire()
+        super().append(chunk, closing=closing)
+
+
+def test_a_full_queue_makes_the_caller_wait(tmp_path: Path) -> None:
+    chunks = SessionMaker().whole(rounds=5)
+
+    async def story(spool: SlowSpool) -> None:
+        async with SpoolWriter(spool, queue_chunks=2) as writer:
+            putting = asyncio.create_task(put_all(writer))
+            while writer.stats().waited_total == 0:
+                await asyncio.sleep(0.001)
+            assert writer.stats().queued <= 2
+            assert not putting.done()
+            for _ in chunks:
+                spool.gate.release()
+            await asyncio.wait_for(putting, 10)
+            await writer.flush()
+            assert writer.stats().durable_total == len(chunks)
+
+    async def put_all(writer: SpoolWriter) -> None:
+        for chunk in chunks:
+            await writer.put(chunk)
+
+    with SlowSpool.open(tmp_path, reserve_bytes=0) as spool:
+        assert isinstance(spool, SlowSpool)
+        spool.gate = threading.Semaphore(0)
+        asyncio.run(story(spool))
+
+
+def test_what_the_spool_refuses_is_told_and_closing_may_use_the_reserve(tmp_path: Path) -> None:
+    chunks = SessionMaker().whole(rounds=1)
+
+    async def story(spool: Spool) -> None:
+        async with SpoolWriter(spool) as writer:
+            await writer.put(chunks[0])
+            with pytest.raises(SpoolError, match="kept in reserve"):
+                await writer.flush()
+            await writer.put(chunks[-1], closing=True)
+            await writer.flush()
+            writer.closing = True
+            await writer.put(chunks[1])
+            await writer.flush()
+            assert (writer.stats().refused_total, writer.stats().durable_total) == (1, 2)
+
+    with Spool.open(tmp_path, reserve_bytes=1 << 60) as spool:
+        asyncio.run(story(spool))
