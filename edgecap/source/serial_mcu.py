@@ -19,8 +19,9 @@ from edgecap.source.intake import Intake, SerialStatistics
 from edgecap.source.item_queue import ItemQueue
 from edgecap.source.serial_port import SerialPort, wire_byte_ns
 
-FLUSH_S = 0.04
-"""While sampling, reads are collected for this long and then deframed together."""
+FLUSH_S = 0.06
+"""While sampling, reads are collected for this long and then deframed together: each time costs as much as
+some fifty reads, but it also delays when a sample is durable."""
 FLUSH_BYTES = 32768
 HELLO_LIMIT_S = 3.0
 HELLO_REOPENED_S = 1.0
