@@ -134,9 +134,13 @@ async def drain(url: str, spool: Spool, n: int, *, resend_s: float, trace: bool 
             parse_broker(url), body, client_id="rig", subscribe=[topics.topic(SITE, RIG, topics.RECEIPT)]
         )
     )
-    await done.wait()
-    link.cancel()
-    await asyncio.wait([link])
+    finished = asyncio.create_task(done.wait())
+    await asyncio.wait([link, finished], return_when=asyncio.FIRST_COMPLETED)
+    for task in (link, finished):
+        task.cancel()
+    await asyncio.wait([link, finished])
+    if not link.cancelled() and (error := link.exception()) is not None:
+        raise error
     return uplink
 
 

@@ -200,7 +200,7 @@ class RigAudit:
         if kill is None:
             self._violation(f"{device.name} was started at {start_ns}, no session in the store tells of it")
             return
-        self._lost(f"{device.name} (no session)", run["raw_ns"].astype(np.int64), kill)
+        self._lost(f"{device.name} (started at {start_ns}, no session)", run["raw_ns"].astype(np.int64), kill)
 
     def _lost(self, what: str, raw_ns: I64, kill: Kill) -> None:
         """Samples that are nowhere: forgiven only within the bound before a kill."""
