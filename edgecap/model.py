@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 I64 = NDArray[np.int64]
 
 ChunkKind = Literal["samples", "video", "depth", "event"]
-StreamKind = Literal["imu", "force", "tactile", "magnetic", "scalar", "video", "session"]
+StreamKind = Literal["imu", "force", "tactile", "magnetic", "scalar", "video", "preview", "session"]
 SampleDtype = Literal["int16", "int24", "int32", "float32"]
 
 SESSION_STREAM = "session"
 """The stream that carries a session's own records (manifest, marks, gaps, clock pairs, close)."""
+PREVIEW_SUFFIX = "-preview"
+"""A camera's name with this is its stream of small pictures."""
+H264, MJPEG = "h264-annexb", "mjpeg"
+"""Encodings of video: Annex B access units; whole JPEG pictures."""
 
 NUMPY_DTYPE: dict[str, np.dtype[np.generic]] = {
     "int16": np.dtype(np.int16),
@@ -28,13 +32,15 @@ NUMPY_DTYPE: dict[str, np.dtype[np.generic]] = {
 
 
 class ChannelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One column of a stream: `value_in_unit = raw * scale`."""
+    """One column of a stream: `value_in_unit = (raw + offset) * scale`."""
 
     name: str
     unit: str
     scale: float
     full_scale: float = 0.0
     """Largest magnitude the sensor can report, in `unit`; 0 when unknown."""
+    offset: float = 0.0
+    """In raw counts."""
 
 
 class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,7 +65,7 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     width: int = 0
     height: int = 0
     codec: str = ""
-    """Encoding of video, e.g. `h264-annexb`."""
+    """Encoding of video: `H264` or `MJPEG`."""
 
 
 class ClockFit(msgspec.Struct, frozen=True):
@@ -122,7 +128,9 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the rig says about one of its streams while recording."""
 
     stream: str
-    state: Literal["ok", "waiting", "silent", "rate", "gaps", "saturated", "clock"]
+    state: Literal[
+        "ok", "waiting", "silent", "rate", "gaps", "saturated", "clock", "dark", "overexposed", "blurred"
+    ]
     """The worst thing that holds; `ok` when none does."""
     rate_hz: float
     n: int
@@ -133,6 +141,11 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     u_ns: int = 0
     age_ms: float = 0.0
     """Since the last sample arrived."""
+    sharpness: float | None = None
+    """Of the last picture measured, as are the three below (`PictureReport`); cameras only."""
+    brightness: float | None = None
+    crushed: float | None = None
+    clipped: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +196,31 @@ class FramePacket:
     exposure_ns: int
     line_ns: int
     fit: ClockFit
+    metadata: bytes = b""
+    """What else the camera said of this frame: a msgpack map in its own words and units; may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureReport:
+    """How a camera's picture looks, measured a few times a second on a reduction to 320 pixels across.
+
+    Attributes:
+        stream: Name of the camera's stream.
+        t_ns: Rig time of the frame (first row read out).
+        sharpness: Variance of the Laplacian of grey values 0 to 255; low for blur or a bare wall.
+        brightness: Mean grey value, 0 to 1.
+        crushed: Share of pixels that are black.
+        clipped: Share of pixels that are white.
+        jpeg: The reduced picture at a low rate; empty otherwise.
+    """
+
+    stream: str
+    t_ns: int
+    sharpness: float
+    brightness: float
+    crushed: float
+    clipped: float
+    jpeg: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,5 +237,5 @@ class DeviceEvent:
     text: str = ""
 
 
-Item = SampleBlock | FramePacket | Gap | DeviceEvent
+Item = SampleBlock | FramePacket | PictureReport | Gap | DeviceEvent
 """What a source yields."""

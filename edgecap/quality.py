@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from edgecap.kernels.statistics import count_saturated
-from edgecap.model import FramePacket, Gap, SampleBlock, StreamInfo, Verdict
+from edgecap.model import FramePacket, Gap, PictureReport, SampleBlock, StreamInfo, Verdict
 
 WINDOW_NS = 3_000_000_000
 SILENT_NS = 1_000_000_000
@@ -19,7 +19,16 @@ SATURATED_SHARE = 0.01
 U_LIMIT_NS = 1_000_000
 """A bound wider than this is not alignment far below a millisecond."""
 
-State = Literal["ok", "waiting", "silent", "rate", "gaps", "saturated", "clock"]
+DARK_BRIGHTNESS = 0.08
+OVEREXPOSED_SHARE = 0.25
+BLURRED_SHARPNESS = 10.0
+"""Nobody has a standard for these: the values are published beside the verdict (docs/CAMERA.md says how they
+were chosen). A picture counts as bad when every look at it within `WINDOW_NS` was."""
+LOOKS = 3
+
+State = Literal[
+    "ok", "waiting", "silent", "rate", "gaps", "saturated", "clock", "dark", "overexposed", "blurred"
+]
 
 
 class StreamQuality:
@@ -41,6 +50,7 @@ class StreamQuality:
         self._locked = False
         self._window: deque[tuple[int, int, int]] = deque()
         self._gap_times: deque[int] = deque(maxlen=64)
+        self._looks: deque[PictureReport] = deque(maxlen=64)
         self._limits = np.array(
             [c.full_scale / abs(c.scale) if c.full_scale and c.scale else np.inf for c in info.channels]
         )
@@ -61,6 +71,22 @@ class StreamQuality:
         self.u_ns = item.fit.u_ns
         self._locked = item.fit.locked
         self._window.append((arrival_ns, count, saturated))
+
+    def see_picture(self, report: PictureReport) -> None:
+        """Take a look at a camera's picture into account."""
+        self._looks.append(report)
+
+    def picture(self) -> dict[str, float]:
+        """Numbers of the last look; empty before the first."""
+        if not self._looks:
+            return {}
+        look = self._looks[-1]
+        return {
+            "sharpness": round(look.sharpness, 1),
+            "brightness": round(look.brightness, 3),
+            "crushed": round(look.crushed, 3),
+            "clipped": round(look.clipped, 3),
+        }
 
     def see_gap(self, gap: Gap) -> None:
         """Take a stated loss into account."""
@@ -87,6 +113,7 @@ class StreamQuality:
             saturated=round(saturated, 4),
             u_ns=self.u_ns,
             age_ms=round(age_ns / 1e6, 1),
+            **self.picture(),
         )
 
     def _rate_hz(self) -> float:
@@ -111,4 +138,16 @@ class StreamQuality:
             return "rate"
         if saturated > SATURATED_SHARE:
             return "saturated"
+        return self._picture_state(now_ns)
+
+    def _picture_state(self, now_ns: int) -> State:
+        looks = [look for look in self._looks if look.t_ns > now_ns - WINDOW_NS]
+        if len(looks) < LOOKS:
+            return "ok"
+        if all(look.brightness < DARK_BRIGHTNESS for look in looks):
+            return "dark"
+        if all(look.clipped > OVEREXPOSED_SHARE for look in looks):
+            return "overexposed"
+        if all(look.sharpness < BLURRED_SHARPNESS for look in looks):
+            return "blurred"
         return "ok"

@@ -191,6 +191,9 @@ def telemetry(status: RigStatus) -> bytes:
         flat[f"{key}_rate_hz"] = v.rate_hz
         flat[f"{key}_lost"] = v.lost
         flat[f"{key}_u_us"] = v.u_ns / 1000
+        for name in ("sharpness", "brightness", "crushed", "clipped"):
+            if (value := getattr(v, name)) is not None:
+                flat[f"{key}_{name}"] = value
     flat.update(status.counters)
     flat.update(status.loop)
     return msgspec.json.encode(flat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgecap.codec import wire
 from edgecap.codec.chunk import MAX_CHUNK_BYTES
@@ -16,6 +17,7 @@ PART = 8
 """Flags hold the part's number times this: 0 for a frame's first, so that a missing part is noticed."""
 FRAME_OVERHEAD_BYTES = 64
 """More than what one frame's numbers add to its data."""
+MAX_METADATA_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,20 @@ class VideoUnit:
     line_ns: int
     flags: int
     data: bytes
+    metadata: bytes = b""
+    """msgpack map of what else the camera said of the frame; on its first part only."""
 
 
 def encode_units(units: Sequence[VideoUnit]) -> bytes:
     """Pack units into a chunk payload."""
     return wire.pack(
-        [[u.index, u.tick, u.arrival_ns, u.exposure_ns, u.line_ns, u.flags, u.data] for u in units]
+        [
+            [
+                *(u.index, u.tick, u.arrival_ns, u.exposure_ns, u.line_ns, u.flags, u.data),
+                *([u.metadata] if u.metadata else []),
+            ]
+            for u in units
+        ]
     )
 
 
@@ -56,8 +66,18 @@ def decode_units(payload: bytes) -> list[VideoUnit]:
             or not isinstance(row[6], bytes)
         ):
             raise ChunkError("video payload: a frame is six integers and its data")
-        units.append(VideoUnit(*row[:7]))
+        units.append(VideoUnit(*row[:7], *(m for m in row[7:8] if isinstance(m, bytes))))
     return units
+
+
+def decode_metadata(metadata: bytes) -> dict[str, Any]:
+    """A frame's metadata as a map; raises `ChunkError` when it is not one."""
+    if not metadata:
+        return {}
+    found = wire.unpack(metadata, what="frame metadata", max_bytes=MAX_METADATA_BYTES)
+    if not isinstance(found, dict):
+        raise ChunkError("frame metadata is not a map")
+    return found
 
 
 def split_unit(unit: VideoUnit, first_bytes: int, part_bytes: int) -> Iterator[VideoUnit]:
@@ -74,6 +94,7 @@ def split_unit(unit: VideoUnit, first_bytes: int, part_bytes: int) -> Iterator[V
             unit.line_ns,
             flags | (0 if last else CONTINUES),
             unit.data[start:end],
+            b"" if part else unit.metadata,
         )
         if last:
             return
@@ -108,5 +129,6 @@ def join_units(units: Iterable[VideoUnit]) -> Iterator[VideoUnit]:
                 first.line_ns,
                 first.flags & KEY,
                 data,
+                first.metadata,
             )
             parts = []

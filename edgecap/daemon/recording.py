@@ -11,7 +11,7 @@ import msgspec
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
-from edgecap.model import FramePacket, Gap, SampleBlock
+from edgecap.model import DeviceEvent, FramePacket, Gap, PictureReport, SampleBlock
 from edgecap.session.machine import Led
 from edgecap.source.protocol import Feed
 
@@ -22,6 +22,8 @@ BRACKET_NS = 20_000_000
 """Sensors run on until their samples reach this far beyond the last frame …"""
 BRACKET_S = 0.5
 """… or for this long."""
+FAULT_SHOWN_NS = 10_000_000_000
+"""A fault that a device told of, and went on, is shown for this long."""
 STOP_S = 5.0
 """A source that has not stopped by then is left behind; its samples so far are kept."""
 
@@ -50,9 +52,9 @@ class Live:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def saw(self, item: SampleBlock | FramePacket | Gap) -> None:
+    def saw(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
         """Note an item."""
-        if isinstance(item, Gap):
+        if isinstance(item, Gap | PictureReport):
             return
         self.last_ns = item.arrival_ns if isinstance(item, FramePacket) else int(item.arrival_ns[-1])
         self.seen.add(item.stream)
@@ -80,15 +82,39 @@ class OpenSource:
     live: Live
     started: bool = False
     """Whether it was told to produce, and could; one that could not is started when it comes back."""
+    away: bool = False
+    """It was lost, and its source is trying to get it back."""
+    _fault: str = ""
+    _fault_ns: int = 0
+    _shown: Led | None = None
 
     @property
     def is_camera(self) -> bool:
         return any(i.kind == "video" for i in self.feed.info)
 
+    def note(self, event: DeviceEvent) -> bool:
+        """Take in what the device reported; returns whether that changes what is wrong with it."""
+        if event.kind == "connected":
+            self.away, self._fault = False, ""
+        elif event.kind in ("disconnected", "fault"):
+            # A camera's fault lasts until it is `connected` again; a board's may be a single overrun.
+            self.away |= event.kind == "disconnected" or self.is_camera
+            what = event.text or event.kind
+            self._fault = what if event.kind == "fault" else f"{self.name} is disconnected: {what}"
+            self._fault_ns = event.t_ns
+        else:
+            return False
+        return True
+
+    def problem(self, t_ns: int) -> str:
+        """What is wrong with it at rig time `t_ns`; empty if nothing is."""
+        return self._fault if self.away or t_ns - self._fault_ns < FAULT_SHOWN_NS else ""
+
     def show(self, led: Led) -> None:
         """Pass a light pattern on to a device that has a light."""
         set_led = getattr(self.feed, "set_led", None)
-        if set_led is not None:
+        if set_led is not None and led != self._shown:
+            self._shown = led
             set_led(led.rgb, _BOARD_PATTERN[led.name])
 
     def statistics(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgecap.codec.chunk import MAX_CHUNK_BYTES
 from edgecap.codec.video import CONTINUATION, FRAME_OVERHEAD_BYTES, KEY, VideoUnit, split_unit
-from edgecap.model import ClockFit, FramePacket, Gap, SampleBlock
+from edgecap.model import ClockFit, FramePacket, Gap, PictureReport, SampleBlock
 from edgecap.timeline.fit import to_rig_ns
 
 HEADER_ROOM_BYTES = 6 * 1024
@@ -21,13 +22,16 @@ MAX_GAPS_PER_CHUNK = 32
 """Every gap is a record of the session stream; a header repeats at most this many."""
 GOP_NS = 2_000_000_000
 """A camera whose key frames are further apart than this still gets its chunks closed."""
+INTRA_NS = 1_000_000_000
+"""Length of a chunk of video that has nothing but key frames."""
 
 Columns = dict[str, NDArray[np.generic]]
+Record = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Draft:
-    """A chunk to be: either `columns` of samples or video `units`."""
+    """A chunk to be: `columns` of samples, video `units`, or `records`."""
 
     t0_ns: int
     t1_ns: int
@@ -37,6 +41,7 @@ class Draft:
     gaps: list[Gap] = field(default_factory=list)
     columns: Columns | None = None
     units: list[VideoUnit] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
 
 def _widened(fit: ClockFit, ticks_and_fits: list[tuple[int, ClockFit]]) -> ClockFit:
@@ -151,9 +156,15 @@ def _fitting(block: SampleBlock) -> Iterator[SampleBlock]:
 
 
 class VideoChunker:
-    """Collects encoded frames; a chunk begins with a key frame and ends before the next, or when large."""
+    """Collects encoded frames; a chunk begins with a key frame and ends before the next, or when large.
 
-    def __init__(self) -> None:
+    Args:
+        intra: Every frame is a key frame (MJPEG); a chunk then ends after a second.
+    """
+
+    def __init__(self, *, intra: bool = False) -> None:
+        self._longest_ns = INTRA_NS if intra else GOP_NS
+        self._intra = intra
         self._units: list[VideoUnit] = []
         self._fits: list[tuple[int, ClockFit]] = []
         self._gaps: list[Gap] = []
@@ -162,9 +173,9 @@ class VideoChunker:
     def add(self, frame: FramePacket) -> Iterator[Draft]:
         """Take a frame; yield each chunk that is thereby complete."""
         if self._units and (
-            frame.key
+            (frame.key and not self._intra)
             or frame.fit.epoch != self._fits[-1][1].epoch
-            or (frame.tick - self._units[0].tick) * frame.fit.tick_ns > GOP_NS
+            or (frame.tick - self._units[0].tick) * frame.fit.tick_ns > self._longest_ns
         ):
             yield self._draft()
         flags = KEY if frame.key else 0
@@ -176,8 +187,9 @@ class VideoChunker:
             frame.line_ns,
             flags,
             frame.data,
+            frame.metadata,
         )
-        room = PAYLOAD_BYTES - FRAME_OVERHEAD_BYTES
+        room = PAYLOAD_BYTES - FRAME_OVERHEAD_BYTES - len(frame.metadata)
         if self._units and self._bytes + len(frame.data) > room:
             yield self._draft()
         for i, unit in enumerate(split_unit(whole, room, room)):
@@ -185,7 +197,7 @@ class VideoChunker:
                 yield self._draft()
             self._units.append(unit)
             self._fits.append((frame.tick, frame.fit))
-            self._bytes += len(unit.data) + FRAME_OVERHEAD_BYTES
+            self._bytes += len(unit.data) + len(unit.metadata) + FRAME_OVERHEAD_BYTES
 
     def add_gap(self, gap: Gap) -> Iterator[Draft]:
         """Take a loss: it closes the chunk before it and is stated in the header of the one after."""
@@ -209,3 +221,28 @@ class VideoChunker:
         draft = Draft(int(span[0]), int(span[1]), n, size, fit, self._gaps, units=units)
         self._units, self._fits, self._gaps, self._bytes = [], [], [], 0
         return draft
+
+
+class PreviewChunker:
+    """Makes a chunk of each small picture, so that it can be delivered at once."""
+
+    def add(self, picture: PictureReport) -> Iterator[Draft]:
+        """Take a picture; yield its chunk."""
+        record: Record = {
+            "type": "picture",
+            "t_ns": picture.t_ns,
+            "sharpness": picture.sharpness,
+            "brightness": picture.brightness,
+            "crushed": picture.crushed,
+            "clipped": picture.clipped,
+            "jpeg": picture.jpeg,
+        }
+        yield Draft(picture.t_ns, picture.t_ns, 1, len(picture.jpeg), None, records=[record])
+
+    def add_gap(self, gap: Gap) -> Iterator[Draft]:
+        """Losses are stated in the camera's own stream."""
+        yield from ()
+
+    def flush(self) -> Iterator[Draft]:
+        """Nothing is held back."""
+        yield from ()

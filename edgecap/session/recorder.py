@@ -16,19 +16,23 @@ from edgecap.codec.records import encode_records
 from edgecap.codec.video import encode_units
 from edgecap.errors import EdgecapError, SessionError, SpoolError
 from edgecap.model import (
+    MJPEG,
+    PREVIEW_SUFFIX,
     SESSION_STREAM,
+    ChunkKind,
     ClockPair,
     DeviceEvent,
     FramePacket,
     Gap,
     Mark,
+    PictureReport,
     SampleBlock,
     StreamInfo,
     Verdict,
 )
 from edgecap.quality import StreamQuality
 from edgecap.session import manifest
-from edgecap.session.chunker import Draft, SampleChunker, VideoChunker
+from edgecap.session.chunker import Draft, PreviewChunker, SampleChunker, VideoChunker
 from edgecap.session.manifest import Outcome, Record
 
 log = logging.getLogger("edgecap.recorder")
@@ -45,7 +49,7 @@ RECORDS_PER_CHUNK = 200
 class _Stream:
     info: StreamInfo
     chain: StreamChain
-    chunker: SampleChunker | VideoChunker
+    chunker: SampleChunker | VideoChunker | PreviewChunker
     quality: StreamQuality
     encoder: ColumnEncoder
     samples: int = 0
@@ -109,13 +113,20 @@ class Recorder:
             self._add_stream(info)
         self._sealer = asyncio.create_task(self._seal_all(), name=f"seal {self.session}")
 
-    async def add(self, item: SampleBlock | FramePacket | Gap) -> None:
-        """Take a block, a frame or a stated loss of a stream that the manifest names."""
+    async def add(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
+        """Take what came of a stream that the manifest names: samples, a frame, a look at it, a stated loss."""
         self._raise_failure()
         stream = self._streams.get(item.stream)
         if stream is None:
             return
-        if isinstance(item, Gap):
+        if isinstance(item, PictureReport):
+            stream.quality.see_picture(item)
+            preview = self._streams.get(item.stream + PREVIEW_SUFFIX)
+            if preview is None or not item.jpeg:
+                return
+            stream, drafts = preview, preview.chunker.add(item)  # type: ignore[arg-type]
+            stream.quality.n += 1
+        elif isinstance(item, Gap):
             stream.quality.see_gap(item)
             self._records.append(manifest.gap_record(item))
             drafts = stream.chunker.add_gap(item)
@@ -148,7 +159,7 @@ class Recorder:
 
     def verdicts(self, now_ns: int) -> list[Verdict]:
         """What holds for each stream now."""
-        return [s.quality.verdict(now_ns) for s in self._streams.values()]
+        return [s.quality.verdict(now_ns) for s in self._streams.values() if s.info.kind != "preview"]
 
     def samples(self) -> dict[str, int]:
         """Samples or frames taken so far, by stream."""
@@ -187,7 +198,11 @@ class Recorder:
             stream=info.name,
             man=self._chain.man,
         )
-        chunker = VideoChunker() if info.kind == "video" else SampleChunker(self._chunk_ns)
+        chunker: SampleChunker | VideoChunker | PreviewChunker
+        if info.kind == "video":
+            chunker = VideoChunker(intra=info.codec == MJPEG)
+        else:
+            chunker = PreviewChunker() if info.kind == "preview" else SampleChunker(self._chunk_ns)
         self._streams[info.name] = _Stream(
             info, chain, chunker, StreamQuality(info, self.opened_ns), ColumnEncoder(self._level)
         )
@@ -269,12 +284,16 @@ class Recorder:
 
 def _seal(stream: _Stream, draft: Draft) -> Chunk:
     """Runs in the worker thread; the kernels inside release the GIL."""
+    kind: ChunkKind
     if draft.columns is not None:
-        payload, codec = stream.encoder.encode(draft.columns, key=stream.torn), SAMPLES_CODEC
+        kind, codec = "samples", SAMPLES_CODEC
+        payload = stream.encoder.encode(draft.columns, key=stream.torn)
+    elif draft.records:
+        kind, codec, payload = "event", RECORDS_CODEC, encode_records(draft.records)
     else:
-        payload, codec = encode_units(draft.units), stream.info.codec
+        kind, codec, payload = "video", stream.info.codec, encode_units(draft.units)
     chunk = stream.chain.seal(
-        kind="samples" if draft.columns is not None else "video",
+        kind=kind,
         codec=codec,
         payload=payload,
         t0_ns=draft.t0_ns,
@@ -283,7 +302,7 @@ def _seal(stream: _Stream, draft: Draft) -> Chunk:
         raw_bytes=draft.raw_bytes,
         fit=draft.fit,
         gaps=draft.gaps,
-        quality={"gaps": stream.quality.gaps, "lost": stream.quality.lost},
+        quality={"gaps": stream.quality.gaps, "lost": stream.quality.lost, **stream.quality.picture()},
     )
     stream.samples += draft.n
     stream.torn = False
