@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import string
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +31,10 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class BrokerConfig(Section, frozen=True):
-    """`[broker]`: where to deliver. The environment variable EDGECAP_BROKER overrides `url`."""
+    """`[broker]`: where to deliver. The environment variable EDGECAP_BROKER overrides `url`.
+
+    A file's path may begin with one of `PATH_VARIABLES`: `${CREDENTIALS_DIRECTORY}/broker-key`.
+    """
 
     url: str = ""
     """`mqtt[s]://[user@]host:port`; empty records without delivering."""
@@ -85,6 +91,30 @@ class SerialConfig(Section, frozen=True):
     name: Name
     port: str
     baud: PositiveInt = 1_000_000
+
+
+class IioConfig(Section, frozen=True):
+    """`[[iio]]`: a sensor on this computer's own bus with a Linux IIO driver; one stream, of this name."""
+
+    name: Name
+    device: str
+    """The device's name or label (`cat /sys/bus/iio/devices/*/name`), or its directory, `iio:device0`."""
+    rate_hz: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    """One that the device offers; 0 keeps its present rate."""
+    channels: tuple[str, ...] = ()
+    """Such as `accel_x`, `gyro_z`, `temperature`; empty for all."""
+    attributes: dict[str, str] = {}
+    """Files of the device's directory and what to write into them first: `in_accel_scale = "0.0048"`."""
+    trigger: str = ""
+    """Name of a trigger, for drivers without a hardware FIFO."""
+    clock: Literal["auto", "monotonic_raw", "monotonic", "boottime"] = "auto"
+    """Clock of the time stamps; `auto` takes the first that the kernel accepts, in this order."""
+    batch_ms: Annotated[float, Meta(ge=1, le=1000)] = 20.0
+    """The kernel collects samples for so long (watermark of its FIFO)."""
+    latency_us: Annotated[float, Meta(ge=0, le=1_000_000)] = 200.0
+    """What the driver's stamps may be late by; becomes part of the stated bound."""
+    lag_us: Annotated[float, Meta(ge=0, le=10_000_000)] = 0.0
+    """Group delay of the sensor's low-pass filter, by its data sheet; recorded, never applied."""
 
 
 class FileCameraConfig(Section, frozen=True, tag_field="backend", tag="file"):
@@ -146,7 +176,34 @@ class Config(Section, frozen=True):
     uplink: UplinkConfig = UplinkConfig()
     button: ButtonConfig = ButtonConfig()
     serial: tuple[SerialConfig, ...] = ()
+    iio: tuple[IioConfig, ...] = ()
     camera: tuple[CameraConfig, ...] = ()
+
+
+class IngestConfig(Section, frozen=True):
+    """`[ingest]` of a site: where recordings are stored."""
+
+    store: str = "/var/lib/edgecap-ingest"
+    """A directory, or s3://bucket/prefix."""
+    worker: str = ""
+    """Name of this worker; empty takes host and process id."""
+    share: bool = False
+    """Divide the chunks among all workers that say so."""
+    gather_seconds: Annotated[float, Meta(ge=0, le=30)] = 0.0
+    """Store what has come at the latest after so long; 0 for what suits the store."""
+
+
+class SiteConfig(Section, frozen=True):
+    """The file of `edgecap ingest` and `edgecap fleet` as services."""
+
+    broker: BrokerConfig = BrokerConfig()
+    ingest: IngestConfig = IngestConfig()
+
+
+PATH_VARIABLES = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "CONFIGURATION_DIRECTORY", "RUNTIME_DIRECTORY")
+"""What systemd sets for a unit, and a path in `[broker]` may begin with."""
+
+FileConfig = TypeVar("FileConfig", bound=Section)
 
 
 def load_config(path: Path | None) -> Config:
@@ -165,31 +222,72 @@ def load_config(path: Path | None) -> Config:
                 "no configuration found",
                 fix=f"pass --config FILE, or create one of {', '.join(map(str, DEFAULT_PATHS))}",
             )
+    return parse_config(_read(path), str(path))
+
+
+def load_site_config(path: Path) -> SiteConfig:
+    """Read and validate the configuration of a site's services; raises `ConfigError` as `load_config`."""
+    return _parse(_read(path), SiteConfig, str(path))
+
+
+def broker_file(broker: BrokerConfig, key: str) -> Path | None:
+    """The file that `key` of `[broker]` names, with systemd's directories filled in; None where it is empty.
+
+    Raises:
+        ConfigError: it needs a directory that only the service has.
+    """
+    path: str = getattr(broker, key)
     try:
-        text = path.read_text()
+        return Path(string.Template(path).substitute(os.environ)) if path else None
+    except KeyError as error:
+        raise ConfigError(
+            f"`broker.{key}` = {path!r}: {error.args[0]} is set by systemd, and only inside the service",
+            fix="run this through the service, or name the file itself on the command line",
+        ) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(
             f"cannot read {path}: {reason}", fix="check the path and its permissions"
         ) from error
-    return parse_config(text, str(path))
 
 
 def parse_config(text: str, where: str = "config") -> Config:
     """Validate TOML text; raises `ConfigError` as `load_config`."""
+    config = _parse(text, Config, where)
+    _refuse_twins(config, where)
+    return config
+
+
+def _parse(text: str, table: type[FileConfig], where: str) -> FileConfig:
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
-    _refuse_unknown(tree, Config, where, "")
+    _refuse_unknown(tree, table, where, "")
+    _refuse_variables(tree.get("broker"), where)
     try:
-        config = msgspec.convert(tree, Config)
+        return msgspec.convert(tree, table)
     except msgspec.ValidationError as error:
         message, _, key = str(error).partition(" - at `$.")
         at = f"key `{key.rstrip('`')}`: " if key else ""
         raise ConfigError(f"{where}: {at}{message}", fix="see `edgecap config schema`") from error
-    _refuse_twins(config, where)
-    return config
+
+
+def _refuse_variables(broker: Any, where: str) -> None:
+    """A path may only begin with what systemd sets; a slip is told when the file is checked, not at night."""
+    for key, value in broker.items() if isinstance(broker, dict) else ():
+        if not key.endswith("_file") or not isinstance(value, str) or "$" not in value:
+            continue
+        if not re.fullmatch(rf"\$\{{({'|'.join(PATH_VARIABLES)})\}}/[^$]+", value):
+            raise ConfigError(
+                f"{where}: key `broker.{key}`: {value!r} has a variable that nobody sets",
+                fix="begin the path with one of " + ", ".join(f"${{{v}}}" for v in PATH_VARIABLES),
+            )
 
 
 def _refuse_unknown(tree: dict[str, Any], table: type[Section], where: str, at: str) -> None:
@@ -234,7 +332,7 @@ def _row_type(declared: Any, item: Any, where: str, at: str) -> type[Section] | 
 
 
 def _refuse_twins(config: Config, where: str) -> None:
-    names = [d.name for d in (*config.serial, *config.camera)]
+    names = [d.name for d in (*config.serial, *config.iio, *config.camera)]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: two devices are called {name!r}", fix="give each its own name")

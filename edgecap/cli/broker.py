@@ -26,15 +26,23 @@ def add_broker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def broker_from(args: argparse.Namespace) -> Broker:
-    """The broker that the options or the environment name; raises `ConfigError` when neither does."""
+    """The broker that the options, the environment or a site's `--config` name, in this order.
+
+    Raises:
+        ConfigError: none does, or the one that does cannot be used.
+    """
+    from edgecap.config import BrokerConfig, broker_file, load_site_config
     from edgecap.mqtt import find_broker
 
+    path: Path | None = getattr(args, "config", None)
+    config = load_site_config(path).broker if path is not None else BrokerConfig()
     return find_broker(
         args.broker,
-        password_file=args.password_file,
-        ca_file=args.ca_file,
-        cert_file=args.cert_file,
-        key_file=args.key_file,
+        config_url=config.url,
+        password_file=args.password_file or broker_file(config, "password_file"),
+        ca_file=args.ca_file or broker_file(config, "ca_file"),
+        cert_file=args.cert_file or broker_file(config, "cert_file"),
+        key_file=args.key_file or broker_file(config, "key_file"),
     )
 
 

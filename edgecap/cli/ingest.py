@@ -11,6 +11,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.errors import UsageError
+
 if TYPE_CHECKING:
     from edgecap.ingest.worker import IngestWorker
 
@@ -24,6 +26,7 @@ examples:
   edgecap ingest --store ./store --broker mqtt://127.0.0.1:1883
   EDGECAP_BROKER=mqtts://ingest@broker.example edgecap ingest --store /srv/edgecap \\
       --password-file /etc/edgecap/password --worker a --share
+  edgecap ingest --config /etc/edgecap/site.toml
   AWS_ENDPOINT_URL=https://s3.example edgecap ingest --store s3://recordings/site-a \\
       --broker mqtts://broker.example
 
@@ -43,9 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--store", metavar="URL", required=True, help="a directory, made if missing, or s3://bucket/prefix"
-    )
+    parser.add_argument("--store", metavar="URL", help="a directory, made if missing, or s3://bucket/prefix")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with [broker] and [ingest]")
     parser.add_argument("--broker", metavar="URL", help="mqtt[s]://[user@]host:port; default: EDGECAP_BROKER")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="holds the broker's password")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="CA of the broker's certificate")
@@ -77,18 +79,20 @@ def _gather_seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `ingest`."""
+    from edgecap.cli.broker import broker_from
     from edgecap.ingest.store import open_store
     from edgecap.ingest.worker import IngestWorker
-    from edgecap.mqtt import find_broker
     from edgecap.topics import suggest_name
 
-    broker = find_broker(
-        args.broker,
-        password_file=args.password_file,
-        ca_file=args.ca_file,
-        cert_file=args.cert_file,
-        key_file=args.key_file,
-    )
+    broker = broker_from(args)
+    if args.config is not None:
+        from edgecap.config import load_site_config
+
+        wanted = load_site_config(args.config).ingest
+        args.store, args.worker = args.store or wanted.store, args.worker or wanted.worker
+        args.share, args.gather = args.share or wanted.share, args.gather or wanted.gather_seconds
+    if args.store is None:
+        raise UsageError("no store is named", fix="give --store, or --config FILE with `ingest.store`")
     name = args.worker or suggest_name(f"{socket.gethostname()[:40]}-{os.getpid()}")
     store = open_store(args.store, create=True, worker=args.worker or "")
     try:

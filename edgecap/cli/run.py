@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgecap.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgecap.config import CameraConfig, Config
+    from edgecap.config import CameraConfig, Config, IioConfig
     from edgecap.daemon.reporting import Reporter
     from edgecap.daemon.rig import Rig
     from edgecap.mqtt import Broker
@@ -55,30 +55,27 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config)
     broker = broker_of(config, args.broker)
-    if not config.serial and not config.camera:
-        raise ConfigError("no device is configured", fix="add a [[serial]] or [[camera]] table")
+    if not (config.serial or config.iio or config.camera):
+        raise ConfigError("no device is configured", fix="add a [[serial]], [[iio]] or [[camera]] table")
     asyncio.run(serve(config, broker, sources_of(config)))
     return 0
 
 
 def broker_of(config: Config, option: str | None) -> Broker | None:
     """The broker to deliver to; None when none is named: the spool keeps everything."""
+    from edgecap.config import broker_file
     from edgecap.mqtt import BROKER_VARIABLE, find_broker
 
     if not (option or os.environ.get(BROKER_VARIABLE) or config.broker.url):
         return None
 
-    def path(name: str) -> Path | None:
-        found: str = getattr(config.broker, name)
-        return Path(found) if found else None
-
     return find_broker(
         option,
         config_url=config.broker.url,
-        password_file=path("password_file"),
-        ca_file=path("ca_file"),
-        cert_file=path("cert_file"),
-        key_file=path("key_file"),
+        password_file=broker_file(config.broker, "password_file"),
+        ca_file=broker_file(config.broker, "ca_file"),
+        cert_file=broker_file(config.broker, "cert_file"),
+        key_file=broker_file(config.broker, "key_file"),
     )
 
 
@@ -117,12 +114,31 @@ def camera_of(config: CameraConfig) -> Source:
     )
 
 
+def iio_of(config: IioConfig) -> Source:
+    """The sensor that an `[[iio]]` table asks for."""
+    from edgecap.source.iio import IioSource
+    from edgecap.source.iio_device import Wanted
+
+    wanted = Wanted(
+        config.device,
+        config.rate_hz,
+        config.channels,
+        config.attributes,
+        config.trigger,
+        config.clock,
+        config.batch_ms * 1e-3,
+    )
+    return IioSource(
+        config.name, wanted, latency_ns=round(config.latency_us * 1e3), lag_ns=round(config.lag_us * 1e3)
+    )
+
+
 def sources_of(config: Config) -> list[Source]:
     """Every configured device as a source."""
     from edgecap.source.serial_mcu import SerialSource
 
     serial: list[Source] = [SerialSource(s.name, s.port, s.baud) for s in config.serial]
-    return serial + [camera_of(c) for c in config.camera]
+    return serial + [iio_of(c) for c in config.iio] + [camera_of(c) for c in config.camera]
 
 
 async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]) -> None:

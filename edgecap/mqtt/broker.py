@@ -163,7 +163,8 @@ def _password(path: Path | None, username: str | None, environ: Mapping[str, str
         if not directory or username is None:
             return None
         path = Path(directory) / PASSWORD_CREDENTIAL
-        if not path.exists():
+        # An empty one is what the unit hands over when no password was set.
+        if not path.exists() or not path.read_bytes().strip():
             return None
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
