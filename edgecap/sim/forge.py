@@ -16,7 +16,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -110,9 +110,14 @@ class ForgedProcess:
 
 
 class Forge:
-    """A context manager around the process that forks; its children end with it."""
+    """A context manager around the process that forks; its children end with it.
 
-    def __init__(self) -> None:
+    Args:
+        environ: What it and its programs find as their environment; by default ours.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -122,7 +127,7 @@ class Forge:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C ends the harness, which ends its programs in order
             # OpenBLAS starts threads on import, which a fork would not take along.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+            env={**self._environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         )
         return self
 
