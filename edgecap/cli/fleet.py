@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Sequence
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecap.cli.broker import add_broker_options, broker_from, client_id
 
 if TYPE_CHECKING:
-    from edgecap.fleet.roster import RigRow
     from edgecap.mqtt import Broker
 
 EXAMPLE = """\
 examples:
   edgecap fleet --broker mqtt://localhost          a table that stays up to date
+  edgecap fleet --listen 127.0.0.1:8080            a page for the browser, and /metrics for Prometheus
   edgecap fleet --once --broker mqtt://localhost   the table, once
   edgecap fleet --once --json | jq '.[] | select(.state == "fault")'
 """
@@ -31,9 +32,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        type=address,
+        help="serve a live page, /rigs.json, /metrics and /healthz; whoever reaches it may read it",
+    )
     parser.add_argument("--once", action="store_true", help="print the table once and end")
     parser.add_argument("--json", action="store_true", help="with --once: machine-readable")
     parser.add_argument("--site", default="+", help="only this site")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with [broker], as for ingest")
     add_broker_options(parser)
     parser.set_defaults(run=run)
 
@@ -47,8 +55,33 @@ def run(args: argparse.Namespace) -> int:
         check_name("site", args.site)
     if args.once or args.json:
         return _once(broker, args.site, as_json=args.json)
+    if args.listen:
+        asyncio.run(_serve(broker, args.site, *args.listen))
+        return 0
     asyncio.run(_live(broker, args.site))
     return 0
+
+
+def address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[IPv6]:PORT` or `PORT` (this machine only); port 0 takes a free one."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, e.g. 127.0.0.1:8080")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+async def _serve(broker: Broker, site: str, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    from edgecap.fleet.server import FleetServer
+    from edgecap.status import notify_systemd
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with FleetServer(broker, client_id=client_id("fleet"), site=site).serve(host, port) as url:
+        print(f"the fleet is at {url}", flush=True)
+        notify_systemd("READY=1")
+        await stop.wait()
 
 
 def _once(broker: Broker, site: str, *, as_json: bool) -> int:
@@ -76,15 +109,16 @@ async def _live(broker: Broker, site: str) -> None:
     from rich.live import Live
 
     from edgecap import topics
-    from edgecap.fleet.roster import Roster, watch
+    from edgecap.fleet.roster import Roster, follow, redraw
     from edgecap.fleet.table import roster_table
     from edgecap.mqtt import connect
 
     wanted = [topics.subscription(topics.STATUS, site=site)]
+    roster = Roster()
     with Live(roster_table([]), refresh_per_second=4) as live:
-
-        def changed(rows: Sequence[RigRow]) -> None:
-            live.update(roster_table(rows))
-
-        async with connect(broker, client_id=client_id("fleet"), subscribe=wanted) as connection:
-            await watch(connection, Roster(), changed)
+        async with (
+            connect(broker, client_id=client_id("fleet"), subscribe=wanted) as connection,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(follow(connection, roster), name="follow")
+            group.create_task(redraw(roster, lambda rows: live.update(roster_table(rows))), name="redraw")

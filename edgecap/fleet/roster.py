@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
-from edgecap import topics
+from edgecap import clock, topics
 from edgecap.errors import NameRefused
+from edgecap.fleet.attention import ORDER, Reason, reasons
 from edgecap.mqtt import Broker, Connection, Message, connect
 from edgecap.status import NOT_JSON, RigStatus
 
 QUIET_S = 0.5
 """Retained messages come at once; nothing for this long means that all have been seen."""
+REDRAW_S = 0.25
+"""A page of 14,000 rigs hears hundreds of messages a second; people read four at most."""
+REMEMBERED_EVENTS = 200
 
 
 class RigRow(msgspec.Struct, frozen=True):
@@ -24,38 +30,89 @@ class RigRow(msgspec.Struct, frozen=True):
     state: str
     status: RigStatus | None = None
     """None while it is offline, or when it speaks another version."""
+    heard_ns: int = 0
+    """Rig clock of this machine at its last message; 0 in a single look."""
+    since_ns: int = 0
+    """When its state was first heard of; 0 in a single look."""
+    was: str = ""
+    """The state before this one, if it was heard."""
 
-    @property
-    def bad_streams(self) -> list[str]:
-        """`stream: state` of each stream that loses data or may."""
-        if self.status is None:
-            return []
-        return [f"{v.stream}: {v.state}" for v in self.status.streams if v.state not in ("ok", "waiting")]
+    def reasons(self, now_ns: int = 0) -> list[Reason]:
+        """Why somebody should look at it, worst first."""
+        age_ns = now_ns - self.heard_ns if now_ns and self.heard_ns else 0
+        return reasons(self.state, self.status, age_ns, self.was)
 
     @property
     def needs_attention(self) -> bool:
-        return self.state in ("fault", "unreadable") or bool(self.bad_streams)
+        """Whether data is being lost, or cannot be seen not to be."""
+        return bool(self.reasons())
+
+
+class FleetEvent(msgspec.Struct, frozen=True):
+    """A fault, gap, mark, start or stop that a rig told of."""
+
+    site: str
+    rig: str
+    heard_ns: int
+    kind: str
+    session: str
+    text: str
 
 
 class Roster:
-    """Collects status messages; the latest of each rig counts."""
+    """Collects status messages and events; the latest status of each rig counts."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], RigRow] = {}
-        self.refused = 0
+        self.events: deque[FleetEvent] = deque(maxlen=REMEMBERED_EVENTS)
+        """Newest last."""
+        self.messages = self.refused = 0
+        self.version = 0
+        """Grows with every message taken."""
 
-    def see(self, message: Message) -> None:
-        """Take a message on a `status` topic into account."""
+    def see(self, message: Message, now_ns: int = 0) -> None:
+        """Take a message on a `status` or `event` topic into account; `now_ns` is when it came."""
+        self.messages += 1
         try:
             address = topics.parse(message.topic)
         except NameRefused:
             self.refused += 1
             return
-        self._rows[address.site, address.rig] = _row(address.site, address.rig, message.payload)
+        self.version += 1
+        if address.suffix == topics.EVENT.suffix:
+            self._event(address.site, address.rig, message.payload, now_ns)
+            return
+        key = address.site, address.rig
+        row, old = _row(*key, message.payload), self._rows.get(key)
+        same = old is not None and old.state == row.state
+        self._rows[key] = msgspec.structs.replace(
+            row,
+            heard_ns=now_ns,
+            since_ns=old.since_ns if old is not None and same else now_ns,
+            was="" if old is None else old.was if same else old.state,
+        )
 
-    def rows(self) -> list[RigRow]:
-        """Those that need attention first, then by name."""
-        return sorted(self._rows.values(), key=lambda r: (not r.needs_attention, r.site, r.rig))
+    def _event(self, site: str, rig: str, payload: bytes, now_ns: int) -> None:
+        try:
+            body = msgspec.json.decode(payload, type=dict[str, Any])
+        except NOT_JSON:
+            self.refused += 1
+            return
+        kind, session, text = (str(body.get(k, ""))[:400] for k in ("kind", "session", "text"))
+        self.events.append(FleetEvent(site, rig, now_ns, kind, session, text))
+
+    def rows(self, now_ns: int = 0) -> list[RigRow]:
+        """The worst first, then by name."""
+
+        def rank(row: RigRow) -> tuple[int, str, str]:
+            why = row.reasons(now_ns)
+            return (ORDER.index(why[0].severity) if why else len(ORDER), row.site, row.rig)
+
+        # sorted() first takes all values at once, so that another thread may ask while messages come.
+        return sorted(self._rows.values(), key=rank)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def _row(site: str, rig: str, payload: bytes) -> RigRow:
@@ -86,8 +143,18 @@ async def look_once(broker: Broker, *, client_id: str, site: str = "+", rig: str
                 return roster.rows()
 
 
-async def watch(connection: Connection, roster: Roster, changed: Callable[[Sequence[RigRow]], None]) -> None:
+async def follow(connection: Connection, roster: Roster) -> None:
     """Keep a roster up to date for as long as the connection lasts."""
     async for message in connection.messages():
-        roster.see(message)
-        changed(roster.rows())
+        roster.see(message, clock.now_ns())
+
+
+async def redraw(roster: Roster, changed: Callable[[Sequence[RigRow]], None]) -> None:
+    """Show the rows a few times a second, if anything new was heard or a second has passed."""
+    shown, idle_s = -1, 0.0
+    while True:
+        if roster.version != shown or idle_s >= 1:
+            shown, idle_s = roster.version, 0.0
+            changed(roster.rows(clock.now_ns()))
+        await asyncio.sleep(REDRAW_S)
+        idle_s += REDRAW_S

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
+from edgecap import clock
 from edgecap.fleet.roster import RigRow
 
 _STYLE = {
@@ -30,19 +32,20 @@ def roster_table(rows: Sequence[RigRow]) -> Table:
     for row in rows:
         state = f"[{_STYLE.get(row.state, '')}]{row.state}[/]" if row.state in _STYLE else row.state
         status = row.status
+        wrong = [reason.text for reason in row.reasons(row.heard_ns and clock.now_ns())]
+        said = f"[red]{escape('; '.join(wrong))}[/]" if wrong else "–"
         if status is None:
-            table.add_row(f"{row.site}/{row.rig}", state, *[""] * 6)
+            table.add_row(f"{row.site}/{row.rig}", state, said, *[""] * 5)
             continue
-        wrong = [*row.bad_streams, *([status.fault] if status.fault else [])]
         bound_us = max((v.u_ns for v in status.streams), default=0) / 1000
         table.add_row(
             f"{row.site}/{row.rig}",
             state,
-            f"[red]{'; '.join(wrong)}[/]" if wrong else "–",
+            said,
             status.session or "–",
             f"{status.spool.bytes / 1e6:.1f} MB",
             f"{status.spool.free_bytes / 1e9:.1f} GB",
             f"±{bound_us:.0f} µs" if bound_us else "–",
-            status.task,
+            escape(status.task),
         )
     return table

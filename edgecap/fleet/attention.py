@@ -1,0 +1,65 @@
+"""Why an operator should look at a rig now, worst first."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from edgecap.status import RigStatus
+
+HOURS_LEFT = 1.0
+"""Less room than this on a recording rig is worth a walk to it."""
+OVERDUE_NS = 35_000_000_000
+"""A rig repeats its status every 10 s; three times in a row not heard of while connected is not chance."""
+
+Severity = Literal["losing", "soon", "odd"]
+ORDER: tuple[Severity, ...] = ("losing", "soon", "odd")
+"""`losing`: data is being lost now; `soon`: it will be; `odd`: nothing is lost, but somebody should know."""
+
+
+class Reason(NamedTuple):
+    """One reason, in words."""
+
+    severity: Severity
+    text: str
+
+
+def reasons(state: str, status: RigStatus | None, age_ns: int, was: str = "") -> list[Reason]:
+    """Everything that is wrong with a rig.
+
+    Args:
+        state: As last told: `idle`, `recording`, …, `offline` or `unreadable`.
+        status: The message itself; None while offline or unreadable.
+        age_ns: Since the last word of it.
+        was: Its state before it went offline, if that was heard.
+    """
+    found: list[Reason] = []
+    if state == "unreadable":
+        found.append(Reason("odd", "speaks another version, or garbage"))
+    if state == "offline" and was == "recording":
+        # It goes on recording into its spool; only that nobody can see whether it does.
+        found.append(Reason("odd", "went offline while recording"))
+    if status is not None:
+        found += _told(status)
+        if age_ns > OVERDUE_NS:
+            found.append(Reason("odd", f"no word for {age_ns / 1e9:.0f} s though connected"))
+    return sorted(found, key=lambda reason: ORDER.index(reason.severity))
+
+
+def _told(status: RigStatus) -> list[Reason]:
+    """What a rig says of itself."""
+    found = []
+    if status.fault or status.state == "fault":
+        found.append(Reason("losing", status.fault or "fault"))
+    found += [
+        Reason("losing", f"{v.stream}: {v.state}") for v in status.streams if v.state not in ("ok", "waiting")
+    ]
+    spool = status.spool
+    if spool.free_bytes <= spool.reserve_bytes:
+        found.append(Reason("soon", f"card is full: {spool.free_bytes / 1e6:.0f} MB free"))
+    elif spool.hours_left is not None and spool.hours_left < HOURS_LEFT:
+        found.append(Reason("soon", f"card full in {60 * spool.hours_left:.0f} min"))
+    if status.uplink.quarantined:
+        found.append(Reason("odd", f"{status.uplink.quarantined} chunks cannot be delivered"))
+    if status.uplink.held and not status.uplink.paused:  # a pause is somebody's wish
+        found.append(Reason("odd", f"delivery is held: {status.uplink.held}"))
+    return found

@@ -1,0 +1,104 @@
+"""The fleet for Prometheus: one scrape, every rig and stream as labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from edgecap import clock
+from edgecap.fleet.attention import ORDER
+from edgecap.fleet.roster import Roster
+
+RIG = ("site", "rig")
+STREAM = (*RIG, "stream")
+
+
+class FleetCollector:
+    """Reads a roster whenever Prometheus asks."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def collect(self) -> Iterator[Metric]:
+        """All series of one scrape."""
+        now_ns = clock.now_ns()
+        rows = self._roster.rows(now_ns)
+        up = GaugeMetricFamily("edgecap_rig_up", "1 unless offline or unreadable", labels=RIG)
+        recording = GaugeMetricFamily("edgecap_rig_recording", "1 while a session runs", labels=RIG)
+        heard = GaugeMetricFamily("edgecap_rig_heard_age_seconds", "since the last status", labels=RIG)
+        wrong = GaugeMetricFamily(
+            "edgecap_rig_reasons", "reasons to look at it, by severity", labels=(*RIG, "severity")
+        )
+        waiting = GaugeMetricFamily("edgecap_spool_bytes", "recorded and not yet receipted", labels=RIG)
+        chunks = GaugeMetricFamily("edgecap_spool_chunks", "recorded and not yet receipted", labels=RIG)
+        free = GaugeMetricFamily("edgecap_disk_free_bytes", "on the spool's file system", labels=RIG)
+        hours = GaugeMetricFamily("edgecap_disk_hours_left", "of recording, at its measured rate", labels=RIG)
+        receipt = GaugeMetricFamily(
+            "edgecap_receipt_seconds", "99th percentile from publish to receipt", labels=RIG
+        )
+        trusted = GaugeMetricFamily(
+            "edgecap_wall_clock_trusted", "1 if NTP vouches for the wall clock", labels=RIG
+        )
+        battery = GaugeMetricFamily("edgecap_battery_ratio", "charge, 0 to 1", labels=RIG)
+        heat = GaugeMetricFamily("edgecap_temperature_celsius", "of the processor", labels=RIG)
+        counters = CounterMetricFamily(
+            "edgecap_rig_count", "what the rig counts since its start", labels=(*RIG, "what")
+        )
+        ok = GaugeMetricFamily("edgecap_stream_ok", "1 if the stream's verdict is ok", labels=STREAM)
+        rate = GaugeMetricFamily("edgecap_stream_rate_hertz", "measured", labels=STREAM)
+        lost = GaugeMetricFamily("edgecap_stream_lost_samples", "in this session", labels=STREAM)
+        bound = GaugeMetricFamily(
+            "edgecap_stream_clock_bound_seconds", "half-width of the time bound", labels=STREAM
+        )
+        for row in rows:
+            name = (row.site, row.rig)
+            status = row.status
+            up.add_metric(name, float(status is not None))
+            heard.add_metric(name, (now_ns - row.heard_ns) / 1e9)
+            why = row.reasons(now_ns)
+            for severity in ORDER:
+                wrong.add_metric((*name, severity), sum(r.severity == severity for r in why))
+            if status is None:
+                continue
+            recording.add_metric(name, float(status.state == "recording"))
+            waiting.add_metric(name, status.spool.bytes)
+            chunks.add_metric(name, status.spool.chunks)
+            free.add_metric(name, status.spool.free_bytes)
+            receipt.add_metric(name, status.uplink.receipt_p99_ms / 1e3)
+            trusted.add_metric(name, float(status.clock.trusted))
+            for gauge, value in (
+                (hours, status.spool.hours_left),
+                (battery, None if status.battery_percent is None else status.battery_percent / 100),
+                (heat, status.temperature_c),
+            ):
+                if value is not None:
+                    gauge.add_metric(name, value)
+            for what, count in status.counters.items():
+                counters.add_metric((*name, what), count)
+            for v in status.streams:
+                labels = (*name, v.stream)
+                ok.add_metric(labels, float(v.state == "ok"))
+                rate.add_metric(labels, v.rate_hz)
+                lost.add_metric(labels, v.lost)
+                bound.add_metric(labels, v.u_ns / 1e9)
+        yield from (up, recording, heard, wrong, waiting, chunks, free, hours, receipt, trusted, battery)
+        yield from (heat, counters, ok, rate, lost, bound)
+        yield from self._own(len(rows))
+
+    def _own(self, rigs: int) -> Iterable[Metric]:
+        yield GaugeMetricFamily("edgecap_fleet_rigs", "rigs that have spoken to the broker", value=rigs)
+        yield CounterMetricFamily(
+            "edgecap_fleet_messages", "status and event messages heard", value=self._roster.messages
+        )
+        yield CounterMetricFamily(
+            "edgecap_fleet_messages_refused", "of which no sense could be made", value=self._roster.refused
+        )
+
+
+def exposition(roster: Roster) -> bytes:
+    """The text that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FleetCollector(roster))
+    return generate_latest(registry)

@@ -1,0 +1,254 @@
+"""What the operator is told: reasons, order, metrics, page data."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgecap import clock, topics
+from edgecap.cli.fleet import address
+from edgecap.errors import UsageError
+from edgecap.fleet.attention import HOURS_LEFT, ORDER, OVERDUE_NS, reasons
+from edgecap.fleet.metrics import exposition
+from edgecap.fleet.roster import REMEMBERED_EVENTS, Roster
+from edgecap.fleet.server import MAX_ROWS, FleetServer
+from edgecap.model import Verdict
+from edgecap.mqtt import Message, connect, parse_broker
+from edgecap.sim.broker import LoopbackBroker
+from edgecap.status import ClockStatus, RigStatus, SpoolStatus, UplinkStatus
+
+S = 1_000_000_000
+
+
+def status(**changes: Any) -> RigStatus:
+    return msgspec.structs.replace(
+        RigStatus(
+            state="recording",
+            led="recording",
+            fault="",
+            session="s-1",
+            session_s=12.0,
+            task="fold a towel",
+            operator="op-1",
+            boot="b",
+            seq=1,
+            t_ns=0,
+            utc_ns=0,
+            streams=[Verdict("glove-imu", "ok", 1000.0, 12000, u_ns=60_000)],
+            devices={},
+            spool=SpoolStatus(3, 300_000, 20_000_000_000, 500_000_000, 30.0, 1500.0),
+            uplink=UplinkStatus(True, False, 9, 9, 0, 0, 0, "", 900.0, 2000.0),
+            clock=ClockStatus(True, 100),
+            battery_percent=80.0,
+            temperature_c=51.5,
+            versions={},
+            counters={"gaps": 0},
+        ),
+        **changes,
+    )
+
+
+def uplink(**changes: Any) -> UplinkStatus:
+    return msgspec.structs.replace(status().uplink, **changes)
+
+
+def told(rig: str, body: RigStatus | bytes, site: str = "lab") -> Message:
+    payload = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return Message(topics.topic(site, rig, topics.STATUS), payload, retain=True, qos=1)
+
+
+def words(*args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+    return [tuple(r) for r in reasons(*args, **kwargs)]
+
+
+def test_a_rig_that_is_well_gives_no_reason() -> None:
+    assert words("recording", status(), 0) == []
+    assert words("recording", status(uplink=uplink(paused=True, held="paused")), 0) == []
+    assert words("offline", None, 10**15, was="idle") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "age_ns", "severity", "text"),
+    [
+        ({"fault": "no sensor"}, 0, "losing", "no sensor"),
+        ({"state": "fault"}, 0, "losing", "fault"),
+        ({"streams": [Verdict("cam", "silent", 0.0, 0)]}, 0, "losing", "cam: silent"),
+        ({"spool": SpoolStatus(1, 1, 400, 400, None, 0.0)}, 0, "soon", "card is full: 0 MB free"),
+        ({"spool": SpoolStatus(1, 1, 10**9, 1, HOURS_LEFT / 2, 0.0)}, 0, "soon", "card full in 30 min"),
+        ({"uplink": uplink(quarantined=2)}, 0, "odd", "2 chunks cannot be delivered"),
+        ({"uplink": uplink(held="broker refuses")}, 0, "odd", "delivery is held: broker refuses"),
+        ({}, OVERDUE_NS + S, "odd", "no word for 36 s though connected"),
+    ],
+)  # fmt: skip
+def test_each_trouble_is_said_in_words(
+    changes: dict[str, Any], age_ns: int, severity: str, text: str
+) -> None:
+    body = status(**changes)
+    assert words(body.state, body, age_ns) == [(severity, text)]
+
+
+def test_the_worst_comes_first_and_a_rig_that_vanished_while_recording_is_named() -> None:
+    body = status(fault="broken", spool=SpoolStatus(1, 1, 400, 400, None, 0.0))
+    assert [r.severity for r in reasons("fault", body, 10 * OVERDUE_NS)] == list(ORDER)
+    roster = Roster()
+    roster.see(told("a", status()), 1 * S)
+    roster.see(told("a", b'{"state":"offline"}'), 5 * S)
+    roster.see(told("b", status(fault="x")), 6 * S)
+    roster.see(told("c", b"\xff"), 6 * S)
+    rows = {r.rig: r for r in roster.rows(9 * S)}
+    assert list(rows) == ["b", "a", "c"]
+    assert rows["a"].since_ns == 5 * S
+    assert rows["a"].was == "recording"
+    assert rows["a"].reasons(9 * S) == [("odd", "went offline while recording")]
+    assert rows["c"].state == "unreadable"
+    roster.see(told("a", b'{"state":"offline"}'), 30 * S)
+    assert {r.rig: r.since_ns for r in roster.rows()}["a"] == 5 * S
+
+
+def test_hostile_messages_are_counted_and_change_nothing() -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    roster = Roster()
+    roster.see(Message("edgecap/v1/../x/status", b"{}"))
+    assert (roster.refused, len(roster)) == (1, 0)
+    body = msgspec.json.encode(status())
+    for _ in range(500):
+        cut = bytearray(body)
+        for _ in range(rng.randint(1, 5)):
+            cut[rng.randrange(len(cut))] = rng.randrange(256)
+        roster.see(told("a", bytes(cut[: rng.randrange(len(cut) + 1)])), S)
+        topic = topics.topic("lab", "a", topics.EVENT)
+        roster.see(Message(topic, bytes(cut[: rng.randrange(len(cut))])), S)
+        for row in roster.rows(2 * S):
+            row.reasons(2 * S)
+        exposition(roster)
+    assert len(roster) == 1
+    assert len(roster.events) <= REMEMBERED_EVENTS
+
+
+def test_prometheus_reads_every_rig_and_stream() -> None:
+    roster = Roster()
+    roster.see(told("a", status(task='a "quoted"\ntask')), clock.now_ns())
+    roster.see(told("b", b'{"state":"offline"}'), clock.now_ns())
+    found = {
+        (s.name, *(v for _, v in sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(exposition(roster).decode())
+        for s in family.samples
+    }
+    assert found["edgecap_rig_up", "a", "lab"] == 1
+    assert found["edgecap_rig_up", "b", "lab"] == 0
+    assert found["edgecap_stream_rate_hertz", "a", "lab", "glove-imu"] == 1000.0
+    assert found["edgecap_stream_clock_bound_seconds", "a", "lab", "glove-imu"] == pytest.approx(60e-6)
+    assert found["edgecap_battery_ratio", "a", "lab"] == 0.8
+    assert found["edgecap_rig_count_total", "a", "lab", "gaps"] == 0
+    assert found["edgecap_fleet_rigs",] == 2
+    assert ("edgecap_battery_ratio", "b", "lab") not in found
+
+
+@pytest.mark.parametrize("text", ["localhost", "h:x", "h:70000", ""])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="HOST:PORT"):
+        address(text)
+
+
+def test_addresses() -> None:
+    assert address("0.0.0.0:80") == ("0.0.0.0", 80)
+    assert address("8080") == ("127.0.0.1", 8080)
+    assert address(":8080") == ("127.0.0.1", 8080)
+    assert address("[::1]:8080") == ("::1", 8080)
+
+
+def get(url: str) -> tuple[int, dict[str, str], bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()
+
+
+def test_the_page_shows_what_a_real_broker_tells(tmp_path: Path) -> None:
+    async def body() -> None:
+        with LoopbackBroker(tmp_path, program="mosquitto") as broker:
+            server = FleetServer(parse_broker(broker.url), client_id="fleet")
+            async with (
+                server.serve("127.0.0.1", 0) as url,
+                connect(parse_broker(broker.url), client_id="rigs") as rigs,
+            ):
+
+                async def publish(channel: topics.Channel, rig: str, payload: bytes) -> None:
+                    await rigs.publish(
+                        topics.topic("lab", rig, channel), payload, qos=1, retain=channel.retain
+                    )
+
+                async def ask(query: str = "") -> Any:
+                    _, _, text = await asyncio.to_thread(get, f"{url}/rigs.json{query}")
+                    return json.loads(text)
+
+                for k in range(MAX_ROWS + 20):
+                    await publish(topics.STATUS, f"rig-{k:03}", msgspec.json.encode(status()))
+                silent = status(streams=[Verdict("head-cam", "silent", 0.0, 5)], task="<b>fold</b>")
+                await publish(topics.STATUS, "rig-007", msgspec.json.encode(silent))
+                await publish(
+                    topics.EVENT, "rig-007", b'{"kind":"gap","session":"s","text":"head-cam: camera"}'
+                )
+                async with asyncio.timeout(60):
+                    fleet = await ask()
+                    while fleet["rigs"] < MAX_ROWS + 20 or not fleet["rows"] or not fleet["events"]:
+                        await asyncio.sleep(0.05)
+                        fleet = await ask()
+                assert fleet["connected"]
+                assert [(r["rig"], r["reasons"][0]["text"], r["task"]) for r in fleet["rows"]] == [
+                    ("rig-007", "head-cam: silent", "<b>fold</b>")
+                ]
+                assert fleet["states"] == {"recording": MAX_ROWS + 20}
+                assert fleet["severities"] == {"losing": 1}
+                assert fleet["events"][0]["text"] == "head-cam: camera"
+                everything = await ask("?all=1")
+                assert (everything["matching"], len(everything["rows"])) == (MAX_ROWS + 20, MAX_ROWS)
+                assert everything["rows"][0]["rig"] == "rig-007"
+                assert [r["rig"] for r in (await ask("?q=RIG-019"))["rows"]] == ["rig-019"]
+                for path, start in {
+                    "/": b"<!doctype html>",
+                    "/page.js": b'"use strict"',
+                    "/page.css": b":root",
+                }.items():
+                    code, headers, text = await asyncio.to_thread(get, url + path)
+                    assert (code, text.startswith(start)) == (200, True)
+                    assert headers["Content-Security-Policy"].startswith("default-src 'self'")
+                code, _, text = await asyncio.to_thread(get, f"{url}/metrics")
+                assert (code, f"edgecap_fleet_rigs {MAX_ROWS + 20}.0".encode() in text) == (200, True)
+                assert (await asyncio.to_thread(get, f"{url}/healthz"))[0] == 200
+                await asyncio.to_thread(broker.kill)
+                async with asyncio.timeout(30):
+                    while server.connected:
+                        await asyncio.sleep(0.05)
+                assert (await asyncio.to_thread(get, f"{url}/healthz"))[0] == 503
+                assert not (await ask())["connected"]
+
+    asyncio.run(body())
+
+
+def test_a_taken_port_is_one_line() -> None:
+    async def body() -> None:
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}.*choose another"):
+                async with FleetServer(parse_broker("mqtt://127.0.0.1:1"), client_id="x").serve(
+                    "127.0.0.1", port
+                ):
+                    pass
+
+    asyncio.run(body())
