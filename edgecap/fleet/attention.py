@@ -8,6 +8,7 @@ from edgecap.status import RigStatus
 
 HOURS_LEFT = 1.0
 """Less room than this on a recording rig is worth a walk to it."""
+BATTERY_PERCENT = 15.0
 OVERDUE_NS = 35_000_000_000
 """A rig repeats its status every 10 s; three times in a row not heard of while connected is not chance."""
 
@@ -58,6 +59,8 @@ def _told(status: RigStatus) -> list[Reason]:
         found.append(Reason("soon", f"card is full: {spool.free_bytes / 1e6:.0f} MB free"))
     elif spool.hours_left is not None and spool.hours_left < HOURS_LEFT:
         found.append(Reason("soon", f"card full in {60 * spool.hours_left:.0f} min"))
+    if status.battery_percent is not None and status.battery_percent <= BATTERY_PERCENT:
+        found.append(Reason("soon", f"battery at {status.battery_percent:.0f} %"))
     if status.uplink.quarantined:
         found.append(Reason("odd", f"{status.uplink.quarantined} chunks cannot be delivered"))
     if status.uplink.held and not status.uplink.paused:  # a pause is somebody's wish

@@ -85,6 +85,7 @@ def test_a_rig_that_is_well_gives_no_reason() -> None:
         ({"streams": [Verdict("cam", "silent", 0.0, 0)]}, 0, "losing", "cam: silent"),
         ({"spool": SpoolStatus(1, 1, 400, 400, None, 0.0)}, 0, "soon", "card is full: 0 MB free"),
         ({"spool": SpoolStatus(1, 1, 10**9, 1, HOURS_LEFT / 2, 0.0)}, 0, "soon", "card full in 30 min"),
+        ({"battery_percent": 14.0}, 0, "soon", "battery at 14 %"),
         ({"uplink": uplink(quarantined=2)}, 0, "odd", "2 chunks cannot be delivered"),
         ({"uplink": uplink(held="broker refuses")}, 0, "odd", "delivery is held: broker refuses"),
         ({}, OVERDUE_NS + S, "odd", "no word for 36 s though connected"),
