@@ -255,8 +255,7 @@ def _channel_array(info: StreamInfo, columns: list[int]) -> Callable[[SampleChun
     layout.sequence("value", "<f4", len(channels)).sequence("valid", "?", len(channels))
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        raw = chunk.values[:, columns]
-        value = raw * _scales(channels)
+        value = (chunk.values[:, columns] + _offsets(channels)) * _scales(channels)
         return layout.encode(len(stamp_ns), stamp_ns, value=value, valid=_valid(value, channels))
 
     return encode
@@ -264,12 +263,17 @@ def _channel_array(info: StreamInfo, columns: list[int]) -> Callable[[SampleChun
 
 def _si(info: StreamInfo, chunk: SampleChunk, columns: list[int], factor: float) -> NDArray[np.float64]:
     scales = _scales([info.channels[c] for c in columns])
-    scaled: NDArray[np.float64] = chunk.values[:, columns] * (scales * factor)
+    offsets = _offsets([info.channels[c] for c in columns])
+    scaled: NDArray[np.float64] = (chunk.values[:, columns] + offsets) * (scales * factor)
     return scaled
 
 
 def _scales(channels: list[ChannelInfo]) -> NDArray[np.float64]:
     return np.array([c.scale for c in channels], np.float64)
+
+
+def _offsets(channels: list[ChannelInfo]) -> NDArray[np.float64]:
+    return np.array([c.offset for c in channels], np.float64)
 
 
 def _valid(value: NDArray[np.float64], channels: list[ChannelInfo]) -> NDArray[np.bool_]:

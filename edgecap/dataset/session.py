@@ -115,7 +115,9 @@ class StreamData:
 
     def scaled(self) -> NDArray[np.float64]:
         """(n, c) values in the channels' units."""
-        return self.values * np.array([c.scale for c in self.info.channels], np.float64)
+        channels = self.info.channels
+        offset = np.array([c.offset for c in channels], np.float64)
+        return (self.values + offset) * np.array([c.scale for c in channels], np.float64)
 
 
 class RecordedSession:
