@@ -114,7 +114,7 @@ class Recorder:
         self._sealer = asyncio.create_task(self._seal_all(), name=f"seal {self.session}")
 
     async def add(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
-        """Take what came of a stream that the manifest names: samples, a frame, a look at it, a stated loss."""
+        """Take what came of a stream that the manifest names: samples, a frame, a look at it, a loss."""
         self._raise_failure()
         stream = self._streams.get(item.stream)
         if stream is None:

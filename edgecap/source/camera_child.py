@@ -26,8 +26,9 @@ from edgecap.source.camera_link import (
     Start,
     Stopped,
 )
+from edgecap.source.camera_outbox import Outbox
 from edgecap.source.camera_pi import PiSpec
-from edgecap.source.camera_playback import Outbox, Worker
+from edgecap.source.camera_playback import Worker
 from edgecap.source.camera_synthetic import SyntheticSpec
 
 Spec = FileSpec | SyntheticSpec | PiSpec

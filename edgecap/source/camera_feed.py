@@ -11,11 +11,22 @@ import msgspec
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
-from edgecap.model import ClockFit, DeviceEvent, FramePacket, Gap, Item, StreamInfo
+from edgecap.model import (
+    MJPEG,
+    PREVIEW_SUFFIX,
+    ClockFit,
+    DeviceEvent,
+    FramePacket,
+    Gap,
+    Item,
+    PictureReport,
+    StreamInfo,
+)
 from edgecap.source.camera_link import (
     Alive,
     Ended,
     LinkFrame,
+    LinkPicture,
     Note,
     Opened,
     Refused,
@@ -52,10 +63,17 @@ class CameraStatistics(msgspec.Struct):
 
 @asynccontextmanager
 async def open_camera(
-    name: str, spec: msgspec.Struct, command: Sequence[str] = CHILD
+    name: str, spec: msgspec.Struct, command: Sequence[str] = CHILD, *, preview_s: float = 0.0
 ) -> AsyncIterator[CameraFeed]:
-    """Start the camera's process and have it open the camera; raises `SourceError`."""
-    feed = CameraFeed(name, spec, command)
+    """Start the camera's process and have it open the camera; raises `SourceError`.
+
+    Args:
+        name: Stream and device name.
+        spec: The camera, as its process understands it.
+        command: Program of the camera's process.
+        preview_s: Seconds between small pictures, as `spec` asks for them; 0 for none.
+    """
+    feed = CameraFeed(name, spec, command, preview_s)
     try:
         await feed.launch()
         yield feed
@@ -66,8 +84,11 @@ async def open_camera(
 class CameraFeed:
     """Implements `protocol.Feed` for any camera that lives in a process of its own."""
 
-    def __init__(self, name: str, spec: msgspec.Struct, command: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, spec: msgspec.Struct, command: Sequence[str], preview_s: float = 0.0
+    ) -> None:
         self.name = name
+        self._preview_s = preview_s
         self.info: tuple[StreamInfo, ...] = ()
         self._spec, self._command = spec, command
         self._process: CameraProcess | None = None
@@ -87,6 +108,7 @@ class CameraFeed:
         self._next_index = 0
         self._last_tick = 0
         self._last_ns = 0
+        self._last_fit: ClockFit | None = None
 
     @property
     def pid(self) -> int:
@@ -96,20 +118,23 @@ class CameraFeed:
     async def launch(self) -> None:
         """Open the camera for the first time; afterwards a supervisor keeps it open."""
         opened = await self._spawn()
-        self.info = (
-            StreamInfo(
-                name=self.name,
-                kind="video",
-                device=self.name,
-                rate_hz_nominal=opened.rate_hz,
-                clock=opened.clock,
-                serial_number=opened.serial_number,
-                firmware=opened.firmware,
-                width=opened.width,
-                height=opened.height,
-                codec="h264-annexb",
-            ),
+        video = StreamInfo(
+            name=self.name,
+            kind="video",
+            device=self.name,
+            rate_hz_nominal=opened.rate_hz,
+            clock=opened.clock,
+            serial_number=opened.serial_number,
+            firmware=opened.firmware,
+            width=opened.width,
+            height=opened.height,
+            codec=opened.codec,
         )
+        self.info = (video,)
+        if self._preview_s > 0:
+            rate_hz = 1 / self._preview_s
+            name = self.name + PREVIEW_SUFFIX
+            self.info += (StreamInfo(name, "preview", self.name, rate_hz, clock="raw", codec=MJPEG),)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"camera {self.name}")
 
     async def close(self) -> None:
@@ -127,6 +152,7 @@ class CameraFeed:
         if self._running:
             raise SourceError(f"camera {self.name} is already running", fix="stop it first")
         self._anchor_ns = self._next_index = self._last_tick = self._last_ns = 0
+        self._last_fit = None
         self._refusal = ""
         self._running = True
         self._started = asyncio.get_running_loop().create_future()
@@ -179,7 +205,12 @@ class CameraFeed:
         self._refusal = ""
         self._opened = asyncio.get_running_loop().create_future()
         self._process = CameraProcess(
-            self._command, self._spec, self._take_word, self._take_frame, self._take_loss
+            self._command,
+            self._spec,
+            self._take_word,
+            self._take_frame,
+            self._take_picture,
+            self._take_loss,
         )
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
@@ -219,7 +250,9 @@ class CameraFeed:
     async def _reopen(self) -> None:
         opened = await self._spawn()
         was = self.info[0]
-        if (opened.width, opened.height, opened.clock) != (was.width, was.height, was.clock):
+        if (opened.width, opened.height, opened.clock, opened.codec) != (
+            *(was.width, was.height, was.clock, was.codec),
+        ):
             raise SourceError(
                 f"camera {self.name} is another one now: {opened.width}×{opened.height} on {opened.clock}, "
                 f"it was {was.width}×{was.height} on {was.clock}",
@@ -295,6 +328,7 @@ class CameraFeed:
         if lost:
             self._queue.put(Gap(self.name, self._last_ns or self._anchor_ns, t_ns, lost, frame.cause))
         self._next_index, self._last_tick, self._last_ns = frame.index + 1, frame.tick, t_ns
+        self._last_fit = frame.fit
         self._fruitless = 0
         if self._down:
             self._note_up()
@@ -309,6 +343,7 @@ class CameraFeed:
                 exposure_ns=frame.exposure_ns,
                 line_ns=frame.line_ns,
                 fit=frame.fit,
+                metadata=frame.metadata,
             )
         )
         if self._running:
@@ -316,6 +351,14 @@ class CameraFeed:
             if self._process is not None and self._queue.is_over(1.0):
                 self._statistics.pauses += 1
                 self._process.pause()
+
+    def _take_picture(self, p: LinkPicture) -> None:
+        """A look at a frame that has come already; so its fit, or a newer one, is known."""
+        if self._last_fit is None or not (self._running or self._stopped is not None):
+            return
+        t_ns = _to_rig_ns(self._last_fit, p.tick)
+        looks = (p.sharpness, p.brightness, p.crushed, p.clipped)
+        self._queue.put(PictureReport(self.name, t_ns, *looks, jpeg=p.jpeg))
 
     def _take_loss(self, reason: str) -> None:
         self._watchdog.disarm()

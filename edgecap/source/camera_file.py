@@ -15,7 +15,8 @@ import msgspec
 from edgecap.errors import SourceError
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_link import Opened, Start
-from edgecap.source.camera_playback import Outbox, play
+from edgecap.source.camera_outbox import Outbox
+from edgecap.source.camera_playback import play
 from edgecap.topics import check_name
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class FileCamera:
         bitrate_kbps: Of the H.264 it is encoded to.
         width: Scale to this width; `None` keeps the clip's (made even).
         height: Scale to this height.
+        preview_s: Seconds between small pictures; 0 for none.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class FileCamera:
         bitrate_kbps: int = 2000,
         width: int | None = None,
         height: int | None = None,
+        preview_s: float = 0.0,
     ) -> None:
         self.name = check_name("camera", name)
-        self.spec = FileSpec(name, str(path), fps or 0.0, loop, bitrate_kbps, width or 0, height or 0)
+        size = width or 0, height or 0
+        self.spec = FileSpec(name, str(path), fps or 0.0, loop, bitrate_kbps, *size, preview_s)
 
     def open(self) -> AbstractAsyncContextManager[CameraFeed]:
-        return open_camera(self.name, self.spec)
+        return open_camera(self.name, self.spec, preview_s=self.spec.preview_s)
 
 
 class FileSpec(msgspec.Struct, frozen=True, tag="file"):
@@ -63,6 +67,7 @@ class FileSpec(msgspec.Struct, frozen=True, tag="file"):
     bitrate_kbps: int
     width: int
     height: int
+    preview_s: float = 0.0
 
     def worker(self) -> FileWorker:
         return FileWorker(self)
@@ -81,7 +86,8 @@ class FileWorker:
 
     def run(self, start: Start, outbox: Outbox, stop: threading.Event) -> tuple[int, bool]:
         assert self._clip is not None
-        return play(self._clip, self._spec.bitrate_kbps, start, outbox, stop)
+        s = self._spec
+        return play(self._clip, s.bitrate_kbps, start, outbox, stop, preview_s=s.preview_s)
 
 
 class Clip:

@@ -1,7 +1,7 @@
 """What a camera's process and the daemon say to each other over a socket pair.
 
-A message is one byte of type, four bytes of length (little-endian) and a body: JSON for words, and
-`FRAME_HEADER` followed by the access unit for frames.
+A message is one byte of type, four bytes of length (little-endian) and a body: JSON for words; for frames
+`FRAME_HEADER`, metadata and the access unit; for looks at the picture `PICTURE` and perhaps a JPEG.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from dataclasses import dataclass
 import msgspec
 
 from edgecap.errors import SourceError
-from edgecap.model import ClockFit
+from edgecap.model import H264, ClockFit
 
 HEADER = struct.Struct("<BI")
-FRAME_HEADER = struct.Struct("<qqqqqqdqBB")
-"""index, tick, exposure_ns, line_ns, fit.ref_tick, fit.ref_ns, fit.drift_ppm, fit.u_ns, key, cause."""
-WORD, FRAME = 1, 2
+FRAME_HEADER = struct.Struct("<qqqqqqdqBBH")
+"""index, tick, exposure_ns, line_ns, fit.ref_tick, fit.ref_ns, fit.drift_ppm, fit.u_ns, key, cause, bytes of
+metadata."""
+PICTURE_HEADER = struct.Struct("<qdddd")
+"""tick, sharpness, brightness, crushed, clipped."""
+WORD, FRAME, PICTURE = 1, 2, 3
 MAX_BODY_BYTES = 16 << 20
 """Longer than any access unit; a length above it means the two sides have lost each other."""
 
@@ -49,6 +52,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     clock: str = "raw"
     serial_number: str = ""
     firmware: str = ""
+    codec: str = H264
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -100,6 +104,19 @@ class LinkFrame:
     key: bool
     data: bytes
     cause: str = "camera"
+    metadata: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPicture:
+    """A look at the picture as it crosses the link; numbers as in `model.PictureReport`."""
+
+    tick: int
+    sharpness: float
+    brightness: float
+    crushed: float
+    clipped: float
+    jpeg: bytes = b""
 
 
 def pack_word(word: msgspec.Struct) -> bytes:
@@ -109,8 +126,8 @@ def pack_word(word: msgspec.Struct) -> bytes:
 
 def frame_head(frame: LinkFrame) -> bytes:
     """All of a frame's message that comes before `frame.data`."""
-    fit = frame.fit
-    return HEADER.pack(FRAME, FRAME_HEADER.size + len(frame.data)) + FRAME_HEADER.pack(
+    fit, metadata = frame.fit, frame.metadata
+    head = FRAME_HEADER.pack(
         frame.index,
         frame.tick,
         frame.exposure_ns,
@@ -121,12 +138,25 @@ def frame_head(frame: LinkFrame) -> bytes:
         fit.u_ns,
         frame.key,
         CAUSES.index(frame.cause),
+        len(metadata),
     )
+    return HEADER.pack(FRAME, len(head) + len(metadata) + len(frame.data)) + head + metadata
+
+
+def pack_picture(picture: LinkPicture) -> bytes:
+    p = picture
+    head = PICTURE_HEADER.pack(p.tick, p.sharpness, p.brightness, p.crushed, p.clipped)
+    return HEADER.pack(PICTURE, len(head) + len(p.jpeg)) + head + p.jpeg
+
+
+def unpack_picture(body: bytes) -> LinkPicture:
+    tick, sharpness, brightness, crushed, clipped = PICTURE_HEADER.unpack_from(body)
+    return LinkPicture(tick, sharpness, brightness, crushed, clipped, body[PICTURE_HEADER.size :])
 
 
 def unpack_frame(body: bytes) -> LinkFrame:
-    index, tick, exposure_ns, line_ns, ref_tick, ref_ns, drift, u_ns, key, cause = FRAME_HEADER.unpack_from(
-        body
+    index, tick, exposure_ns, line_ns, ref_tick, ref_ns, drift, u_ns, key, cause, extra = (
+        FRAME_HEADER.unpack_from(body)
     )
     fit = ClockFit(
         ref_tick=ref_tick,
@@ -138,8 +168,9 @@ def unpack_frame(body: bytes) -> LinkFrame:
         epoch=0,
         locked=True,
     )
-    data = body[FRAME_HEADER.size :]
-    return LinkFrame(index, tick, exposure_ns, line_ns, fit, bool(key), data, CAUSES[cause])
+    start = FRAME_HEADER.size + extra
+    data, metadata = body[start:], body[FRAME_HEADER.size : start]
+    return LinkFrame(index, tick, exposure_ns, line_ns, fit, bool(key), data, CAUSES[cause], metadata)
 
 
 class MessageBuffer:
@@ -155,7 +186,7 @@ class MessageBuffer:
         try:
             while len(self._bytes) - at >= HEADER.size:
                 kind, length = HEADER.unpack_from(self._bytes, at)
-                if kind not in (WORD, FRAME) or length > MAX_BODY_BYTES:
+                if kind not in (WORD, FRAME, PICTURE) or length > MAX_BODY_BYTES:
                     raise SourceError(f"camera process sent a message of type {kind}, {length} bytes")
                 end = at + HEADER.size + length
                 if len(self._bytes) < end:

@@ -25,7 +25,7 @@ from edgecap.source.camera_encoder import ParameterSets, has_picture
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_lines import read_line_ns
 from edgecap.source.camera_link import LinkFrame, Note, Opened, Start, Started
-from edgecap.source.camera_playback import Outbox
+from edgecap.source.camera_outbox import Outbox
 from edgecap.source.camera_process import CHILD
 from edgecap.topics import check_name
 

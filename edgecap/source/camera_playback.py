@@ -1,93 +1,27 @@
-"""Inside a camera's process: the outbox, and the loop that plays frames when they are due."""
+"""Inside a camera's process: what a camera is, and the loop that plays frames when they are due."""
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from edgecap.clock import now_ns, read_pair
 from edgecap.model import ClockFit
 from edgecap.source.camera_encoder import H264Encoder
-from edgecap.source.camera_link import Alive, LinkFrame, Opened, Start, Started, frame_head, pack_word
+from edgecap.source.camera_link import Alive, LinkFrame, Opened, Start, Started
+from edgecap.source.camera_outbox import Outbox
+from edgecap.source.camera_picture import PictureWatch
 
 if TYPE_CHECKING:
     import av
 
-OUTBOX_FRAMES = 64
-OUTBOX_BYTES = 8 << 20
-"""What may wait for the daemon; beyond it the camera skips frames and counts them."""
 LATE_LIMIT_NS = 500_000_000
 """A frame that could not be encoded for so long after it was due is skipped and counted."""
 
 ALIVE_NS = 400_000_000
 """A scene with a longer pause says meanwhile that it is only waiting."""
-
-
-class Outbox:
-    """Bounded queue to the daemon, written by a thread of its own so that capture never blocks."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._parts: deque[tuple[bytes, bytes]] = deque()
-        self._bytes = 0
-        self._closed = False
-        self._more = threading.Condition()
-        self._thread = threading.Thread(target=self._send, name="outbox", daemon=True)
-        self._thread.start()
-
-    def has_room(self) -> bool:
-        with self._more:
-            return len(self._parts) < OUTBOX_FRAMES and self._bytes < OUTBOX_BYTES
-
-    def put_frame(self, frame: LinkFrame) -> None:
-        self._put(frame_head(frame), frame.data)
-
-    def put_word(self, word: msgspec.Struct) -> None:
-        """Words are few and always taken."""
-        self._put(pack_word(word), b"")
-
-    def drain(self, timeout_s: float) -> None:
-        """Wait until everything has been written, or `timeout_s` has passed."""
-        with self._more:
-            self._more.wait_for(lambda: not self._parts, timeout_s)
-
-    def close(self, timeout_s: float) -> None:
-        """Drain, then end the thread."""
-        self.drain(timeout_s)
-        with self._more:
-            self._closed = True
-            self._more.notify_all()
-        self._thread.join(timeout_s)
-
-    def _put(self, head: bytes, data: bytes) -> None:
-        with self._more:
-            self._parts.append((head, data))
-            self._bytes += len(data)
-            self._more.notify_all()
-
-    def _send(self) -> None:
-        while True:
-            with self._more:
-                self._more.wait_for(lambda: bool(self._parts) or self._closed)
-                if not self._parts:
-                    return
-                head, data = self._parts[0]
-            try:
-                self._sock.sendall(head)
-                if data:
-                    self._sock.sendall(data)
-            except OSError:
-                return  # the daemon has closed the link; the main thread sees it too and ends the process
-            with self._more:
-                self._parts.popleft()
-                self._bytes -= len(data)
-                self._more.notify_all()
 
 
 class Worker(Protocol):
@@ -131,6 +65,7 @@ def play(
     stop: threading.Event,
     *,
     clock: Callable[[], int] = now_ns,
+    preview_s: float = 0.0,
 ) -> tuple[int, bool]:
     """Encode each frame of `scene` at the moment it is due, and put it into the outbox.
 
@@ -157,6 +92,7 @@ def play(
         locked=True,
     )
     outbox.put_word(Started(anchor_ns))
+    watch = PictureWatch(outbox, preview_s)
     produced, cause = first, "camera"
     while ahead is not None:
         index, frame = ahead
@@ -174,6 +110,9 @@ def play(
             data, key = encoder.encode(frame, tick)
             outbox.put_frame(LinkFrame(index, tick, 0, 0, fit, key, data, cause))
             cause = "camera"
+            if watch.due(tick):
+                watch.offer(tick, frame)
         ahead = next(frames, None)
+    watch.close()
     encoder.close()
     return produced, ahead is None

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +21,15 @@ from edgecap.clock import now_ns
 from edgecap.errors import SourceError
 from edgecap.source.camera_link import (
     FRAME,
+    PICTURE,
     Command,
     LinkFrame,
+    LinkPicture,
     MessageBuffer,
     Reply,
     pack_word,
     unpack_frame,
+    unpack_picture,
 )
 
 CHILD = (sys.executable, "-m", "edgecap.source.camera_child")
@@ -50,6 +54,7 @@ class CameraProcess:
         spec: The camera, as the child understands it.
         on_word: Called with each `Reply`.
         on_frame: Called with each frame and the rig time at which it was read.
+        on_picture: Called with each look at the picture.
         on_gone: Called with the reason when nothing more will come.
     """
 
@@ -59,10 +64,12 @@ class CameraProcess:
         spec: msgspec.Struct,
         on_word: Callable[[Reply], None],
         on_frame: Callable[[LinkFrame, int], None],
+        on_picture: Callable[[LinkPicture], None],
         on_gone: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_word, self._on_frame, self._on_gone = on_word, on_frame, on_gone
+        self._on_picture = on_picture
         self._buffer = MessageBuffer()
         self._gone = False
         self._paused = False
@@ -196,9 +203,11 @@ class CameraProcess:
             for kind, body in self._buffer.feed(data):
                 if kind == FRAME:
                     self._on_frame(unpack_frame(body), arrival_ns)
+                elif kind == PICTURE:
+                    self._on_picture(unpack_picture(body))
                 else:
                     self._on_word(_reply_decoder.decode(body))
-        except (SourceError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (SourceError, msgspec.DecodeError, msgspec.ValidationError, struct.error) as error:
             self.kill(f"it sent what is not understood: {error}")
             self._lose()
 

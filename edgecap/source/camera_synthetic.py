@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from edgecap.errors import SourceError
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_link import Opened, Start
-from edgecap.source.camera_playback import Outbox, play
+from edgecap.source.camera_outbox import Outbox
+from edgecap.source.camera_playback import play
 from edgecap.topics import check_name
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class SyntheticCamera:
         fps: Frames per second.
         seed: Of the texture and of the motion.
         bitrate_kbps: Of the H.264 it is encoded to.
+        preview_s: Seconds between small pictures; 0 for none.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class SyntheticCamera:
         seed: int = 0,
         *,
         bitrate_kbps: int = 2000,
+        preview_s: float = 0.0,
     ) -> None:
         self.name = check_name("camera", name)
-        self.spec = SyntheticSpec(name, width, height, fps, seed, bitrate_kbps)
+        self.spec = SyntheticSpec(name, width, height, fps, seed, bitrate_kbps, preview_s)
 
     def open(self) -> AbstractAsyncContextManager[CameraFeed]:
-        return open_camera(self.name, self.spec)
+        return open_camera(self.name, self.spec, preview_s=self.spec.preview_s)
 
 
 class SyntheticSpec(msgspec.Struct, frozen=True, tag="synthetic"):
@@ -67,6 +70,7 @@ class SyntheticSpec(msgspec.Struct, frozen=True, tag="synthetic"):
     fps: float
     seed: int
     bitrate_kbps: int
+    preview_s: float = 0.0
 
     def worker(self) -> SyntheticWorker:
         return SyntheticWorker(self)
@@ -94,7 +98,7 @@ class SyntheticWorker:
     def run(self, start: Start, outbox: Outbox, stop: threading.Event) -> tuple[int, bool]:
         s = self._spec
         scene = DrawnScene(s.width, s.height, Fraction(s.fps).limit_denominator(100_000), s.seed)
-        return play(scene, s.bitrate_kbps, start, outbox, stop)
+        return play(scene, s.bitrate_kbps, start, outbox, stop, preview_s=s.preview_s)
 
 
 class DrawnScene:
