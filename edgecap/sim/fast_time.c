@@ -1,13 +1,15 @@
 /* Time that runs N times as fast for the program that this is preloaded into (fast_time.py builds and sets it).
  *
- * The seam is the C library: clocks are read N times as large, waits are N times as short, and deadlines are
- * turned back into real time. FAST_TIME holds N, FAST_TIME_ORIGIN the UTC second at which the fast wall clock
- * agrees with the real one; clocks that count from the boot agree at zero, so that processes agree as well.
- * The kernel's own timers (TCP, files' times) stay in real time. Linux, glibc 2.34 or newer.
+ * The seam is the C library: clocks are ahead of the real ones, further with every moment, waits are N times as
+ * short, and deadlines are turned back into real time. N and how far the clocks are ahead stand in a file of
+ * four numbers (`struct pace`) that all programs of one world map, so that their clocks agree, and that changes
+ * while they run; a wait that has begun keeps the pace at which it began. The kernel's own timers (TCP, times of
+ * files) stay in real time. Linux, glibc 2.34 or newer.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -15,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -24,28 +27,42 @@
 #define SECOND INT64_C(1000000000)
 #define KERNEL_SIGSET_BYTES 8
 
-static int64_t speed(void)
+struct pace {
+    int64_t writes;   /* odd while it is being written */
+    int64_t since_ns; /* CLOCK_MONOTONIC_RAW, real, when this pace began */
+    int64_t ahead_ns; /* of the clocks at that moment */
+    int64_t speed;
+};
+
+static const struct pace *shared;
+
+__attribute__((constructor)) static void find_pace(void)
 {
-    static int64_t n;
-    if (n == 0) {
-        const char *text = getenv("FAST_TIME");
-        const int64_t found = text == NULL ? 1 : atoll(text);
-        n = found > 0 ? found : 1;
-    }
-    return n;
+    const char *path = getenv("FAST_TIME");
+    const int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    void *found = mmap(NULL, sizeof(struct pace), PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (found != MAP_FAILED)
+        shared = found;
 }
 
-/* The instant, on this clock, at which fast and real time agree. */
-static int64_t origin_ns(clockid_t clock)
+static struct pace pace_now(void)
 {
-    static int64_t wall_s;
-    if (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)
-        return 0;
-    if (wall_s == 0) {
-        const char *text = getenv("FAST_TIME_ORIGIN");
-        wall_s = text == NULL ? 0 : atoll(text);
-    }
-    return wall_s * SECOND;
+    struct pace found = {0, 0, 0, 1};
+    int64_t before, after;
+    if (shared == NULL)
+        return found;
+    do {
+        before = __atomic_load_n(&shared->writes, __ATOMIC_ACQUIRE);
+        found.since_ns = __atomic_load_n(&shared->since_ns, __ATOMIC_RELAXED);
+        found.ahead_ns = __atomic_load_n(&shared->ahead_ns, __ATOMIC_RELAXED);
+        found.speed = __atomic_load_n(&shared->speed, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        after = __atomic_load_n(&shared->writes, __ATOMIC_RELAXED);
+    } while (before != after || before % 2 != 0);
+    return found;
 }
 
 static int is_wall_or_boot(clockid_t clock)
@@ -61,34 +78,49 @@ static struct timespec timespec_of(int64_t ns)
     return (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
 }
 
+#define NEXT(name) \
+    static __typeof__(name) *real; \
+    if (real == NULL) \
+    real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+
+/* Clocks. */
+
+static int real_clock(clockid_t clock, struct timespec *out)
+{
+    NEXT(clock_gettime);
+    return real(clock, out);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *out)
+{
+    struct timespec raw;
+    if (!is_wall_or_boot(clock) || shared == NULL)
+        return real_clock(clock, out);
+    const struct pace pace = pace_now();
+    if (real_clock(clock, out) != 0)
+        return -1;
+    if (clock == CLOCK_MONOTONIC_RAW)
+        raw = *out;
+    else
+        real_clock(CLOCK_MONOTONIC_RAW, &raw);
+    *out = timespec_of(ns_of(out) + pace.ahead_ns + (ns_of(&raw) - pace.since_ns) * (pace.speed - 1));
+    return 0;
+}
+
 /* Waits are rounded up: nothing may wake before its time has come. */
 static struct timespec shortened(int64_t fast_ns)
 {
-    return timespec_of(fast_ns <= 0 ? 0 : (fast_ns + speed() - 1) / speed());
+    const int64_t speed = pace_now().speed;
+    return timespec_of(fast_ns <= 0 ? 0 : (fast_ns + speed - 1) / speed);
 }
 
 static struct timespec real_deadline(clockid_t clock, const struct timespec *fast)
 {
-    const int64_t origin = origin_ns(clock);
-    return timespec_of(origin + (ns_of(fast) - origin + speed() - 1) / speed());
-}
-
-#define NEXT(name) \
-    static __typeof__(name) *real; \
-    if (real == NULL) \
-        real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
-
-/* Clocks. */
-
-int clock_gettime(clockid_t clock, struct timespec *out)
-{
-    NEXT(clock_gettime);
-    const int failed = real(clock, out);
-    if (failed == 0 && is_wall_or_boot(clock)) {
-        const int64_t origin = origin_ns(clock);
-        *out = timespec_of(origin + (ns_of(out) - origin) * speed());
-    }
-    return failed;
+    struct timespec now, real_now;
+    clock_gettime(clock, &now);
+    real_clock(clock, &real_now);
+    const struct timespec left = shortened(ns_of(fast) - ns_of(&now));
+    return timespec_of(ns_of(&real_now) + ns_of(&left));
 }
 
 int gettimeofday(struct timeval *restrict out, void *restrict zone)
@@ -122,7 +154,7 @@ int clock_nanosleep(clockid_t clock, int flags, const struct timespec *wanted, s
     const struct timespec length = shortened(ns_of(wanted));
     const int error = real(clock, flags, &length, left);
     if (error == EINTR && left != NULL)
-        *left = timespec_of(ns_of(left) * speed());
+        *left = timespec_of(ns_of(left) * pace_now().speed);
     return error;
 }
 

@@ -106,7 +106,6 @@ class Shift:
         self.violations: list[str] = []
         self.measures: list[Measure] = []
         self._random = random.Random(plan.seed)
-        self._fast = FastTime(plan.speed)
         self._cuts: dict[str, int] = {}
         self._away_s = 0.0
         self._most_disk = 0
@@ -122,7 +121,9 @@ class Shift:
         started = time.monotonic()
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
-            self._begin_s = self._fast.now_s()
+            # Starting takes a processor as long as ever: time hurries once everything stands.
+            self._fast.speed = self.plan.speed
+            self._begin_s = self._now_s()
             async with asyncio.TaskGroup() as group:
                 around = [
                     group.create_task(self._come_and_go(), name="wi-fi"),
@@ -137,6 +138,7 @@ class Shift:
                 work.cancel()
                 for task in around:
                     task.cancel()
+            self._fast.speed = 1
             for what, process in (("the daemon", self._daemon), ("ingest", self._ingest)):
                 if not await process.stop(PATIENCE_S):
                     self.violations.append(f"{what} did not end when asked to: {process.last_words()}")
@@ -155,6 +157,7 @@ class Shift:
 
     async def _set_up(self, stack: AsyncExitStack) -> None:
         binary = await asyncio.to_thread(build_firmware)
+        self._fast = stack.enter_context(FastTime(self.out))
         forge = Forge(self._fast.environ())
         await asyncio.to_thread(stack.enter_context, forge)
         self._cable = stack.enter_context(Cable(0))
@@ -182,7 +185,7 @@ class Shift:
             f'[spool]\ndir = "{self.out}/spool"\nreserve_mb = 16\nsegment_mb = 1\n'
             f'[[serial]]\nname = "glove"\nport = "{self._board.port}"\n'
             + (
-                '[[camera]]\nname = "head"\nbackend = "synthetic"\nwidth = 96\nheight = 64\nfps = 5\n'
+                '[[camera]]\nname = "head"\nbackend = "synthetic"\nwidth = 128\nheight = 64\nfps = 5\n'
                 "bitrate_kbps = 60\n"
                 if self.plan.camera
                 else ""
@@ -203,9 +206,12 @@ class Shift:
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────────
 
+    def _now_s(self) -> float:
+        return self._fast.now_ns() / 1e9
+
     @property
     def _hour(self) -> float:
-        return (self._fast.now_s() - self._begin_s) / self.plan.hour_s
+        return (self._now_s() - self._begin_s) / self.plan.hour_s
 
     async def _sleep(self, fast_s: float) -> None:
         await asyncio.sleep(fast_s / self.plan.speed)
@@ -239,12 +245,12 @@ class Shift:
             number += 1
             await asyncio.to_thread(self._cable.cut, how)
             self._cuts[how] = self._cuts.get(how, 0) + 1
-            at_s = self._fast.now_s()
+            at_s = self._now_s()
             try:
                 await self._sleep(seconds)
             finally:
                 await asyncio.to_thread(self._cable.heal)
-            self._away_s += self._fast.now_s() - at_s
+            self._away_s += self._now_s() - at_s
 
     async def _ask(self) -> None:
         """An operator asks and marks now and then."""
@@ -313,11 +319,11 @@ class Shift:
             return
         async with self._recording:
             deadline = time.monotonic() + PATIENCE_S
-            quiet_since = self._fast.now_s()
-            while self._fast.now_s() - quiet_since < SETTLE_S:
+            quiet_since = self._now_s()
+            while self._now_s() - quiet_since < SETTLE_S:
                 status = self._status
                 if status is None or status.state != "idle" or status.spool.chunks > 0:
-                    quiet_since = self._fast.now_s()
+                    quiet_since = self._now_s()
                 if time.monotonic() > deadline:
                     self.violations.append(f"hour {hour}: the rig did not come to rest: {status}")
                     break
