@@ -7,11 +7,14 @@ are read off the sensor timestamps, and the daemon watches for frames and replac
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import json
 import os
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,22 +22,25 @@ import msgspec
 
 from edgecap.clock import now_ns, read_pair
 from edgecap.errors import SourceError
-from edgecap.model import ClockPair
+from edgecap.model import H264, MJPEG, ClockPair
 from edgecap.source.camera_clock import Domain, FrameNumbers, HostClock, plausible_domains
-from edgecap.source.camera_encoder import ParameterSets, has_picture
+from edgecap.source.camera_exposure import ExposurePolicy, limit_exposure
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_lines import read_line_ns
-from edgecap.source.camera_link import LinkFrame, Note, Opened, Start, Started
+from edgecap.source.camera_link import Note, Opened, Start, Started
+from edgecap.source.camera_obstacles import end_holders, overlay_hint, pi_nodes
 from edgecap.source.camera_outbox import Outbox
+from edgecap.source.camera_pi_sink import PLANES, FrameSink, as_output, software_jpeg_encoder
+from edgecap.source.camera_picture import PictureWatch, reduced_size
 from edgecap.source.camera_process import CHILD
 from edgecap.topics import check_name
 
 EncoderName = Literal["auto", "hardware", "libav"]
+CodecName = Literal["h264", "mjpeg"]
+CODECS: dict[str, str] = {"h264": H264, "mjpeg": MJPEG}
 
 PROBE_FRAMES = 5
 PROBE_LIMIT_S = 3.0
-REMEMBERED_REQUESTS = 64
-"""Metadata kept for frames that are still in the encoder."""
 POLL_S = 0.05
 HARDWARE_ENCODER = Path("/dev/video11")
 """The V4L2 codec of a Pi up to 4; a Pi 5 has none."""
@@ -44,12 +50,15 @@ APT_PACKAGE = {
     "pykms": "python3-kms++",
     "kms": "python3-kms++",
 }
-PIXEL_FORMATS = ("YUV420", "NV12")
-"""What both encoders take."""
+PIXEL_FORMATS = tuple(PLANES)
+"""What every encoder takes."""
+
+
+AUTOMATIC = ExposurePolicy()
 
 
 class PiCamera:
-    """A camera that libcamera knows, recorded as H.264.
+    """A camera that libcamera knows, recorded as H.264 or MJPEG.
 
     Args:
         name: Stream and device name.
@@ -59,6 +68,9 @@ class PiCamera:
         fps: Fixed frame rate.
         bitrate_kbps: Thousands of bits per second.
         encoder: `hardware` (Pi up to 4), `libav` (any), or `auto`.
+        codec: `h264`, or `mjpeg`, which needs about five times the bit rate.
+        exposure: What is fixed about exposure and gain.
+        preview_s: Seconds between small pictures; 0 for none.
         child: Program of the camera's process.
     """
 
@@ -72,14 +84,19 @@ class PiCamera:
         *,
         bitrate_kbps: int = 4000,
         encoder: EncoderName = "auto",
+        codec: CodecName = "h264",
+        exposure: ExposurePolicy = AUTOMATIC,
+        preview_s: float = 0.0,
         child: Sequence[str] = CHILD,
     ) -> None:
         self.name = check_name("camera", name)
-        self.spec = PiSpec(name, camera_id, width, height, fps, bitrate_kbps, encoder)
+        self.spec = PiSpec(
+            *(name, camera_id, width, height, fps, bitrate_kbps, encoder), codec, exposure, preview_s
+        )
         self._child = child
 
     def open(self) -> AbstractAsyncContextManager[CameraFeed]:
-        return open_camera(self.name, self.spec, self._child)
+        return open_camera(self.name, self.spec, self._child, preview_s=self.spec.preview_s)
 
 
 class PiSpec(msgspec.Struct, frozen=True, tag="pi"):
@@ -92,6 +109,9 @@ class PiSpec(msgspec.Struct, frozen=True, tag="pi"):
     fps: float
     bitrate_kbps: int
     encoder: EncoderName
+    codec: CodecName = "h264"
+    exposure: ExposurePolicy = AUTOMATIC
+    preview_s: float = 0.0
 
     def worker(self) -> PiWorker:
         return PiWorker(self)
@@ -106,6 +126,7 @@ class PiWorker:
         self._picam2: Any = None
         self._domain: Domain = "monotonic"
         self._line_ns = 0
+        self._looked_at = "main"
 
     def open(self) -> Opened:
         spec = self._spec
@@ -114,21 +135,19 @@ class PiWorker:
                 f"{self._label}: {spec.width}×{spec.height} at {spec.fps:g} fps is not possible",
                 fix="use a size and rate that the sensor has; see `rpicam-hello --list-cameras`",
             )
+        spec.exposure.check(self._label, spec.fps)
         picamera2 = self._import()
         cameras = picamera2.global_camera_info()
         position = self._choose(cameras)
+        tuning = self._limited_tuning(picamera2, str(cameras[position].get("Model", "")))
         try:
-            self._picam2 = picamera2(position)
+            self._picam2 = picamera2(position, tuning=tuning)
             stream = self._configure()
             samples = self._probe()
         except TimeoutError as error:
             raise SourceError(f"{self._label} gives no frames", fix="check its cable") from error
         except (RuntimeError, OSError, ValueError, KeyError, IndexError) as error:
-            cause = error.__cause__ or error
-            raise SourceError(
-                f"{self._label} cannot be opened: {cause.__cause__ or cause}",
-                fix="end other programs that use it (`fuser /dev/media*`), check its cable",
-            ) from error
+            raise self._refusal(error) from error
         self._domain = plausible_domains(samples)[0]
         width, height = stream["size"]
         return Opened(
@@ -138,20 +157,25 @@ class PiWorker:
             clock=self._domain,
             serial_number=str(cameras[position]["Id"]),
             firmware=str(cameras[position].get("Model", "")),
+            codec=CODECS[spec.codec],
         )
 
     def run(self, start: Start, outbox: Outbox, stop: threading.Event) -> tuple[int, bool]:
         duration_ns = round(1_000_000_000 / self._spec.fps)
+        watch = PictureWatch(outbox, self._spec.preview_s)
         output = FrameSink(
             outbox,
             HostClock(self._domain),
             FrameNumbers(duration_ns, start.next_index, start.last_tick),
             self._line_ns,
+            CODECS[self._spec.codec],
+            watch,
+            self._looked_at,
         )
-        encoder = self._encoder()
+        encoder = self._encoder(output)
         self._picam2.pre_callback = output.note_request
         try:
-            self._picam2.start_encoder(encoder, _as_output(output, encoder), name="main")
+            self._picam2.start_encoder(encoder, as_output(output, encoder), name="main")
             outbox.put_word(Started(start.anchor_ns or now_ns()))
             self._picam2.start()
             while not stop.wait(POLL_S):
@@ -161,6 +185,7 @@ class PiWorker:
             raise SourceError(f"{self._label} cannot record: {error}", fix="see the log") from error
         self._picam2.stop_recording()
         self._picam2.pre_callback = None
+        watch.close()
         if output.unknown:
             outbox.put_word(Note(f"{output.unknown} frames came without metadata"))
         return output.produced, False
@@ -191,7 +216,7 @@ class PiWorker:
         if not cameras:
             raise SourceError(
                 f"{self._label}: libcamera finds no camera",
-                fix="check the ribbon cable, `dtoverlay` in config.txt, and `rpicam-hello --list-cameras`",
+                fix=overlay_hint(),
             )
         if not wanted and len(cameras) > 1:
             raise SourceError(
@@ -207,22 +232,60 @@ class PiWorker:
             )
         return found[0]
 
+    def _limited_tuning(self, picamera2: Any, model: str) -> str | None:
+        """A tuning file that limits automatic exposure; None to use the camera's own."""
+        longest_us = self._spec.exposure.max_exposure_us
+        if not longest_us:
+            return None
+        try:
+            limited = limit_exposure(picamera2.load_tuning_file(f"{model}.json"), longest_us)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"{self._label}: max_exposure_us needs the tuning file of {model!r}, which is not there",
+                fix="set max_exposure_us to 0; exposure_us fixes the exposure instead",
+            ) from error
+        with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
+            json.dump(limited, file)
+        # libcamera reads it when its manager starts, and listing the cameras has started one
+        os.environ["LIBCAMERA_RPI_TUNING_FILE"] = file.name
+        picamera2._cm.reset()
+        return file.name
+
+    def _refusal(self, error: Exception) -> SourceError:
+        """An error of picamera2 as one line with a fix."""
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        words = str(cause)
+        if getattr(cause, "errno", 0) == errno.EBUSY or "busy" in words.lower():
+            return SourceError(f"{self._label} is in use by another process", fix=end_holders(pi_nodes()))
+        if getattr(cause, "errno", 0) in (errno.EACCES, errno.EPERM) or "ermission denied" in words:
+            return SourceError(
+                f"{self._label} may not be opened by this user", fix="add it to the group video, log in anew"
+            )
+        return SourceError(
+            f"{self._label} cannot be opened: {words}", fix="check its cable; see the log of libcamera"
+        )
+
     def _configure(self) -> dict[str, Any]:
-        """Set size, format and a fixed frame duration; return what libcamera made of it."""
+        """Set sizes, format, a fixed frame duration and exposure; return what libcamera made of it."""
         spec = self._spec
         duration_us = round(1_000_000 / spec.fps)
-        controls = {"FrameDurationLimits": (duration_us, duration_us)}
         allowed = self._picam2.camera_controls
-        config = self._picam2.create_video_configuration(
-            main={"size": (spec.width, spec.height), "format": PIXEL_FORMATS[0]},
-            controls={k: v for k, v in controls.items() if k in allowed},
-        )
-        self._picam2.configure(config)
-        stream: dict[str, Any] = self._picam2.camera_configuration()["main"]
+        controls = spec.exposure.controls(self._label, allowed)
+        if "FrameDurationLimits" in allowed:
+            controls["FrameDurationLimits"] = (duration_us, duration_us)
+        main = {"size": (spec.width, spec.height), "format": PIXEL_FORMATS[0]}
+        small = {"size": reduced_size(spec.width, spec.height), "format": PIXEL_FORMATS[0]}
+        make = self._picam2.create_video_configuration
+        self._picam2.configure(make(main=main, lores=small, controls=controls))
+        configured = self._picam2.camera_configuration()
+        stream: dict[str, Any] = configured["main"]
         if stream["format"] not in PIXEL_FORMATS:
             raise ValueError(f"it gives {stream['format']}, not one of {', '.join(PIXEL_FORMATS)}")
-        sensor = self._picam2.camera_configuration().get("sensor") or {}
-        sensor_width = (sensor.get("output_size") or (0, 0))[0]
+        if (configured.get("lores") or {}).get("format") in PIXEL_FORMATS:
+            self._looked_at = "lores"
+        sensor_width = ((configured.get("sensor") or {}).get("output_size") or (0, 0))[0]
         self._line_ns = read_line_ns(self._picam2.camera_properties.get("SystemDevices", ()), sensor_width)
         return stream
 
@@ -236,7 +299,7 @@ class PiWorker:
         self._picam2.stop()  # not after an error, when it might hang: the process ends anyway
         return samples
 
-    def _encoder(self) -> Any:
+    def _encoder(self, sink: FrameSink) -> Any:
         """The encoder, with a key frame and its parameter sets every second."""
         from picamera2 import encoders
 
@@ -246,92 +309,14 @@ class PiWorker:
             raise SourceError(
                 f"{self._label}: this machine has no hardware encoder", fix='set encoder to "auto" or "libav"'
             )
+        if spec.codec == "mjpeg":
+            if hardware:
+                return encoders.MJPEGEncoder(bitrate=spec.bitrate_kbps * 1000)
+            rate_hz = Fraction(spec.fps).limit_denominator(100_000)
+            return software_jpeg_encoder(sink, rate_hz, spec.bitrate_kbps)
         settings = {"bitrate": spec.bitrate_kbps * 1000, "repeat": True, "iperiod": max(round(spec.fps), 1)}
         if hardware:
             return encoders.H264Encoder(framerate=spec.fps, **settings)
         encoder = encoders.LibavH264Encoder(framerate=round(spec.fps), **settings)
         encoder.threads = 1  # more of them hold frames back
         return encoder
-
-
-class FrameSink:
-    """Takes encoded frames on picamera2's event thread; whatever goes wrong here is kept, never raised."""
-
-    def __init__(self, outbox: Outbox, clock: HostClock, numbers: FrameNumbers, line_ns: int) -> None:
-        self.failure = ""
-        self.unknown = 0
-        self._outbox, self._clock, self._numbers = outbox, clock, numbers
-        self._line_ns = line_ns
-        self._sets = ParameterSets()
-        self._requests: dict[int, tuple[int, int]] = {}
-        self._awaits_key = False
-
-    @property
-    def produced(self) -> int:
-        return self._numbers.next_index
-
-    def note_request(self, request: Any) -> None:
-        """`pre_callback`: keep a request's times until its encoded frame comes."""
-        with self._guarded():
-            metadata = request.get_metadata()
-            tick = int(metadata["SensorTimestamp"])
-            self._requests[tick // 1000] = (tick, int(metadata.get("ExposureTime", 0)) * 1000)
-            while len(self._requests) > REMEMBERED_REQUESTS:
-                del self._requests[next(iter(self._requests))]
-
-    def take(self, data: bytes, timestamp_us: int) -> None:
-        """An encoded frame, `timestamp_us` being its sensor timestamp in µs."""
-        with self._guarded():
-            data, key = self._sets.complete(bytes(data))
-            if not has_picture(data):
-                return  # parameter sets in a packet of their own; they go with the next key frame
-            pair = read_pair(tries=2)
-            self._clock.note(pair)
-            tick, exposure_ns = self._times(timestamp_us)
-            if self._clock.domain not in plausible_domains([(tick, pair)]):
-                raise SourceError(f"timestamps are not in {self._clock.domain} any more")
-            index = self._numbers.number(tick)
-            if self._awaits_key and not key:
-                return
-            if not self._outbox.has_room():
-                self._awaits_key = True  # without this frame the following ones do not decode
-                return
-            cause = "queue" if self._awaits_key else "camera"
-            self._awaits_key = False
-            fit = self._clock.fit(tick)
-            self._outbox.put_frame(LinkFrame(index, tick, exposure_ns, self._line_ns, fit, key, data, cause))
-
-    def _times(self, timestamp_us: int) -> tuple[int, int]:
-        """Raw sensor timestamp and exposure of a frame; picamera2 rounds through a float, hence ± 1 µs."""
-        for candidate in (timestamp_us, timestamp_us + 1, timestamp_us - 1):
-            if candidate in self._requests:
-                return self._requests.pop(candidate)
-        self.unknown += 1
-        return timestamp_us * 1000, 0
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """The boundary to picamera2's thread, which an exception would end without a word."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - see above
-            self.failure = self.failure or f"{type(error).__name__}: {error}"
-
-
-def _as_output(sink: FrameSink, encoder: Any) -> Any:
-    """`sink` as picamera2's `Output`."""
-    from picamera2.outputs import Output
-
-    class CameraOutput(Output):  # type: ignore[misc]
-        def outputframe(
-            self,
-            frame: bytes,
-            keyframe: bool = True,
-            timestamp: int | None = None,
-            packet: Any = None,
-            audio: bool = False,
-        ) -> None:
-            if not audio and frame is not None:
-                sink.take(frame, (encoder.firsttimestamp or 0) + (timestamp or 0))
-
-    return CameraOutput()

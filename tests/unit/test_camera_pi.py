@@ -17,7 +17,8 @@ from edgecap.source.camera_encoder import H264Encoder
 from edgecap.source.camera_lines import read_line_ns
 from edgecap.source.camera_link import FRAME, MessageBuffer, unpack_frame
 from edgecap.source.camera_outbox import OUTBOX_FRAMES, Outbox
-from edgecap.source.camera_pi import FrameSink, PiCamera, PiSpec, PiWorker
+from edgecap.source.camera_pi import PiCamera, PiSpec, PiWorker
+from edgecap.source.camera_pi_sink import FrameSink
 from edgecap.source.camera_synthetic import DrawnScene
 
 FRAME_NS = 33_333_333
