@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,10 @@ SPARE_FILES = 256
 """File descriptors left to the rest of the process; every session being written takes one."""
 MOST_OPEN_SESSIONS = 4096
 SYNC_THREADS = 8
+IDLE_S = 300.0
+"""A session for which nothing came is sealed, its file closed; what comes later begins a new segment."""
+MOST_CLOSED_AT_ONCE = 8
+"""Sealing takes a sync, and the commit that it follows has rigs waiting for receipts."""
 GROUP = CommitGroup(seconds=0.2, n_bytes=8 << 20, n_chunks=2048, quiet_s=0.02)
 """A sync costs milliseconds; the broker may be waiting for acknowledgements."""
 
@@ -49,6 +54,8 @@ class LocalStore:
         self._lock = threading.RLock()
         self._logs: OrderedDict[SessionKey, SessionLog] = OrderedDict()
         self._touched: dict[SessionKey, SessionLog] = {}
+        self._used_s: dict[SessionKey, float] = {}
+        """When each of `_logs` was last written to (monotonic); in the same order."""
         self._durable_dirs: set[Path] = set()
         """Directories of sites and rigs whose names are known to be on the medium."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -118,8 +125,10 @@ class LocalStore:
                 if failure is not None:
                     failed = failure
                     self._logs.pop(key, None)
+                    self._used_s.pop(key, None)
             if failed is not None:
                 raise _failure(self._files, self.path, "cannot be synced", failed) from failed
+            self._close_idle()
 
     def sessions(self) -> list[SessionKey]:
         try:
@@ -164,6 +173,7 @@ class LocalStore:
                         log.close()
             finally:
                 self._logs.clear()
+                self._used_s.clear()
                 if self._unlock is not None:
                     self._unlock()
                     self._unlock = None
@@ -184,15 +194,29 @@ class LocalStore:
             log = SessionLog(self._files, self._session_dir(key), worker, self._segment_bytes)
             self._logs[key] = log
         self._logs.move_to_end(key)
+        self._used_s[key] = time.monotonic()
         # A known chunk may be on the medium or not: it counts as durable after the commit as well.
         self._touched[key] = log
         return log.append(chunk)
 
     def _make_room(self) -> None:
         while len(self._logs) >= self._most_open:
-            key, log = self._logs.popitem(last=False)
-            self._touched.pop(key, None)
-            log.close()
+            self._close_oldest()
+
+    def _close_idle(self) -> None:
+        idle = time.monotonic() - IDLE_S
+        for _ in range(MOST_CLOSED_AT_ONCE):
+            if not self._logs or self._used_s[next(iter(self._logs))] > idle:
+                return
+            # All of it is durable: what cannot be sealed is read all the same.
+            with contextlib.suppress(OSError):
+                self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        key, log = self._logs.popitem(last=False)
+        self._touched.pop(key, None)
+        self._used_s.pop(key, None)
+        log.close()
 
     def _session_dir(self, key: SessionKey) -> Path:
         path = self.path

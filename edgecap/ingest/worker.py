@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,8 @@ log = logging.getLogger("edgecap.ingest")
 RECEIPT_WINDOW = 128
 """Receipts on their way to the broker at a time; each is for one rig."""
 STOP_POLL_S = 0.25
+QUIET_S = 60.0
+"""After so long without a chunk the store may put in order what it likes."""
 REPORT_S = 10.0
 LEAVE_S = 5.0
 _REASONS_TOLD = 20
@@ -186,16 +189,16 @@ class IngestWorker:
         return batch.n_bytes >= self._group.n_bytes or len(batch.messages) >= self._group.n_chunks
 
     async def _commit_all(self, connection: Connection, batches: asyncio.Queue[_Batch | None]) -> None:
-        while (batch := await batches.get()) is not None:
-            # A commit under way is finished whatever happens to the connection: what became durable
-            # must get its receipt, and two commits must never overlap.
-            commit = asyncio.create_task(self._commit(batch), name="ingest-batch")
+        while True:
             try:
-                await asyncio.shield(commit)
-            except asyncio.CancelledError:
-                await asyncio.wait([commit])
-                commit.result()
-                raise
+                async with asyncio.timeout(QUIET_S):
+                    batch = await batches.get()
+            except TimeoutError:
+                await _whole(asyncio.to_thread(self._store.commit))  # the store lets go of what is idle
+                continue
+            if batch is None:
+                break
+            await _whole(self._commit(batch))
             for message in batch.messages:
                 connection.acknowledge(message)
         self._drained = True
@@ -303,3 +306,16 @@ class IngestWorker:
                 log.warning("%s more refusals were not listed", self._reasons_told - _REASONS_TOLD)
             self._reasons_told = 0
             before, since = msgspec.structs.replace(self.metrics), now
+
+
+async def _whole(commit: Coroutine[Any, Any, None]) -> None:
+    """A commit under way is finished whatever happens to the connection: what became durable must get its
+    receipt, and two commits must never overlap.
+    """
+    task = asyncio.create_task(commit, name="ingest-batch")
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.result()
+        raise

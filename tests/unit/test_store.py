@@ -110,6 +110,28 @@ def test_a_session_id_used_again_by_another_boot_is_kept_apart(tmp_path: Path) -
         assert any("kernel boot other-boot" in n for n in report.notes)
 
 
+def test_idle_sessions_let_go_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions there have been, only those still written to hold a file open."""
+    recordings = [SessionMaker(rig=f"rig-{n:02d}", seed=n).whole(rounds=1) for n in range(20)]
+    fds = Path("/proc/self/fd")
+    with LocalStore.open(tmp_path, create=True) as store:
+        store.commit()
+        before = len(list(fds.iterdir()))
+        store.append([c for chunks in recordings for c in chunks[:-1]])
+        store.commit()
+        assert len(list(fds.iterdir())) == before + 20 + 1  # and the worker's lock
+        monkeypatch.setattr("edgecap.ingest.local_store.IDLE_S", -1.0)
+        for _ in range(3):
+            store.commit()
+        assert len(list(fds.iterdir())) == before + 1
+        # What comes later finds what is there, and goes on beside it.
+        assert store.append(recordings[7]) == ["duplicate"] * (len(recordings[7]) - 1) + ["stored"]
+        store.commit()
+        key = KEY._replace(rig="rig-07")
+        assert verify_session(store, key).complete
+        assert len(list(tmp_path.joinpath(*key).glob("*.seg"))) == 2
+
+
 def test_many_sessions_in_one_commit(tmp_path: Path) -> None:
     """Syncs run side by side; one that fails costs only its own session."""
     recordings = [SessionMaker(rig=f"rig-{n:02d}", seed=n).whole(rounds=1) for n in range(20)]
