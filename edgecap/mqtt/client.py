@@ -256,6 +256,16 @@ class WireClient(aiomqtt.Client):
             if not isinstance(self._socket, ssl.SSLSocket) or self._socket.pending() == 0:
                 return
 
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        """At once, not in the loop's next turn: by then the descriptor may be closed, or somebody else's."""
+        self._loop.add_writer(sock, self._write)
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except (OSError, ValueError, struct.error) as error:
+            self.fail(BrokerError(f"cannot write to broker {self.broker.name}: {error}"))
+
     def _on_connect(
         self,
         client: paho.Client,

@@ -193,6 +193,29 @@ def test_a_frozen_broker_makes_the_publish_drop_the_connection(tmp_path: Path) -
     with_broker(tmp_path, body)
 
 
+def test_a_connection_that_ends_while_it_has_something_to_send_leaves_its_descriptor_alone(
+    tmp_path: Path,
+) -> None:
+    """A descriptor watched after its end is an error, or another one's that was given the same number."""
+
+    async def body(broker: Broker, _: LoopbackBroker) -> None:
+        async def end_in_the_middle() -> None:
+            async with connect(broker, client_id="a") as connection:
+                await connection.publish("x", bytes(1000), qos=0)
+                connection.drop("is not wanted any more")
+                await connection.publish("x", b"", qos=0)
+
+        complaints: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        with pytest.raises(BrokerError, match="is not wanted"):
+            await end_in_the_middle()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not complaints
+
+    with_broker(tmp_path, body)
+
+
 def test_a_silent_listener_is_given_up(tmp_path: Path) -> None:
     """A port that accepts and never answers, as a wrong service or a hung broker does."""
     with socket.create_server(("127.0.0.1", 0)) as server:
