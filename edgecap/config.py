@@ -14,11 +14,14 @@ import msgspec
 from msgspec import Meta
 
 from edgecap.errors import ConfigError
+from edgecap.model import PREVIEW_SUFFIX
 from edgecap.topics import NAME_PATTERN
 
 DEFAULT_PATHS = (Path("edgecap.toml"), Path("/etc/edgecap/edgecap.toml"))
 
 MAX_CALIBRATION_BYTES = 64 * 1024
+MAX_TASK_CHARS = 1000
+MAX_REFERENCE_CHARS = 200
 """The manifest must fit one chunk."""
 
 Name = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$", description="1 to 64 of a-z, 0-9 and '-'")]
@@ -56,9 +59,9 @@ class SpoolConfig(Section, frozen=True):
 class SessionConfig(Section, frozen=True):
     """`[session]`: what is recorded, by whom, under which consent."""
 
-    task: str = ""
-    operator: str = ""
-    consent: str = ""
+    task: Annotated[str, Meta(max_length=MAX_TASK_CHARS)] = ""
+    operator: Annotated[str, Meta(max_length=MAX_REFERENCE_CHARS)] = ""
+    consent: Annotated[str, Meta(max_length=MAX_REFERENCE_CHARS)] = ""
 
 
 class CalibrationConfig(Section, frozen=True):
@@ -117,10 +120,17 @@ class IioConfig(Section, frozen=True):
     """Group delay of the sensor's low-pass filter, by its data sheet; recorded, never applied."""
 
 
-class FileCameraConfig(Section, frozen=True, tag_field="backend", tag="file"):
-    """`[[camera]]` with `backend = "file"`: a video file played in real time."""
+class CameraSection(Section, frozen=True):
+    """What every `[[camera]]` has."""
 
     name: Name
+    preview_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """How often a small picture becomes part of the session; 0 for never."""
+
+
+class FileCameraConfig(CameraSection, frozen=True, kw_only=True, tag_field="backend", tag="file"):
+    """`[[camera]]` with `backend = "file"`: a video file played in real time."""
+
     path: str
     fps: Annotated[float, Meta(ge=0)] = 0.0
     """0 keeps the clip's own frame times."""
@@ -128,10 +138,9 @@ class FileCameraConfig(Section, frozen=True, tag_field="backend", tag="file"):
     bitrate_kbps: PositiveInt = 2000
 
 
-class SyntheticCameraConfig(Section, frozen=True, tag_field="backend", tag="synthetic"):
+class SyntheticCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="synthetic"):
     """`[[camera]]` with `backend = "synthetic"`: a seeded moving scene."""
 
-    name: Name
     width: PositiveInt = 640
     height: PositiveInt = 480
     fps: Positive = 30.0
@@ -139,10 +148,9 @@ class SyntheticCameraConfig(Section, frozen=True, tag_field="backend", tag="synt
     seed: int = 0
 
 
-class PiCameraConfig(Section, frozen=True, tag_field="backend", tag="picamera2"):
-    """`[[camera]]` with `backend = "picamera2"`: a Raspberry Pi camera."""
+class PiCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="picamera2"):
+    """`[[camera]]` with `backend = "picamera2"`: a Raspberry Pi camera (docs/CAMERA.md)."""
 
-    name: Name
     camera_id: str = ""
     """libcamera's id; empty takes the only camera."""
     width: PositiveInt = 1280
@@ -150,9 +158,32 @@ class PiCameraConfig(Section, frozen=True, tag_field="backend", tag="picamera2")
     fps: Positive = 30.0
     bitrate_kbps: PositiveInt = 5000
     encoder: Literal["auto", "hardware", "libav"] = "auto"
+    codec: Literal["h264", "mjpeg"] = "h264"
+    exposure_us: Annotated[int, Meta(ge=0)] = 0
+    """A fixed exposure time; 0 for automatic."""
+    gain: Annotated[float, Meta(ge=0)] = 0.0
+    """A fixed analogue gain; 0 for automatic."""
+    max_exposure_us: Annotated[int, Meta(ge=0)] = 0
+    """The longest that automatic exposure may choose; 0 for the frame duration."""
 
 
-CameraConfig = FileCameraConfig | SyntheticCameraConfig | PiCameraConfig
+class UvcCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="uvc"):
+    """`[[camera]]` with `backend = "uvc"`: a USB camera, or any other on V4L2 (docs/CAMERA.md)."""
+
+    device: str = "/dev/video0"
+    """Better the name under /dev/v4l/by-id, which stays when another camera is plugged in."""
+    width: PositiveInt = 1280
+    height: PositiveInt = 720
+    fps: Positive = 30.0
+    input: Literal["auto", "mjpeg", "yuyv"] = "auto"
+    """What the camera is asked for; `auto` prefers MJPEG, which fits USB 2 at any size."""
+    codec: Literal["h264", "mjpeg"] = "h264"
+    """`mjpeg` keeps the camera's own JPEG pictures; `h264` decodes and encodes them."""
+    bitrate_kbps: PositiveInt = 5000
+    """Of what is encoded here; a camera's own JPEG has the size that it has."""
+
+
+CameraConfig = FileCameraConfig | SyntheticCameraConfig | PiCameraConfig | UvcCameraConfig
 
 
 class ButtonConfig(Section, frozen=True):
@@ -332,7 +363,8 @@ def _row_type(declared: Any, item: Any, where: str, at: str) -> type[Section] | 
 
 
 def _refuse_twins(config: Config, where: str) -> None:
-    names = [d.name for d in (*config.serial, *config.iio, *config.camera)]
+    previews = [c.name + PREVIEW_SUFFIX for c in config.camera if c.preview_seconds]
+    names = [*(d.name for d in (*config.serial, *config.iio, *config.camera)), *previews]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: two devices are called {name!r}", fix="give each its own name")

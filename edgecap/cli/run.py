@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecap.errors import ConfigError
+from edgecap.errors import ConfigError, SpoolError
 
 if TYPE_CHECKING:
     from edgecap.config import CameraConfig, Config, IioConfig
+    from edgecap.daemon.intent import Panel
     from edgecap.daemon.reporting import Reporter
     from edgecap.daemon.rig import Rig
     from edgecap.mqtt import Broker
-    from edgecap.source.gpio import GpioPanel
     from edgecap.source.protocol import Source
+    from edgecap.spool import Spool
 
 log = logging.getLogger("edgecap.run")
 
@@ -81,10 +83,12 @@ def broker_of(config: Config, option: str | None) -> Broker | None:
 
 def camera_of(config: CameraConfig) -> Source:
     """The back-end that a `[[camera]]` table asks for."""
-    from edgecap.config import FileCameraConfig, SyntheticCameraConfig
+    from edgecap.config import FileCameraConfig, SyntheticCameraConfig, UvcCameraConfig
+    from edgecap.source.camera_exposure import ExposurePolicy
     from edgecap.source.camera_file import FileCamera
     from edgecap.source.camera_pi import PiCamera
     from edgecap.source.camera_synthetic import SyntheticCamera
+    from edgecap.source.camera_uvc import UvcCamera
 
     if isinstance(config, FileCameraConfig):
         return FileCamera(
@@ -93,6 +97,7 @@ def camera_of(config: CameraConfig) -> Source:
             fps=config.fps or None,
             loop=config.loop,
             bitrate_kbps=config.bitrate_kbps,
+            preview_s=config.preview_seconds,
         )
     if isinstance(config, SyntheticCameraConfig):
         return SyntheticCamera(
@@ -102,6 +107,19 @@ def camera_of(config: CameraConfig) -> Source:
             fps=config.fps,
             seed=config.seed,
             bitrate_kbps=config.bitrate_kbps,
+            preview_s=config.preview_seconds,
+        )
+    if isinstance(config, UvcCameraConfig):
+        return UvcCamera(
+            config.name,
+            config.device,
+            width=config.width,
+            height=config.height,
+            fps=config.fps,
+            wanted=config.input,
+            codec=config.codec,
+            bitrate_kbps=config.bitrate_kbps,
+            preview_s=config.preview_seconds,
         )
     return PiCamera(
         config.name,
@@ -111,6 +129,9 @@ def camera_of(config: CameraConfig) -> Source:
         fps=config.fps,
         bitrate_kbps=config.bitrate_kbps,
         encoder=config.encoder,
+        codec=config.codec,
+        exposure=ExposurePolicy(config.exposure_us, config.gain, config.max_exposure_us),
+        preview_s=config.preview_seconds,
     )
 
 
@@ -144,24 +165,23 @@ def sources_of(config: Config) -> list[Source]:
 async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]) -> None:
     """Run one rig until SIGTERM or SIGINT."""
     from edgecap.clock import now_ns
+    from edgecap.daemon.neighbour import tell_neighbours
     from edgecap.daemon.recovery import close_interrupted
     from edgecap.daemon.reporting import Reporter
     from edgecap.daemon.rig import Rig
     from edgecap.kernels.compile import warm_up
-    from edgecap.spool import Spool
     from edgecap.spool.handover import apply_receipts
     from edgecap.spool.writer import SpoolWriter
     from edgecap.status import notify_systemd
     from edgecap.uplink import Uplink
 
-    with contextlib.ExitStack() as stack:
-        spool = stack.enter_context(
-            Spool.open(
-                Path(config.spool.dir),
-                segment_bytes=config.spool.segment_mb << 20,
-                reserve_bytes=config.spool.reserve_mb << 20,
-            )
-        )
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    found = await open_spool(config, broker, sources, stop)
+    if found is None:
+        return
+    with found as spool:
         for session in close_interrupted(spool):
             log.warning("closed %s, which was interrupted", session)
         if released := apply_receipts(spool):
@@ -179,13 +199,17 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
         uplink.paused = config.uplink.paused
         async with SpoolWriter(spool, durable=lambda _: uplink.notify()) as writer:
             rig = Rig(config, sources=sources, writer=writer)
-            rig.panels.extend(_panels(config, rig, stack))
             reporter = Reporter(rig, uplink)
-            loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, rig.shut_down)
-            async with asyncio.TaskGroup() as group:
+            if stop.is_set():
+                rig.shut_down()
+            async with tell_neighbours(config.spool.dir, reporter.status), asyncio.TaskGroup() as group:
                 beside = [group.create_task(_announce(rig), name="announce")]
+                panel = panel_of(config, rig.buttons.edge)
+                if panel is not None:
+                    tell = partial(rig.note_part, "button")
+                    beside.append(group.create_task(rig.panels.keep(panel, tell), name="panel"))
                 if broker is not None:
                     beside.append(group.create_task(_report(rig, reporter, broker), name="report"))
                 await rig.run()
@@ -195,24 +219,54 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
                     task.cancel()
 
 
-def _panels(config: Config, rig: Rig, stack: contextlib.ExitStack) -> list[GpioPanel]:
-    """The rig's own button and light, where pins are configured for them."""
+async def open_spool(
+    config: Config, broker: Broker | None, sources: Sequence[Source], stop: asyncio.Event
+) -> Spool | None:
+    """Open the spool, however long that takes; None when told to stop before that.
+
+    Raises:
+        SpoolError: another daemon has it: two must not fight for devices and lights.
+    """
+    from edgecap.daemon.grounded import Grounded
+    from edgecap.spool import Spool
+
+    def attempt() -> Spool:
+        return Spool.open(
+            Path(config.spool.dir),
+            segment_bytes=config.spool.segment_mb << 20,
+            reserve_bytes=config.spool.reserve_mb << 20,
+        )
+
+    try:
+        return attempt()
+    except SpoolError as error:
+        if "holder" in error.evidence:
+            raise
+        log.error("%s", error)
+        waiting = Grounded(config, sources, error)
+        panel = panel_of(config, lambda **_: None)
+        return await waiting.wait(attempt, broker=broker, panel=panel, stop=stop)
+
+
+def panel_of(
+    config: Config, edge: Callable[..., object]
+) -> Callable[[], AbstractContextManager[Panel]] | None:
+    """Opens the rig's own button, light and buzzer; None where no pins are configured for them."""
     from edgecap.source.gpio import GpioPanel
 
     pins = config.button
     if max(pins.gpio, pins.led_gpio, pins.buzzer_gpio) < 0:
-        return []
+        return None
 
     def number(pin: int) -> int | None:
         return pin if pin >= 0 else None
 
-    panel = GpioPanel(
+    return GpioPanel(
         button=number(pins.gpio),
         led=number(pins.led_gpio),
         buzzer=number(pins.buzzer_gpio),
-        on_edge=lambda down, t_ns: rig.button(down=down, t_ns=t_ns),
-    )
-    return [stack.enter_context(panel.open())]
+        on_edge=lambda down, t_ns: edge(down=down, t_ns=t_ns),
+    ).open
 
 
 async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
@@ -224,13 +278,12 @@ async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
 async def _announce(rig: Rig) -> None:
     """Tell systemd that the rig is ready, then feed its watchdog while data flows."""
     from edgecap.clock import now_ns
-    from edgecap.status import notify_systemd
+    from edgecap.status import notify_systemd, watchdog_period_s
 
     await rig.ready()
     notify_systemd("READY=1")
     log.info("ready: %s", ", ".join(i.name for s in rig.open_sources for i in s.feed.info))
-    every_s = int(os.environ.get("WATCHDOG_USEC", "4000000")) / 4e6
     while True:
         if rig.advancing(now_ns()):
             notify_systemd(f"WATCHDOG=1\nSTATUS={rig.machine.state.value} {rig.last_session}")
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(watchdog_period_s())

@@ -30,8 +30,9 @@ from edgecap.source.camera_outbox import Outbox
 from edgecap.source.camera_pi import PiSpec
 from edgecap.source.camera_playback import Worker
 from edgecap.source.camera_synthetic import SyntheticSpec
+from edgecap.source.camera_uvc import UvcSpec
 
-Spec = FileSpec | SyntheticSpec | PiSpec
+Spec = FileSpec | SyntheticSpec | PiSpec | UvcSpec
 """Every camera that can be opened."""
 
 _PR_SET_PDEATHSIG = 1
