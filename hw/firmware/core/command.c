@@ -35,6 +35,8 @@ static void set_rate(ec_device *device, const uint8_t *args, answer *ack)
         refuse(ack, EC_BAD_ARGUMENT, "rate outside 0.1 to 10000 Hz");
     else if (device->sampling)
         refuse(ack, EC_FAILED, "stop sampling first");
+    else if (!device->hal.rate(device->hal.ctx, args[0], rate_mhz))
+        refuse(ack, EC_FAILED, "this stream cannot be sampled at that rate");
     else
         device->samplers[args[0]].rate_mhz = rate_mhz;
 }
@@ -47,17 +49,36 @@ static void tare(ec_device *device, const uint8_t *args, answer *ack)
         refuse(ack, EC_FAILED, "this stream cannot be tared");
 }
 
+#define LED_BYTES 4u
+#define LED_RHYTHM_BYTES 5u
+
+static void light(ec_device *device, const uint8_t *args, size_t n)
+{
+    const bool before = ec_light_is_steady(&device->light);
+    if (n < LED_BYTES + LED_RHYTHM_BYTES)
+        ec_light_pattern(&device->light, args, args[3], device->now_us);
+    else
+        ec_light_rhythm(&device->light, args, (uint16_t)ec_get_u16(args + 4), (uint16_t)ec_get_u16(args + 6),
+                        args[8], device->now_us);
+    device->light.pattern = args[3];
+    ec_show_light(device);
+    /* Right after switching: the event tells the instant, to the microsecond. */
+    const bool after = ec_light_is_steady(&device->light);
+    if (before != after)
+        ec_send_event(device, after ? EC_LED_ON : EC_LED_OFF, EC_NO_STREAM, ec_update_now(device), 0, "");
+}
+
 static size_t argument_bytes(uint8_t op)
 {
     switch (op) {
     case EC_OP_RATE: return 5;
     case EC_OP_TARE: return 1;
-    case EC_OP_LED: return 4;
+    case EC_OP_LED: return LED_BYTES;
     default: return 0;
     }
 }
 
-static void carry_out(ec_device *device, uint8_t op, const uint8_t *args, answer *ack)
+static void carry_out(ec_device *device, uint8_t op, const uint8_t *args, size_t n, answer *ack)
 {
     switch (op) {
     case EC_OP_HELLO: ec_queue_hello(device); break;
@@ -65,7 +86,7 @@ static void carry_out(ec_device *device, uint8_t op, const uint8_t *args, answer
     case EC_OP_STOP: stop_sampling(device, ack); break;
     case EC_OP_RATE: set_rate(device, args, ack); break;
     case EC_OP_TARE: tare(device, args, ack); break;
-    case EC_OP_LED: device->hal.led(device->hal.ctx, args[0], args[1], args[2], args[3]); break;
+    case EC_OP_LED: light(device, args, n); break;
     case EC_OP_RESET:
         device->reset_asked = true;
         device->reset_by_us = device->now_us + RESET_LATEST_US;
@@ -85,7 +106,7 @@ void ec_obey(ec_device *device, const uint8_t *payload, size_t n)
     if (n < COMMAND_HEAD_BYTES + argument_bytes(op))
         refuse(&ack, EC_BAD_ARGUMENT, "too few argument bytes");
     else
-        carry_out(device, op, payload + COMMAND_HEAD_BYTES, &ack);
+        carry_out(device, op, payload + COMMAND_HEAD_BYTES, n - COMMAND_HEAD_BYTES, &ack);
     uint8_t out[2 + 1 + 1 + EC_TEXT_MAX + 1 + 4 * EC_MAX_STREAMS];
     uint8_t *p = ec_put_u16(out, ec_get_u16(payload));
     p = ec_put_u8(p, ack.status);

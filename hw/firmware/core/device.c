@@ -39,6 +39,7 @@ const char *ec_init(ec_device *device, const ec_hal *hal, const ec_stream *strea
         ec_init_sampler(device, s);
     }
     ec_queue_hello(device);
+    device->light.change_us = UINT64_MAX;
     return NULL;
 }
 
@@ -180,6 +181,13 @@ static void feed_transmitter(ec_device *device)
     device->hal.transmit(device->hal.ctx, device->wire, at + bytes);
 }
 
+void ec_show_light(ec_device *device)
+{
+    const uint8_t *shown = device->light.shown;
+    if (ec_light_update(&device->light, device->now_us))
+        device->hal.led(device->hal.ctx, shown[0], shown[1], shown[2]);
+}
+
 void ec_poll(ec_device *device)
 {
     const uint64_t now = ec_update_now(device);
@@ -188,6 +196,7 @@ void ec_poll(ec_device *device)
         ec_take_due(device);
     if (ec_button_settle(&device->button, now, &t_us))
         ec_send_event(device, device->button.down ? EC_BUTTON_DOWN : EC_BUTTON_UP, EC_NO_STREAM, t_us, 0, "");
+    ec_show_light(device);
     feed_hello(device);
     log_count(device, &device->refused_frames, " frames from the host refused");
     log_count(device, &device->lost_frames, " answers or events lost, queue full");
@@ -202,6 +211,8 @@ uint64_t ec_next_row_us(const ec_device *device)
     uint64_t next = UINT64_MAX;
     for (uint8_t s = 0; device->sampling && s < device->n_streams; s++) {
         const ec_sampler *sampler = &device->samplers[s];
+        if (device->streams[s].given)
+            continue;
         const uint64_t due = device->start_us + sampler->ticks * UINT64_C(1000000000) / sampler->rate_mhz;
         next = due < next ? due : next;
     }
@@ -215,6 +226,8 @@ uint64_t ec_next_wake_us(const ec_device *device)
         const uint64_t full = ec_batch_full_us(device, s);
         next = full < next ? full : next;
     }
+    if (device->light.change_us < next)
+        next = device->light.change_us;
     if (device->button.unsettled) {
         const uint64_t settled = device->button.last_edge_us + EC_BUTTON_STABLE_US;
         next = settled < next ? settled : next;

@@ -12,6 +12,7 @@
 
 #include "button.h"
 #include "hal.h"
+#include "light.h"
 #include "protocol.h"
 #include "queue.h"
 
@@ -32,6 +33,7 @@ typedef struct {
     uint8_t kind;
     uint8_t dtype;
     uint8_t n_channels;
+    bool given; /* the board gives the rows, with their times, by ec_give_row() */
 } ec_stream;
 
 /* Sampling state of one stream. */
@@ -46,6 +48,7 @@ typedef struct {
     uint64_t quiet_t_us; /* since when the sensor gave nothing */
     bool quiet;
     bool fault;          /* reported */
+    const char *reason;  /* why, as far as the board knows */
     uint32_t n;          /* rows in the batch */
     uint64_t t_us[EC_BATCH_MAX];
     uint8_t rows[EC_PAYLOAD_MAX];
@@ -78,6 +81,7 @@ typedef struct {
     uint8_t hello_part;
     uint8_t hello_parts; /* HELLO frames still due while hello_part < hello_parts */
     ec_button button;
+    ec_light light;
     bool reset_asked;
     uint64_t reset_by_us;
     uint32_t refused_frames; /* bad frames received, not yet reported */
@@ -97,6 +101,19 @@ void ec_transmitted(ec_device *device, uint32_t t_us);
 
 /* An edge of the button's contact. */
 void ec_button_raw(ec_device *device, bool down);
+
+/* A row of a stream whose rows are given, as the wire wants it; t_us is the extended counter when it was taken,
+ * later than that of the row before. Ignored while idle. */
+void ec_give_row(ec_device *device, uint8_t stream, uint64_t t_us, const uint8_t *row);
+
+/* n rows of such a stream were taken by the sensor but lost on the way here; the first at t_us. */
+void ec_lose_rows(ec_device *device, uint8_t stream, uint64_t t_us, uint32_t n);
+
+/* Why a sensor gives nothing, for the next sensor-fault; the text must stay. NULL forgets it. */
+void ec_explain_fault(ec_device *device, uint8_t stream, const char *reason);
+
+/* A line for the host's log. */
+void ec_send_log(ec_device *device, uint8_t level, const char *text);
 
 /* Take due samples, settle the button, and give the transmitter its next frame. */
 void ec_poll(ec_device *device);

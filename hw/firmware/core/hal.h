@@ -15,13 +15,17 @@ typedef struct {
     /* Send n bytes, which stay valid until the board calls ec_transmitted(); one call at a time. */
     void (*transmit)(void *ctx, const uint8_t *bytes, size_t n);
     /* Write the row that the sensor took at t_us (the counter, extended to 64 bits) in the stream's wire
-     * format; false if the sensor gave none. `index` counts this stream's rows since START. */
+     * format; false if the sensor gave none. `index` counts this stream's rows since START. Never asked for a
+     * stream whose rows are given (ec_give_row). */
     bool (*read_sensor)(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us, uint8_t *row);
     /* START (true) and STOP (false). */
     void (*sampling)(void *ctx, bool on);
+    /* Whether a stream can be sampled at this rate from the next START on; false if it cannot. */
+    bool (*rate)(void *ctx, uint8_t stream, uint32_t rate_mhz);
     /* Make the present reading of a stream its zero; false if it cannot. */
     bool (*tare)(void *ctx, uint8_t stream);
-    void (*led)(void *ctx, uint8_t red, uint8_t green, uint8_t blue, uint8_t pattern);
+    /* Show this colour from now on; rhythms are made by the core. */
+    void (*led)(void *ctx, uint8_t red, uint8_t green, uint8_t blue);
     /* Restart the device as after power-up; may return, the core then waits to be initialised anew. */
     void (*reset)(void *ctx);
 } ec_hal;

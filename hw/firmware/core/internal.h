@@ -12,11 +12,13 @@ void ec_queue_answer(ec_device *device, uint8_t type, const uint8_t *payload, si
 
 void ec_send_event(ec_device *device, uint8_t code, uint8_t stream, uint64_t t_us, uint32_t arg,
                    const char *text);
-void ec_send_log(ec_device *device, uint8_t level, const char *text);
 
 /* Payload bytes of HELLO for stream `part`; with p NULL only measures. */
 size_t ec_write_hello(const ec_device *device, uint8_t part, uint8_t *p);
 void ec_queue_hello(ec_device *device);
+
+/* Show what the light is to show now, if that has changed. */
+void ec_show_light(ec_device *device);
 
 /* Carry out a COMMAND and acknowledge it. */
 void ec_obey(ec_device *device, const uint8_t *payload, size_t n);
@@ -27,6 +29,7 @@ void ec_start(ec_device *device);
 /* Take what is due, send partial batches and pending overrun events. */
 void ec_stop(ec_device *device);
 void ec_take_due(ec_device *device);
+/* The extended counter at which a stream next needs ec_poll(). */
 uint64_t ec_batch_full_us(const ec_device *device, uint8_t stream);
 
 #endif

@@ -48,7 +48,9 @@ enum ec_event_code {
     EC_BUTTON_UP = 2,
     EC_OVERRUN = 3,
     EC_SENSOR_FAULT = 4,
-    EC_SENSOR_OK = 5
+    EC_SENSOR_OK = 5,
+    EC_LED_ON = 6,
+    EC_LED_OFF = 7
 };
 
 enum ec_op {

@@ -6,6 +6,8 @@
 #define QUIET_PERIODS 5u
 #define DELTA_MAX_US 65535u
 #define EVENT_OVERRUN_BYTES 32u
+/* Rows that are given come late, but a batch waits no longer than this for them. */
+#define GIVEN_WAIT_US 25000u
 
 uint32_t ec_value_bytes(uint8_t dtype)
 {
@@ -85,6 +87,12 @@ static void send_batch(ec_device *device, uint8_t stream)
     ec_queue_push(&device->queue, EC_SAMPLES, payload, bytes);
 }
 
+static uint64_t quiet_limit_us(const ec_sampler *sampler)
+{
+    const uint64_t periods_us = QUIET_PERIODS * UINT64_C(1000000000) / sampler->rate_mhz;
+    return periods_us > QUIET_US ? periods_us : QUIET_US;
+}
+
 static void note_quiet(ec_device *device, uint8_t stream, uint64_t t_us)
 {
     ec_sampler *sampler = &device->samplers[stream];
@@ -92,12 +100,25 @@ static void note_quiet(ec_device *device, uint8_t stream, uint64_t t_us)
         sampler->quiet = true;
         sampler->quiet_t_us = t_us;
     }
-    const uint64_t periods_us = QUIET_PERIODS * UINT64_C(1000000000) / sampler->rate_mhz;
-    const uint64_t limit_us = periods_us > QUIET_US ? periods_us : QUIET_US;
-    if (!sampler->fault && t_us - sampler->quiet_t_us >= limit_us) {
+    if (!sampler->fault && t_us - sampler->quiet_t_us >= quiet_limit_us(sampler)) {
         sampler->fault = true;
-        ec_send_event(device, EC_SENSOR_FAULT, stream, sampler->quiet_t_us, 0, "sensor gives no data");
+        ec_send_event(device, EC_SENSOR_FAULT, stream, sampler->quiet_t_us, 0,
+                      sampler->reason != NULL ? sampler->reason : "sensor gives no data");
     }
+}
+
+/* Put a row, which lies at the end of the batch already, into the batch; the next is expected at next_us. */
+static void keep_row(ec_device *device, uint8_t stream, uint64_t t_us, uint64_t next_us)
+{
+    ec_sampler *sampler = &device->samplers[stream];
+    if (sampler->fault)
+        ec_send_event(device, EC_SENSOR_OK, stream, t_us, 0, "");
+    sampler->quiet = false;
+    sampler->fault = false;
+    sampler->t_us[sampler->n++] = t_us;
+    sampler->produced++;
+    if (sampler->n == sampler->batch_max || next_us - sampler->t_us[0] >= EC_BATCH_US)
+        send_batch(device, stream);
 }
 
 static void take_row(ec_device *device, uint8_t stream, uint64_t t_us, uint64_t next_us)
@@ -112,20 +133,65 @@ static void take_row(ec_device *device, uint8_t stream, uint64_t t_us, uint64_t 
             send_batch(device, stream);
         return;
     }
-    if (sampler->fault)
-        ec_send_event(device, EC_SENSOR_OK, stream, t_us, 0, "");
-    sampler->quiet = false;
-    sampler->fault = false;
-    sampler->t_us[sampler->n++] = t_us;
-    sampler->produced++;
-    if (sampler->n == sampler->batch_max || next_us - sampler->t_us[0] >= EC_BATCH_US)
+    keep_row(device, stream, t_us, next_us);
+}
+
+/* Time from one row to the next, rounded up. */
+static uint64_t period_us(const ec_sampler *sampler)
+{
+    return (UINT64_C(1000000000) + sampler->rate_mhz - 1) / sampler->rate_mhz;
+}
+
+void ec_give_row(ec_device *device, uint8_t stream, uint64_t t_us, const uint8_t *row)
+{
+    ec_sampler *sampler = &device->samplers[stream];
+    /* A row of before START may still come after it. */
+    if (!device->sampling || t_us < device->start_us)
+        return;
+    if (sampler->n > 0 && t_us - sampler->t_us[sampler->n - 1] > DELTA_MAX_US)
         send_batch(device, stream);
+    memcpy(sampler->rows + sampler->n * sampler->row_bytes, row, sampler->row_bytes);
+    sampler->quiet_t_us = t_us + period_us(sampler);
+    keep_row(device, stream, t_us, sampler->quiet_t_us);
+}
+
+void ec_lose_rows(ec_device *device, uint8_t stream, uint64_t t_us, uint32_t n)
+{
+    ec_sampler *sampler = &device->samplers[stream];
+    if (!device->sampling || n == 0)
+        return;
+    send_batch(device, stream);
+    if (sampler->lost == 0)
+        sampler->lost_t_us = t_us;
+    sampler->lost += n;
+    sampler->produced += n;
+}
+
+void ec_explain_fault(ec_device *device, uint8_t stream, const char *reason)
+{
+    device->samplers[stream].reason = reason;
+}
+
+/* A stream whose rows are given: a batch that has waited long enough leaves, and silence is noticed. */
+static void watch_given(ec_device *device, uint8_t stream)
+{
+    ec_sampler *sampler = &device->samplers[stream];
+    if (sampler->n > 0 && device->now_us >= sampler->t_us[0] + GIVEN_WAIT_US)
+        send_batch(device, stream);
+    if (device->now_us >= sampler->quiet_t_us + quiet_limit_us(sampler) && !sampler->fault) {
+        sampler->quiet = true;
+        note_quiet(device, stream, device->now_us);
+    }
 }
 
 void ec_take_due(ec_device *device)
 {
     for (uint8_t s = 0; s < device->n_streams; s++) {
         ec_sampler *sampler = &device->samplers[s];
+        if (device->streams[s].given) {
+            watch_given(device, s);
+            continue;
+        }
         uint64_t due = due_us(device, sampler, sampler->ticks);
         while (due <= device->now_us) {
             sampler->ticks++;
@@ -139,6 +205,11 @@ void ec_take_due(ec_device *device)
 uint64_t ec_batch_full_us(const ec_device *device, uint8_t stream)
 {
     const ec_sampler *sampler = &device->samplers[stream];
+    if (device->streams[stream].given) {
+        const uint64_t quiet = sampler->fault ? UINT64_MAX : sampler->quiet_t_us + quiet_limit_us(sampler);
+        const uint64_t leaves = sampler->n > 0 ? sampler->t_us[0] + GIVEN_WAIT_US : UINT64_MAX;
+        return quiet < leaves ? quiet : leaves;
+    }
     uint64_t due = due_us(device, sampler, sampler->ticks);
     const uint64_t first = sampler->n > 0 ? sampler->t_us[0] : due;
     uint64_t tick = sampler->ticks;
@@ -161,6 +232,7 @@ void ec_start(ec_device *device)
         sampler->lost = 0;
         sampler->n = 0;
         sampler->quiet = false;
+        sampler->quiet_t_us = device->now_us;
         sampler->fault = false;
     }
     device->sampling = true;

@@ -91,6 +91,15 @@ static void totals(host *self)
         fflush(self->truth);
 }
 
+static void tell_light(const host *self)
+{
+    const ec_light *light = &self->device.light;
+    printf("ok %u %u %u %u", light->rgb[0], light->rgb[1], light->rgb[2], light->pattern);
+    if (light->has_rhythm)
+        printf(" %u %u %u", light->on_ms, light->off_ms, light->flashes);
+    printf(" shows %u %u %u\n", self->led[0], self->led[1], self->led[2]);
+}
+
 void control_obey(host *self, char *text)
 {
     /* What was due before the command must not feel it. */
@@ -124,7 +133,7 @@ void control_obey(host *self, char *text)
     } else if (strcmp(word, "unplug") == 0) {
         unplug(self, &rest, now_ns);
     } else if (strcmp(word, "led") == 0) {
-        printf("ok %u %u %u %u\n", self->led[0], self->led[1], self->led[2], self->led[3]);
+        tell_light(self);
     } else if (strcmp(word, "totals") == 0) {
         totals(self);
     } else if (strcmp(word, "quit") == 0) {

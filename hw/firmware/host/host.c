@@ -56,10 +56,18 @@ static bool tare(void *ctx, uint8_t stream)
     return sensor_tare(&self->opts.sensors[stream]);
 }
 
-static void led(void *ctx, uint8_t red, uint8_t green, uint8_t blue, uint8_t pattern)
+static bool rate(void *ctx, uint8_t stream, uint32_t rate_mhz)
+{
+    (void)ctx;
+    (void)stream;
+    (void)rate_mhz;
+    return true;
+}
+
+static void led(void *ctx, uint8_t red, uint8_t green, uint8_t blue)
 {
     host *self = ctx;
-    const uint8_t shown[4] = {red, green, blue, pattern};
+    const uint8_t shown[3] = {red, green, blue};
     memcpy(self->led, shown, sizeof shown);
 }
 
@@ -71,7 +79,7 @@ static void reset(void *ctx)
 
 const char *host_boot(host *self, bool first)
 {
-    const ec_hal hal = {self, micros, boot_id, transmit, read_sensor, sampling, tare, led, reset};
+    const ec_hal hal = {self, micros, boot_id, transmit, read_sensor, sampling, rate, tare, led, reset};
     if (!first)
         self->boot_no++;
     self->run = 0;

@@ -28,7 +28,7 @@ typedef struct {
     uint64_t random;
     uint16_t boot_no;
     uint32_t run;
-    uint8_t led[4];
+    uint8_t led[3]; /* shown now */
     bool reset_asked;
     bool power_lost; /* while unplugged */
     bool quit;

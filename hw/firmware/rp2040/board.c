@@ -1,0 +1,92 @@
+#include "board.h"
+
+#include "../sensors/icm42688.h"
+#include "../sensors/mlx90393.h"
+
+#define COUNT_SCALE (1.0f / ANALOG_SUM)
+#define COUNT_FULL 4095.0f
+/* The middle of a row's conversions comes so much after its time stamp. */
+#define ANALOG_LAG_US(positions) (-(int32_t)((positions) * ANALOG_POSITION_US / 2u))
+#define TAXEL(n)                                                                                                   \
+    {                                                                                                              \
+        "taxel-" #n, "count", COUNT_SCALE, COUNT_FULL                                                              \
+    }
+#define ACCEL(axis)                                                                                                \
+    {                                                                                                              \
+        "accel-" axis, "m/s^2", EC_ICM42688_ACCEL_FULL_M_S2 / 32768.0f, EC_ICM42688_ACCEL_FULL_M_S2                \
+    }
+#define GYRO(axis)                                                                                                 \
+    {                                                                                                              \
+        "gyro-" axis, "rad/s", EC_ICM42688_GYRO_FULL_RAD_S / 32768.0f, EC_ICM42688_GYRO_FULL_RAD_S                 \
+    }
+#define MAGNET(n)                                                                                                  \
+    {"m" #n "-x", "uT", EC_MLX90393_XY_UT, EC_MLX90393_XY_FULL_UT},                                                \
+        {"m" #n "-y", "uT", EC_MLX90393_XY_UT, EC_MLX90393_XY_FULL_UT},                                            \
+    {                                                                                                              \
+        "m" #n "-z", "uT", EC_MLX90393_Z_UT, EC_MLX90393_Z_FULL_UT                                                 \
+    }
+
+#define FORCE_STREAM(taxels, positions)                                                                            \
+    {                                                                                                              \
+        .name = "force", .channels = TAXELS, .rate_mhz = 1000000, .lag_us = ANALOG_LAG_US(positions),              \
+        .kind = EC_FORCE, .dtype = EC_INT16, .n_channels = (taxels), .given = true                                 \
+    }
+#define IMU_STREAM                                                                                                 \
+    {                                                                                                              \
+        .name = "imu", .channels = AXES, .rate_mhz = EC_ICM42688_RATE_MHZ, .lag_us = EC_ICM42688_LAG_US,           \
+        .kind = EC_IMU, .dtype = EC_INT16, .n_channels = EC_ICM42688_CHANNELS, .given = true                       \
+    }
+
+#if defined(BOARD_glove)
+/* A glove: 16 force sensors behind a CD74HC4067, an ICM-42688-P, four MLX90393 in the fingertips. */
+static const ec_channel TAXELS[] = {TAXEL(0),  TAXEL(1),  TAXEL(2),  TAXEL(3), TAXEL(4),  TAXEL(5),
+                                    TAXEL(6),  TAXEL(7),  TAXEL(8),  TAXEL(9), TAXEL(10), TAXEL(11),
+                                    TAXEL(12), TAXEL(13), TAXEL(14), TAXEL(15)};
+static const ec_channel AXES[] = {ACCEL("x"), ACCEL("y"), ACCEL("z"), GYRO("x"), GYRO("y"), GYRO("z")};
+static const ec_channel MAGNETS[] = {MAGNET(0), MAGNET(1), MAGNET(2), MAGNET(3)};
+static const uint8_t ADDRESSES[] = {0x0C, 0x0D, 0x0E, 0x0F};
+static const ec_stream STREAMS[] = {
+    FORCE_STREAM(16, 16),
+    IMU_STREAM,
+    {.name = "magnetic",
+     .channels = MAGNETS,
+     .rate_mhz = 200000,
+     .lag_us = EC_MLX90393_LAG_US,
+     .kind = EC_MAGNETIC,
+     .dtype = EC_INT16,
+     .n_channels = 12,
+     .given = true},
+};
+const board BOARD_HERE = {.name = "glove",
+                          .streams = STREAMS,
+                          .n_streams = 3,
+                          .force = 0,
+                          .imu = 1,
+                          .magnetic = 2,
+                          .analog = {.positions = 16, .inputs = 1},
+                          .magnetic_addresses = ADDRESSES,
+                          .n_magnetic = 4};
+#elif defined(BOARD_force4)
+/* Four force sensors straight on the ADC, for boards that bring GPIO29 out. */
+static const ec_channel TAXELS[] = {TAXEL(0), TAXEL(1), TAXEL(2), TAXEL(3)};
+static const ec_stream STREAMS[] = {FORCE_STREAM(4, 1)};
+const board BOARD_HERE = {.name = "force4",
+                          .streams = STREAMS,
+                          .n_streams = 1,
+                          .force = 0,
+                          .imu = EC_NO_STREAM,
+                          .magnetic = EC_NO_STREAM,
+                          .analog = {.positions = 1, .inputs = 4}};
+#elif defined(BOARD_imu)
+/* An inertial sensor alone, for a head. */
+static const ec_channel AXES[] = {ACCEL("x"), ACCEL("y"), ACCEL("z"), GYRO("x"), GYRO("y"), GYRO("z")};
+static const ec_stream STREAMS[] = {IMU_STREAM};
+const board BOARD_HERE = {.name = "imu",
+                          .streams = STREAMS,
+                          .n_streams = 1,
+                          .force = EC_NO_STREAM,
+                          .imu = 0,
+                          .magnetic = EC_NO_STREAM};
+#else
+#error "define one of BOARD_glove, BOARD_force4, BOARD_imu"
+#endif

@@ -1,0 +1,13 @@
+/* Who this board is: its serial number, and a boot id that differs at every power-up. */
+#ifndef RP2040_IDENTITY_H
+#define RP2040_IDENTITY_H
+
+#include <stdint.h>
+
+/* The serial number that uf2.py wrote into the image, or `rp2040-` and the flash chip's unique number in hex. */
+const char *identity_serial(void);
+
+/* From the ring oscillator's random bit. */
+uint32_t identity_boot_id(void);
+
+#endif

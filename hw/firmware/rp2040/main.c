@@ -1,0 +1,323 @@
+/* The RP2040 board: connects core/ to the peripherals, and sleeps whenever there is nothing to do. */
+#include <stddef.h>
+#include <string.h>
+
+#include "../core/device.h"
+#include "../core/wire.h"
+#include "../sensors/icm42688.h"
+#include "../sensors/mlx90393.h"
+#include "alarm.h"
+#include "analog.h"
+#include "board.h"
+#include "buses.h"
+#include "clocks.h"
+#include "gpio.h"
+#include "identity.h"
+#include "interrupts.h"
+#include "pins.h"
+#include "registers.h"
+#include "rgb.h"
+#include "uart.h"
+#include "watchdog.h"
+
+#define US_PER_S_MHZ UINT64_C(1000000000)
+/* The main loop looks at everything at least so often, which also feeds the watchdog. */
+#define SLEEP_US 50000u
+#define BUTTON_EDGES 32u
+#define ANALOG_RATE_MAX_MHZ 3000000u
+
+static ec_device device;
+static ec_icm42688 imu;
+static ec_mlx_group magnets;
+static const char *told_imu;
+static const char *told_magnets;
+static uint32_t told_uart_lost;
+
+static struct {
+    uint32_t t_us[BUTTON_EDGES];
+    bool down[BUTTON_EDGES];
+    volatile uint32_t put;
+    uint32_t taken;
+} button;
+
+void interrupt_enable(uint32_t irq, uint32_t priority)
+{
+    const uint32_t shift = irq % 4u * 8u + 6u;
+    REG(NVIC_PRIORITY(irq / 4u)) = (REG(NVIC_PRIORITY(irq / 4u)) & ~(3u << shift)) | priority << shift;
+    REG(NVIC_ENABLE) = 1u << irq;
+}
+
+void wake_isr(void)
+{
+    REG(TIMER_INTR) = 1u << 2;
+}
+
+void pins_isr(void)
+{
+    const uint32_t now_us = micros_now();
+    const uint32_t imu_edge = GPIO_EDGE_HIGH(PIN_IMU_INT1);
+    if ((REG(GPIO_INTR(PIN_IMU_INT1)) & imu_edge) != 0) {
+        REG(GPIO_INTR(PIN_IMU_INT1)) = imu_edge;
+        ec_icm42688_edge(&imu, now_us);
+    }
+    const uint32_t button_edges = GPIO_EDGE_LOW(PIN_BUTTON) | GPIO_EDGE_HIGH(PIN_BUTTON);
+    if ((REG(GPIO_INTR(PIN_BUTTON)) & button_edges) != 0) {
+        REG(GPIO_INTR(PIN_BUTTON)) = button_edges;
+        const uint32_t at = button.put;
+        if (at - button.taken < BUTTON_EDGES) {
+            button.t_us[at % BUTTON_EDGES] = now_us;
+            button.down[at % BUTTON_EDGES] = !gpio_is_high(PIN_BUTTON);
+            button.put = at + 1;
+        }
+    }
+}
+
+static void start_pins(void)
+{
+    gpio_connect(PIN_BUTTON, GPIO_SIO, PAD_INPUT_ENABLE | PAD_SCHMITT | PAD_PULL_UP);
+    gpio_connect(PIN_IMU_INT1, GPIO_SIO, PAD_INPUT_ENABLE | PAD_SCHMITT | PAD_PULL_DOWN);
+    REG_SET(GPIO_INTE(PIN_BUTTON)) = GPIO_EDGE_LOW(PIN_BUTTON) | GPIO_EDGE_HIGH(PIN_BUTTON);
+    if (BOARD_HERE.imu != EC_NO_STREAM)
+        REG_SET(GPIO_INTE(PIN_IMU_INT1)) = GPIO_EDGE_HIGH(PIN_IMU_INT1);
+    interrupt_enable(IRQ_IO_BANK0, 0);
+}
+
+/* ── what the core asks of the board ─────────────────────────────────────────────────────────────────── */
+
+static uint32_t micros(void *ctx)
+{
+    (void)ctx;
+    return micros_now();
+}
+
+static uint32_t boot_id(void *ctx)
+{
+    (void)ctx;
+    return identity_boot_id();
+}
+
+static void transmit(void *ctx, const uint8_t *bytes, size_t n)
+{
+    (void)ctx;
+    uart_send(bytes, n);
+}
+
+static bool no_row(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us, uint8_t *row)
+{
+    (void)ctx;
+    (void)stream;
+    (void)index;
+    (void)t_us;
+    (void)row;
+    return false; /* every stream's rows are given */
+}
+
+static void sampling(void *ctx, bool on)
+{
+    (void)ctx;
+    if (BOARD_HERE.force == EC_NO_STREAM)
+        return;
+    if (on)
+        analog_run(device.start_us, device.samplers[BOARD_HERE.force].rate_mhz);
+    else
+        analog_stop();
+}
+
+static bool rate(void *ctx, uint8_t stream, uint32_t rate_mhz)
+{
+    (void)ctx;
+    if (stream == BOARD_HERE.force)
+        return rate_mhz <= ANALOG_RATE_MAX_MHZ;
+    return rate_mhz == BOARD_HERE.streams[stream].rate_mhz;
+}
+
+static bool tare(void *ctx, uint8_t stream)
+{
+    (void)ctx;
+    (void)stream;
+    return false; /* raw counts are sent; the zero belongs to the calibration */
+}
+
+static void led(void *ctx, uint8_t red, uint8_t green, uint8_t blue)
+{
+    (void)ctx;
+    rgb_show(red, green, blue);
+}
+
+static void reset(void *ctx)
+{
+    (void)ctx;
+    watchdog_reset();
+}
+
+/* ── what the board tells the core ───────────────────────────────────────────────────────────────────── */
+
+static void take_line(void)
+{
+    uint8_t byte;
+    uint32_t t_us;
+    if (uart_take_sent(&t_us))
+        ec_transmitted(&device, t_us);
+    while (uart_take_received(&byte, &t_us))
+        ec_receive(&device, byte, t_us);
+    if (uart_lost() != told_uart_lost) {
+        told_uart_lost = uart_lost();
+        ec_send_log(&device, EC_WARNING, "bytes from the host were lost or broken");
+    }
+}
+
+static uint64_t now_64(void *ctx)
+{
+    (void)ctx;
+    return device.now_us + (uint32_t)(micros_now() - (uint32_t)device.now_us);
+}
+
+static void take_button(void)
+{
+    while (button.taken != button.put) {
+        const uint32_t at = button.taken % BUTTON_EDGES;
+        const uint64_t now_us = now_64(NULL);
+        ec_button_edge(&device.button, button.down[at], now_us - (uint32_t)((uint32_t)now_us - button.t_us[at]));
+        button.taken++;
+    }
+}
+
+static void take_analog(void)
+{
+    uint64_t t_us;
+    int16_t values[ANALOG_MAX_CHANNELS];
+    uint8_t row[2 * ANALOG_MAX_CHANNELS];
+    const uint8_t n = BOARD_HERE.streams[BOARD_HERE.force].n_channels;
+    while (analog_take(&t_us, values)) {
+        uint8_t *p = row;
+        for (uint8_t i = 0; i < n; i++)
+            p = ec_put_u16(p, (uint16_t)values[i]);
+        ec_give_row(&device, BOARD_HERE.force, t_us, row);
+    }
+    const uint32_t lost = analog_take_lost(&t_us);
+    if (lost > 0)
+        ec_lose_rows(&device, BOARD_HERE.force, t_us, lost);
+}
+
+static void give_imu_row(void *ctx, uint64_t t_us, const uint8_t *row)
+{
+    (void)ctx;
+    ec_give_row(&device, BOARD_HERE.imu, t_us, row);
+}
+
+static void lose_imu_rows(void *ctx, uint64_t t_us, uint32_t n)
+{
+    (void)ctx;
+    ec_lose_rows(&device, BOARD_HERE.imu, t_us, n);
+}
+
+/* A sensor's fault goes into the log once, and into the sensor-fault event while sampling. */
+static void tell_fault(uint8_t stream, const char *fault, const char **told)
+{
+    if (fault == *told)
+        return;
+    *told = fault;
+    ec_explain_fault(&device, stream, fault);
+    if (fault == NULL)
+        return;
+    char text[EC_LOG_TEXT_MAX + 1];
+    const char *name = BOARD_HERE.streams[stream].name;
+    const size_t n = strlen(name);
+    memcpy(text, name, n);
+    memcpy(text + n, ": ", 2);
+    strncpy(text + n + 2, fault, sizeof text - n - 3);
+    text[sizeof text - 1] = 0;
+    ec_send_log(&device, EC_WARNING, text);
+}
+
+static void take_sensors(void)
+{
+    static const ec_icm_sink SINK = {NULL, give_imu_row, lose_imu_rows};
+    if (BOARD_HERE.force != EC_NO_STREAM)
+        take_analog();
+    if (BOARD_HERE.imu != EC_NO_STREAM) {
+        ec_icm42688_step(&imu, now_64(NULL), &SINK);
+        tell_fault(BOARD_HERE.imu, imu.fault, &told_imu);
+    }
+    if (BOARD_HERE.magnetic != EC_NO_STREAM) {
+        if (ec_mlx90393_step(&magnets, now_64, NULL))
+            ec_give_row(&device, BOARD_HERE.magnetic, magnets.t_us, magnets.row);
+        tell_fault(BOARD_HERE.magnetic, magnets.fault, &told_magnets);
+    }
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t next_us(void)
+{
+    uint64_t next = earlier(device.now_us + SLEEP_US, ec_next_wake_us(&device));
+    if (BOARD_HERE.imu != EC_NO_STREAM)
+        next = earlier(next, imu.due_us);
+    if (BOARD_HERE.magnetic != EC_NO_STREAM)
+        next = earlier(next, magnets.due_us);
+    return next;
+}
+
+static bool has_news(void)
+{
+    return uart_has_news() || button.taken != button.put || analog_has_news();
+}
+
+/* Interrupts are off between the look and the sleep: one that comes in between ends the sleep at once. */
+static void rest(void)
+{
+    const uint64_t next = next_us();
+    const uint64_t now = now_64(NULL);
+    if (next <= now)
+        return;
+    interrupts_off();
+    if (!has_news()) {
+        alarm_at(2, (uint32_t)next);
+        sleep_until_interrupt();
+    }
+    interrupts_on();
+}
+
+static void start_board(void)
+{
+    unreset(RESET_IO_BANK0 | RESET_PADS_BANK0 | RESET_TIMER);
+    clocks_start();
+    unreset(RESET_ADC | RESET_DMA | RESET_I2C0 | RESET_PWM | RESET_SPI0 | RESET_UART0);
+    watchdog_start();
+    rgb_start();
+    uart_start();
+    start_pins();
+    if (BOARD_HERE.force != EC_NO_STREAM)
+        analog_start(&BOARD_HERE.analog);
+    if (BOARD_HERE.imu != EC_NO_STREAM) {
+        spi_start();
+        ec_icm42688_init(&imu, &IMU_SPI);
+    }
+    if (BOARD_HERE.magnetic != EC_NO_STREAM) {
+        i2c_start();
+        ec_mlx90393_init(&magnets, &SENSOR_I2C, BOARD_HERE.magnetic_addresses, BOARD_HERE.n_magnetic,
+                         (uint32_t)(US_PER_S_MHZ / BOARD_HERE.streams[BOARD_HERE.magnetic].rate_mhz));
+    }
+    REG_SET(TIMER_INTE) = 1u << 2;
+    interrupt_enable(IRQ_TIMER_2, 3);
+}
+
+int main(void)
+{
+    static const ec_hal HAL = {NULL, micros, boot_id, transmit, no_row, sampling, rate, tare, led, reset};
+    start_board();
+    if (ec_init(&device, &HAL, BOARD_HERE.streams, BOARD_HERE.n_streams, identity_serial()) != NULL)
+        for (;;) /* a board table that cannot be described: resets for ever */
+            ;
+    for (;;) {
+        watchdog_feed();
+        take_line();
+        take_button();
+        take_sensors();
+        ec_poll(&device);
+        rest();
+    }
+}

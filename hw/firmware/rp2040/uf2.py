@@ -1,0 +1,78 @@
+"""Write a flash image as UF2, the format that the RP2040's BOOTSEL drive takes, with a serial number if one is given.
+
+    uf2.py IMAGE.bin OUT.uf2 [--serial NAME]
+
+UF2: blocks of 512 bytes, each with up to 256 bytes of payload, its address, and its number among all
+(github.com/microsoft/uf2). The family id says that the image is for the RP2040.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+from pathlib import Path
+
+MAGIC_FIRST, MAGIC_SECOND, MAGIC_LAST = 0x0A324655, 0x9E5D5157, 0x0AB16F30
+FAMILY_PRESENT = 0x00002000
+FAMILY_RP2040 = 0xE48BFF56
+FLASH = 0x10000000
+PAYLOAD_BYTES = 256
+DATA_BYTES = 476
+IDENTITY_MARK = b"edgecap serial="
+IDENTITY_BYTES = 64
+
+
+def uf2_blocks(image: bytes, address: int = FLASH) -> bytes:
+    """The image as UF2; its end is filled with zeros to whole payloads."""
+    image += bytes(-len(image) % PAYLOAD_BYTES)
+    total = len(image) // PAYLOAD_BYTES
+    out = bytearray()
+    for number in range(total):
+        at = number * PAYLOAD_BYTES
+        out += struct.pack(
+            "<8I",
+            MAGIC_FIRST,
+            MAGIC_SECOND,
+            FAMILY_PRESENT,
+            address + at,
+            PAYLOAD_BYTES,
+            number,
+            total,
+            FAMILY_RP2040,
+        )
+        out += image[at : at + PAYLOAD_BYTES].ljust(DATA_BYTES, b"\0")
+        out += struct.pack("<I", MAGIC_LAST)
+    return bytes(out)
+
+
+def with_serial(image: bytes, serial: str) -> bytes:
+    """The image with this serial number in its identity field."""
+    raw = IDENTITY_MARK + serial.encode("ascii")
+    if not serial.isprintable() or len(raw) >= IDENTITY_BYTES:
+        raise ValueError(f"serial number {serial!r}: 1 to {IDENTITY_BYTES - len(IDENTITY_MARK) - 1} ASCII characters")
+    at = image.find(IDENTITY_MARK)
+    if at < 0 or image.find(IDENTITY_MARK, at + 1) >= 0:
+        raise ValueError("the image has no identity field")
+    return image[:at] + raw.ljust(IDENTITY_BYTES, b"\0") + image[at + IDENTITY_BYTES :]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Write a flash image as UF2.")
+    parser.add_argument("image", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--serial", default="", help="serial number; empty: the flash chip's own")
+    options = parser.parse_args(arguments)
+    image = options.image.read_bytes()
+    try:
+        if options.serial:
+            image = with_serial(image, options.serial)
+    except (UnicodeEncodeError, ValueError) as error:
+        print(f"uf2: {error}", file=sys.stderr)
+        return 1
+    options.out.write_bytes(uf2_blocks(image))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
