@@ -29,14 +29,14 @@ unit: $(VENV)/dev
 	$(BIN)/python -m pytest $(ARGS)
 
 # What the tests need of the system. As root on Debian it is installed; elsewhere it must be there already:
-# mosquitto (a real broker), file systems whose power can be cut (as root), and libcamera's virtual camera,
+# mosquitto (a real broker), file systems whose power can be cut (as root), dtc, and libcamera's virtual camera,
 # without which the picamera2 tests are skipped.
 system-packages:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  { { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1 && command -v cc >/dev/null && command -v ip >/dev/null && \
-	    command -v mkfs.xfs >/dev/null && command -v mkfs.ext4 >/dev/null; } || \
+	    command -v mkfs.xfs >/dev/null && command -v mkfs.ext4 >/dev/null && command -v fdtoverlay >/dev/null; } || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	      mosquitto gcc libc6-dev make iproute2 iptables xfsprogs e2fsprogs; }; \
+	      mosquitto gcc libc6-dev make iproute2 iptables xfsprogs e2fsprogs device-tree-compiler; }; \
 	  test -d $(LIBCAMERA)/venv || echo "Building libcamera's virtual camera into $(LIBCAMERA), once; this takes three minutes …"; \
 	  tests/camera/build_libcamera.sh $(LIBCAMERA) >$(LIBCAMERA).log 2>&1 || { tail -20 $(LIBCAMERA).log; exit 1; }; \
 	elif ! { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1; then \
@@ -63,6 +63,8 @@ $(VENV)/dev: requirements-dev.lock pyproject.toml | $(VENV)/python
 
 lock:
 	$(LOCK) --extra ingest --extra fleet --extra export --extra sim -o requirements.lock
+	$(LOCK) --extra rig -c requirements.lock -o requirements-rig.lock
+	$(LOCK) --extra ingest --extra fleet -c requirements.lock -o requirements-site.lock
 	$(LOCK) --all-extras -o requirements-dev.lock
 
 bench: $(VENV)/dev
