@@ -88,6 +88,11 @@ class RigStatus(msgspec.Struct, frozen=True, omit_defaults=False):
     counters: dict[str, int]
     """Everything that was refused, dropped or restarted since the daemon started."""
     desired_version: str = ""
+    """Of the desired state that the rig follows."""
+    desired_error: str = ""
+    """Why it does not follow the newest one; empty while it does."""
+    problems: dict[str, str] = {}
+    """What is wrong now beyond the verdicts on streams: by device or part, one line that names the fix."""
     loop: dict[str, float] = {}
     """How promptly the daemon's event loop answers, in ms."""
 
@@ -179,6 +184,7 @@ def telemetry(status: RigStatus) -> bytes:
         "uplink_resent": status.uplink.resent,
         "receipt_p99_ms": status.uplink.receipt_p99_ms,
         "clock_trusted": int(status.clock.trusted),
+        "problems": len(status.problems),
         "streams_bad": sum(v.state not in ("ok", "waiting") for v in status.streams),
     }
     if status.battery_percent is not None:
@@ -217,6 +223,11 @@ def temperature_c() -> float | None:
 def battery_percent() -> float | None:
     """Of the first power supply that has a capacity; None without a battery."""
     return _read_number(sorted(Path("/sys/class/power_supply").glob("*/capacity")))
+
+
+def watchdog_period_s() -> float:
+    """How often systemd's watchdog should be fed: four times in each of its periods."""
+    return int(os.environ.get("WATCHDOG_USEC", "4000000")) / 4e6
 
 
 def notify_systemd(message: str) -> None:

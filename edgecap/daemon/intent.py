@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edgecap.model import Mark
-from edgecap.session.machine import Event, Led
+from edgecap.session.machine import Event, Led, Sound
 from edgecap.status import CommandResult
 
 
 class Panel(Protocol):
-    """A button and a light of the rig itself; edges are given to `Rig.button`."""
+    """Button, light and buzzer of the rig itself; edges are given to `Rig.buttons`."""
 
     def show(self, led: Led) -> None: ...
+
+    def play(self, sound: Sound) -> None: ...
 
 
 @dataclass(slots=True)

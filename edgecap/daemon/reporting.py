@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Annotated
 
 import msgspec
 
 from edgecap import clock, topics
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
+from edgecap.errors import SessionError
 from edgecap.model import Mark
 from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
 from edgecap.session.machine import State
@@ -43,7 +45,7 @@ RATE_WINDOW_S = 60.0
 class Desired(msgspec.Struct, frozen=True):
     """What the operator wants of this rig from its next session on (retained on `desired`)."""
 
-    version: str
+    version: Annotated[str, msgspec.Meta(max_length=200)]
     task: str | None = None
     operator: str | None = None
     consent: str | None = None
@@ -133,7 +135,8 @@ class Reporter:
                 return
             status = self.status()
             # What a person would want to know at once; counters alone can wait.
-            matter = (status.state, status.led, status.session, status.task, status.desired_version,
+            matter = (status.state, status.led, status.fault, status.session, status.task,
+                      status.desired_version, status.desired_error, status.problems,
                       tuple((v.stream, v.state) for v in status.streams))  # fmt: skip
             if matter != told or time.monotonic() - told_at >= STATUS_EVERY_S:
                 self._seq += 1
@@ -199,6 +202,8 @@ class Reporter:
                 "publishes_refused": self._refused,
             },
             desired_version=rig.desired_version,
+            desired_error=rig.desired_error,
+            problems=rig.problems(),
             loop=rig.lag.quantiles_ms(),
         )
 
@@ -271,8 +276,10 @@ class Reporter:
                 task = args.get("text", "").strip()
                 if not task:
                     return CommandResult(command.id, False, "refused task: it is empty")
-                rig.provenance = msgspec.structs.replace(rig.provenance, task=task)
-                rig.changed.set()
+                try:
+                    rig.provide(task=task)
+                except SessionError as error:
+                    return CommandResult(command.id, False, str(error))
                 return CommandResult(command.id, True, f"the next session's task is {task!r}")
             case "pause" | "resume":
                 self.uplink.paused = command.cmd == "pause"
@@ -282,16 +289,29 @@ class Reporter:
 
     def _desired(self, payload: bytes) -> None:
         if not payload:
+            self._refuse_desired("")
             return
         try:
             desired = msgspec.json.decode(payload, type=Desired)
         except NOT_JSON as error:
-            self._inbox.refused += 1
-            self.rig.say("refused", clock.now_ns(), f"malformed desired state: {error}")
+            self._refuse_desired(f"malformed desired state: {error}")
             return
         wanted = {k: v for k in ("task", "operator", "consent") if (v := getattr(desired, k)) is not None}
-        self.rig.provenance = msgspec.structs.replace(self.rig.provenance, **wanted)
+        try:
+            self.rig.provide(**wanted)
+        except SessionError as error:
+            self._refuse_desired(f"desired state {desired.version[:64]!r}: {error}")
+            return
+        self._refuse_desired("")
         if desired.paused is not None:
             self.uplink.paused = desired.paused
         self.rig.desired_version = desired.version
+
+    def _refuse_desired(self, why: str) -> None:
+        """Leave things as they are and say why; an empty text says that there is nothing to say any more."""
+        if why:
+            self._inbox.refused += 1
+            self.rig.say("refused", clock.now_ns(), why)
+            log.warning("%s", why)
+        self.rig.desired_error = why
         self.rig.changed.set()

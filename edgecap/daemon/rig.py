@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -15,22 +14,23 @@ import msgspec
 from edgecap import clock
 from edgecap.codec.chunk import Chunk
 from edgecap.config import Config, load_calibration
+from edgecap.daemon.buttons import Buttons
+from edgecap.daemon.devices import Devices
 from edgecap.daemon.health import LoopLag
 from edgecap.daemon.intent import Counters, Intent, Panel, RigEvent
+from edgecap.daemon.panels import Panels
 from edgecap.daemon.recording import (
     SESSION_EVENTS,
-    Live,
     OpenSource,
     start_source,
     start_sources,
     stop_sources,
 )
-from edgecap.errors import EdgecapError, SessionError, SourceError, SpoolError
-from edgecap.model import ClockPair, DeviceEvent, Gap, Mark, StreamInfo, Verdict
+from edgecap.errors import EdgecapError, SessionError, SpoolError
+from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict
 from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
 from edgecap.session.manifest import Outcome, Provenance, new_session_id, open_record
 from edgecap.session.recorder import Recorder
-from edgecap.source.gestures import Gestures
 from edgecap.source.protocol import Source
 from edgecap.spool.writer import SpoolWriter
 from edgecap.status import CommandResult
@@ -38,12 +38,14 @@ from edgecap.status import CommandResult
 log = logging.getLogger("edgecap.rig")
 
 MAX_INTENTS = 64
+DEVICES = "devices"
+"""Whose intents follow from which devices work."""
 STALL_NS = 5_000_000_000
 """While recording, the watchdog is fed only if a block came within this."""
 
 
 class Rig:
-    """Holds the open sources and at most one session.
+    """Holds the devices and at most one session.
 
     Args:
         config: Names, provenance, chunking.
@@ -61,61 +63,69 @@ class Rig:
         self.calibration = load_calibration(config.calibration.file)
         self.provenance = Provenance(**msgspec.structs.asdict(config.session))
         self.desired_version = ""
+        self.desired_error = ""
         self.recorder: Recorder | None = None
         self.pair: ClockPair = clock.read_pair()
         self.verdicts: list[Verdict] = []
-        self.open_sources: list[OpenSource] = []
+        self.broken: dict[str, str] = {}
+        """Parts of the rig other than devices that do not work, each with why and the fix."""
         self.events: asyncio.Queue[RigEvent] = asyncio.Queue(256)
         self.changed = asyncio.Event()
         self.writer = writer
         self.last_session = ""
         self.lag = LoopLag()
-        self._sources = sources
-        self.panels = list(panels)
+        self.devices = Devices(sources, self._take, self._devices_changed)
+        self.panels = Panels(panels)
+        self.buttons = Buttons()
         self._intents: asyncio.Queue[Intent] = asyncio.Queue(MAX_INTENTS)
         self._latecomers: asyncio.Queue[OpenSource] = asyncio.Queue()
-        self._gestures = Gestures()
-        self._gesture_fed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, "seal")
-        self._led: Led | None = None
+        self._deviceless = False
+        """In FAULT because no device works; it ends when one does."""
 
     # ── from outside ────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Open every source, then serve until `shut_down`; raises an ExceptionGroup naming broken devices."""
+        """Serve until `shut_down`; devices that are missing are tried again all the while."""
         try:
-            async with AsyncExitStack() as stack:
-                self.open_sources = await self._open_all(stack)
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        *(group.create_task(self._pump(s), name=f"pump {s.name}") for s in self.open_sources),
-                        group.create_task(self._recognise(), name="gestures"),
-                        group.create_task(self._every_second(), name="every second"),
-                        group.create_task(self._start_latecomers(), name="latecomers"),
-                        group.create_task(self.lag.run(), name="loop lag"),
-                    ]
-                    control = group.create_task(self._control(), name="control")
-                    self._ready.set()
-                    await self._stopping.wait()
-                    if self.machine.state in (State.RECORDING, State.DRAINING):
-                        # Intents are obeyed one by one: this one is answered when a drain has ended, too.
-                        await self.ask(
-                            Intent("stop", "shutdown", clock.now_ns(), reason="the daemon was stopped")
-                        )
-                    for task in (*tasks, control):
-                        task.cancel()
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.devices.run(), name="devices"),
+                    group.create_task(self.buttons.run(self._gesture), name="gestures"),
+                    group.create_task(self._every_second(), name="every second"),
+                    group.create_task(self._start_latecomers(), name="latecomers"),
+                    group.create_task(self.lag.run(), name="loop lag"),
+                    group.create_task(self._control(), name="control"),
+                ]
+                await self.devices.all_tried()
+                self._ready.set()
+                await self._stopping.wait()
+                if self.machine.state in (State.RECORDING, State.DRAINING):
+                    # Intents are obeyed one by one: this one is answered when a drain has ended, too.
+                    await self.ask(
+                        Intent("stop", "shutdown", clock.now_ns(), reason="the daemon was stopped")
+                    )
+                for task in tasks:
+                    task.cancel()
         finally:
             self._pool.shutdown()
 
     async def ready(self) -> None:
-        """Wait until all sources are open."""
+        """Wait until every device is open or known to be missing."""
         await self._ready.wait()
 
     def shut_down(self) -> None:
         """Ask for a clean end: a running session is closed first."""
         self._stopping.set()
+
+    def provide(self, **parts: str) -> None:
+        """Set task, operator or consent of the sessions to come; raises `SessionError` if one is too long."""
+        provenance = msgspec.structs.replace(self.provenance, **parts)
+        provenance.check_lengths()
+        self.provenance = provenance
+        self.changed.set()
 
     async def ask(self, intent: Intent) -> CommandResult:
         """Hand over an intent and wait for what became of it."""
@@ -123,60 +133,72 @@ class Rig:
         await self._intents.put(intent)
         return await intent.reply
 
-    def button(self, *, down: bool, t_ns: int) -> None:
-        """An edge of any of the rig's buttons; call on the event loop."""
-        self._gestures.feed(down, t_ns)
-        self._gesture_fed.set()
-
     def advancing(self, now_ns: int) -> bool:
         """Whether the watchdog may be fed: idle, or blocks came lately."""
         if self.machine.state is not State.RECORDING:
             return True
-        return any(now_ns - s.live.last_ns < STALL_NS for s in self.open_sources)
+        # Without any device nothing can come: that is stated, and starting the daemon anew would not help.
+        return not self.devices.working or any(now_ns - s.live.last_ns < STALL_NS for s in self.open_sources)
+
+    @property
+    def open_sources(self) -> list[OpenSource]:
+        """The devices that are open, in the order of the configuration."""
+        return self.devices.open
 
     @property
     def sensors_ok(self) -> bool:
-        """No stream has anything worse than a late start."""
-        return all(v.state in ("ok", "waiting") for v in self.verdicts)
+        """No device has a problem, and no stream anything worse than a late start."""
+        return not self.problems() and all(v.state in ("ok", "waiting") for v in self.verdicts)
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with devices and parts now, each in a line that names the fix."""
+        return self.devices.problems(clock.now_ns()) | self.broken
+
+    def note_part(self, name: str, problem: str) -> None:
+        """Tell of a part of the rig that does not work, or (empty) that it does."""
+        if problem and self.broken.get(name) != problem:
+            log.error("%s", problem)
+            self.say("fault", clock.now_ns(), problem, device=name)
+        self.broken.pop(name, None)
+        if problem:
+            self.broken[name] = problem
+        self._refresh()
 
     # ── sources ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def _open_all(self, stack: AsyncExitStack) -> list[OpenSource]:
-        """Open all sources together, so that one run names everything that is broken."""
+    async def _take(self, source: OpenSource, item: Item) -> None:
+        """Carry one item of a source into the running session."""
+        if isinstance(item, DeviceEvent):
+            await self._device_event(source, item)
+            return
+        source.live.saw(item)
+        if self.recorder is None:
+            return
+        if isinstance(item, Gap):
+            self.counters.gaps += 1
+            self.say("gap", item.t0_ns, f"{item.stream}: {item.cause}", lost=item.lost, t1_ns=item.t1_ns)
+        try:
+            await self.recorder.add(item)
+        except EdgecapError as error:
+            await self._fail(str(error))
 
-        async def enter(source: Source) -> OpenSource | SourceError:
-            try:
-                feed = await stack.enter_async_context(source.open())
-            except SourceError as error:
-                return error
-            return OpenSource(source.name, feed, Live())
+    def _devices_changed(self) -> None:
+        """A device came, went or told of a fault."""
+        if not self.devices.working and self.machine.state is State.IDLE:
+            reason = "no device works: " + "; ".join(self.devices.problems(clock.now_ns()).values())
+            self._intend(Intent("failed", DEVICES, clock.now_ns(), reason=reason))
+        elif self.devices.working and self._deviceless:
+            self._intend(Intent("mended", DEVICES, clock.now_ns()))
+        self._refresh()
 
-        found = await asyncio.gather(*(enter(s) for s in self._sources))
-        broken = [f for f in found if isinstance(f, SourceError)]
-        if broken:
-            raise ExceptionGroup("devices that cannot be opened", broken)
-        return [f for f in found if isinstance(f, OpenSource)]
-
-    async def _pump(self, source: OpenSource) -> None:
-        """Carry a source's items into the running session."""
-        async for item in source.feed:
-            if isinstance(item, DeviceEvent):
-                await self._device_event(source, item)
-                continue
-            source.live.saw(item)
-            if self.recorder is None:
-                continue
-            if isinstance(item, Gap):
-                self.counters.gaps += 1
-                self.say("gap", item.t0_ns, f"{item.stream}: {item.cause}", lost=item.lost, t1_ns=item.t1_ns)
-            try:
-                await self.recorder.add(item)
-            except EdgecapError as error:
-                await self._fail(str(error))
+    def _intend(self, intent: Intent) -> None:
+        """Hand over an intent of the daemon's own; one that finds no room is formed again within a second."""
+        if not self._intents.full():
+            self._intents.put_nowait(intent)
 
     async def _device_event(self, source: OpenSource, event: DeviceEvent) -> None:
         if event.kind in ("button-down", "button-up"):
-            self.button(down=event.kind == "button-down", t_ns=event.t_ns)
+            self.buttons.edge(down=event.kind == "button-down", t_ns=event.t_ns)
             return
         if event.kind == "stopped":
             source.live.stopped.set()
@@ -206,20 +228,6 @@ class Rig:
 
     # ── control ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def _recognise(self) -> None:
-        """Turn button edges into gestures, and gestures into intents."""
-        while True:
-            deadline_ns = self._gestures.deadline_ns()
-            wait_s = None if deadline_ns is None else max(0.0, (deadline_ns - clock.now_ns()) / 1e9)
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._gesture_fed.wait()
-            except TimeoutError:
-                pass
-            self._gesture_fed.clear()
-            for gesture in self._gestures.poll(clock.now_ns()):
-                await self._gesture(gesture.kind, gesture.t_ns)
-
     async def _gesture(self, kind: Gesture, t_ns: int) -> None:
         event = self.machine.event_for(kind)
         self.say("button", t_ns, kind)
@@ -248,8 +256,17 @@ class Rig:
             self._refresh()
 
     async def _obey(self, intent: Intent) -> str:
+        if intent.by == DEVICES:
+            # What the devices are may have changed while it waited.
+            if self.devices.working == (intent.event == "failed") or self.machine.state is not (
+                State.IDLE if intent.event == "failed" else State.FAULT
+            ):
+                return self.machine.state.value
+            self._deviceless = intent.event == "failed"
+            self.say("fault" if self._deviceless else "mended", intent.t_ns, intent.reason)
         if intent.event == "start":
             await self._check_start(intent)
+            self._deviceless = False
         action = self.machine.handle(intent.event, intent.reason)
         self._refresh()
         if action is Action.OPEN:
@@ -273,8 +290,11 @@ class Rig:
 
     async def _check_start(self, intent: Intent) -> None:
         if intent.task:
-            self.provenance = msgspec.structs.replace(self.provenance, task=intent.task)
+            self.provide(task=intent.task)
         self.provenance.require()
+        if not self.devices.working:
+            problems = "; ".join(self.devices.problems(clock.now_ns()).values())
+            raise SessionError(f"refused start: no device works: {problems}")
         stats = self.writer.spool.stats()
         if stats.free_bytes <= stats.reserve_bytes:
             raise SessionError(
@@ -378,7 +398,7 @@ class Rig:
                 stats = self.writer.spool.stats()
                 if stats.free_bytes <= stats.reserve_bytes:
                     await self._stop_for_space(stats.free_bytes)
-            self._refresh()
+            self._devices_changed()
             # Aim at whole seconds, so that a slow round does not shift the later ones.
             await asyncio.sleep(1 - time.monotonic() % 1)
 
@@ -390,13 +410,7 @@ class Rig:
 
     def _refresh(self) -> None:
         """Bring the lights in step, and wake whoever publishes the status."""
-        led = self.led()
-        if led != self._led:
-            self._led = led
-            for panel in self.panels:
-                panel.show(led)
-            for source in self.open_sources:
-                source.show(led)
+        self.panels.follow(self.machine.state, self.led(), self.open_sources)
         self.changed.set()
 
     def led(self) -> Led:

@@ -27,7 +27,7 @@ class Action(StrEnum):
     NONE = "none"
 
 
-Event = Literal["start", "stop", "mark", "discard", "drained", "failed"]
+Event = Literal["start", "stop", "mark", "discard", "drained", "failed", "mended"]
 Gesture = Literal["press", "double", "hold"]
 
 _TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
@@ -43,6 +43,8 @@ _TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
     (State.FAULT, "start"): (State.RECORDING, Action.OPEN),
     (State.FAULT, "failed"): (State.FAULT, Action.NONE),
     (State.FAULT, "drained"): (State.FAULT, Action.NONE),
+    # Or its cause has gone by itself: a device has been plugged in.
+    (State.FAULT, "mended"): (State.IDLE, Action.NONE),
 }
 
 _WHY_NOT: dict[Event, str] = {
@@ -114,8 +116,44 @@ LEDS = {
 """Colours are from the Okabe-Ito palette (jfly.uni-koeln.de/color): colour-blind people tell them apart."""
 
 
+class Sound(NamedTuple):
+    """What the buzzer plays: tones of (Hz, ms), one after another; 0 Hz is a pause."""
+
+    name: str
+    tones: tuple[tuple[int, int], ...]
+
+
+SOUNDS = {
+    sound.name: sound
+    for sound in (
+        Sound("start", ((1047, 90), (1568, 140))),
+        Sound("stop", ((1568, 90), (1047, 140))),
+        Sound("saved", ((1047, 70), (1319, 70), (1568, 70), (2093, 180))),
+        Sound("error", ((932, 250), (0, 90), (932, 250), (0, 90), (932, 400))),
+    )
+}
+"""Told apart by direction and count: up, down, four up, three low ones. A piezo is loudest at 1 to 4 kHz."""
+
+
+def sound_for(before: State, after: State) -> Sound | None:
+    """What a change of state sounds like; None where nothing changed that a worker waits for."""
+    if after is before:
+        return None
+    if after is State.FAULT:
+        return SOUNDS["error"]
+    if after is State.RECORDING:
+        return SOUNDS["start"]
+    if after is State.DRAINING:
+        return SOUNDS["stop"]
+    return SOUNDS["saved"] if before is State.DRAINING else None
+
+
 def led_for(state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool) -> Led:
-    """The pattern for what holds; a running recording with a bad stream must not look like a good one."""
+    """The pattern for what holds, the worst first.
+
+    A recording with a bad stream must not look like a good one; while idle, what would refuse a start comes
+    before a device that is missing from a rig that can still record.
+    """
     if state is State.FAULT:
         return LEDS["fault"]
     if state is State.DRAINING:
@@ -126,4 +164,6 @@ def led_for(state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool) -> 
         return LEDS["low-disk"]
     if state is State.RECORDING:
         return LEDS["recording"]
-    return LEDS["idle"] if consent else LEDS["no-consent"]
+    if not consent:
+        return LEDS["no-consent"]
+    return LEDS["idle"] if sensors_ok else LEDS["sensor-fault"]

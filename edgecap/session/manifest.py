@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgecap.clock import boot_id
+from edgecap.config import MAX_REFERENCE_CHARS, MAX_TASK_CHARS
 from edgecap.errors import SessionError
 from edgecap.model import ClockPair, Gap, Mark, StreamInfo, Verdict
 
@@ -27,6 +28,16 @@ class Provenance(msgspec.Struct, frozen=True):
     task: str
     operator: str
     consent: str
+
+    def check_lengths(self) -> None:
+        """Raise `SessionError` naming the first part that is too long for a manifest."""
+        limits = {"task": MAX_TASK_CHARS, "operator": MAX_REFERENCE_CHARS, "consent": MAX_REFERENCE_CHARS}
+        for what, limit in limits.items():
+            length = len(getattr(self, what))
+            if length > limit:
+                raise SessionError(
+                    f"refused {what}: it has {length} characters, the limit is {limit}", fix="shorten it"
+                )
 
     def require(self) -> None:
         """Raise `SessionError` naming the first part that is missing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from edgecap.clock import now_ns
@@ -12,8 +13,9 @@ from edgecap.errors import SourceError
 
 FLASH_S = 0.12
 """A short flash and the pause after it, where a pattern has more than one."""
-SHORT_BEEP_S = 0.06
-LONG_BEEP_S = 0.5
+BUZZER_MID_HZ = 1760.0
+BUZZER_OCTAVES = 1
+"""What the buzzer can play: an octave either way, 880 to 3520 Hz, where a piezo is loud."""
 
 
 class Light(Protocol):
@@ -27,6 +29,13 @@ class Light(Protocol):
 
     @property
     def flashes(self) -> int: ...
+
+
+class Sound(Protocol):
+    """Tones of (Hz, ms), played one after another; 0 Hz is a pause."""
+
+    @property
+    def tones(self) -> tuple[tuple[int, int], ...]: ...
 
 
 class Step(NamedTuple):
@@ -54,7 +63,7 @@ class GpioPanel:
     Args:
         button: BCM number of a pin that the button pulls to ground; None for no button.
         led: BCM number of the LED's pin.
-        buzzer: BCM number of an active buzzer's pin.
+        buzzer: BCM number of the pin of a piezo without an oscillator of its own (a passive one).
         on_edge: Called on the event loop with the level and the rig time of each edge of the contact.
         pin_factory: gpiozero's; None lets gpiozero choose.
     """
@@ -75,7 +84,7 @@ class GpioPanel:
         self._buzzer: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._quiet: asyncio.TimerHandle | None = None
+        self._next_tone: asyncio.TimerHandle | None = None
         self._steps: tuple[Step, ...] = (Step(False, None),)
 
     @contextlib.contextmanager
@@ -87,15 +96,17 @@ class GpioPanel:
         """
         try:
             import gpiozero
+            import gpiozero.tones
         except ImportError as error:
             raise SourceError(f"gpiozero cannot be imported: {error}", fix="pip install gpiozero") from None
         self._loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             made: dict[str, Any] = {}
+            mid_tone = gpiozero.tones.Tone.from_frequency(BUZZER_MID_HZ)
             for name, kind in (
                 ("button", gpiozero.Button),
                 ("LED", gpiozero.LED),
-                ("buzzer", gpiozero.Buzzer),
+                ("buzzer", partial(gpiozero.TonalBuzzer, mid_tone=mid_tone, octaves=BUZZER_OCTAVES)),
             ):
                 if self._pins[name] is not None:
                     made[name] = self._claim(gpiozero, name, kind)
@@ -114,14 +125,11 @@ class GpioPanel:
         self._steps = steps_of(light)
         self._step(0)
 
-    def beep(self, *, long: bool = False) -> None:
-        """Sound the buzzer once, without waiting for it."""
+    def play(self, sound: Sound) -> None:
+        """Play a sound without waiting for it; one that is being played gives way."""
         if self._buzzer is None or self._loop is None:
             return
-        if self._quiet is not None:
-            self._quiet.cancel()
-        self._buzzer.on()
-        self._quiet = self._loop.call_later(LONG_BEEP_S if long else SHORT_BEEP_S, self._buzzer.off)
+        self._tone(sound.tones)
 
     def _claim(self, gpiozero: Any, name: str, kind: Callable[..., Any]) -> Any:
         pin = self._pins[name]
@@ -151,8 +159,20 @@ class GpioPanel:
         if step.seconds is not None and self._loop is not None:
             self._timer = self._loop.call_later(step.seconds, self._step, (number + 1) % len(self._steps))
 
+    def _tone(self, tones: tuple[tuple[int, int], ...]) -> None:
+        """Play the first of these tones and arrange for the others."""
+        if self._next_tone is not None:
+            self._next_tone.cancel()
+            self._next_tone = None
+        if not tones or not tones[0][0]:
+            self._buzzer.stop()
+        else:
+            self._buzzer.play(float(tones[0][0]))
+        if tones and self._loop is not None:
+            self._next_tone = self._loop.call_later(tones[0][1] / 1e3, self._tone, tones[1:])
+
     def _release(self) -> None:
-        for timer in (self._timer, self._quiet):
+        for timer in (self._timer, self._next_tone):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._quiet = self._loop = self._led = self._buzzer = None
+        self._timer = self._next_tone = self._loop = self._led = self._buzzer = None

@@ -395,6 +395,7 @@ def _lock(files: Files, path: Path) -> Callable[[], None]:
         raise SpoolError(
             f"spool {path} is in use by process {holder or 'unknown'}",
             fix="stop that process, or give this one a spool directory of its own",
+            holder=holder,
         ) from None
 
 

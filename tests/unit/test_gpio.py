@@ -3,11 +3,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from gpiozero.pins.mock import MockFactory
+from gpiozero.pins.mock import MockFactory, MockPWMPin
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
-from edgecap.source.gpio import GpioPanel, Step, steps_of
+from edgecap.session.machine import SOUNDS
+from edgecap.source.gpio import BUZZER_MID_HZ, BUZZER_OCTAVES, GpioPanel, Step, steps_of
 
 
 class Light(NamedTuple):
@@ -57,16 +58,58 @@ def test_light_follows_the_pattern_until_the_next_one() -> None:
     asyncio.run(run())
 
 
-def test_buzzer_sounds_once() -> None:
+class Tune(NamedTuple):
+    tones: tuple[tuple[int, int], ...]
+
+
+def frequencies(pin: MockPWMPin) -> list[float]:
+    """Every frequency that a pin was set to; None silences it."""
+    return [round(f) for f in pin.heard]
+
+
+class HeardPin(MockPWMPin):
+    """A mock pin that remembers its frequencies, as `states` remembers its levels."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.heard: list[float] = []
+        super().__init__(*args, **kwargs)
+
+    def _set_frequency(self, value: float | None) -> None:
+        super()._set_frequency(value)
+        self.heard.append(value or 0)
+
+
+def test_the_buzzer_plays_tone_after_tone_and_falls_silent() -> None:
     async def run() -> None:
-        factory = MockFactory()
+        factory = MockFactory(pin_class=HeardPin)
         with GpioPanel(buzzer=6, on_edge=lambda *_: None, pin_factory=factory).open() as panel:
-            panel.beep()
-            assert factory.pin(6).state
-            await until(lambda: not factory.pin(6).state)
-            panel.beep(long=True)
+            pin = factory.pin(6)
+            pin.heard.clear()
+            panel.play(Tune(((1000, 5), (0, 5), (2000, 5))))
+            await until(lambda: len(pin.heard) == 4)
+            assert frequencies(pin) == [1000, 0, 2000, 0]
 
     asyncio.run(run())
+
+
+def test_a_new_sound_ends_the_one_before() -> None:
+    async def run() -> None:
+        factory = MockFactory(pin_class=HeardPin)
+        with GpioPanel(buzzer=6, on_edge=lambda *_: None, pin_factory=factory).open() as panel:
+            pin = factory.pin(6)
+            panel.play(Tune(((1000, 60_000), (1500, 5))))
+            pin.heard.clear()
+            panel.play(Tune(((2000, 5),)))
+            await until(lambda: len(pin.heard) == 2)
+            assert frequencies(pin) == [2000, 0]
+
+    asyncio.run(run())
+
+
+def test_every_sound_is_within_what_the_buzzer_can_play() -> None:
+    low, high = BUZZER_MID_HZ / 2**BUZZER_OCTAVES, BUZZER_MID_HZ * 2**BUZZER_OCTAVES
+    for sound in SOUNDS.values():
+        assert all(not hz or low <= hz <= high for hz, _ in sound.tones)
 
 
 def test_missing_parts_are_no_error_and_pins_are_given_back() -> None:
@@ -74,8 +117,9 @@ def test_missing_parts_are_no_error_and_pins_are_given_back() -> None:
         factory = MockFactory()
         for _ in range(2):
             with GpioPanel(led=5, button=17, on_edge=lambda *_: None, pin_factory=factory).open() as panel:
-                panel.beep()
+                panel.play(Tune(((1000, 5),)))
         panel.show(Light(1000, 0))
+        panel.play(Tune(((1000, 5),)))
 
     asyncio.run(run())
 

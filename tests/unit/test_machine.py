@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import product
 from typing import get_args
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgecap.daemon.recording import _BOARD_PATTERN
 from edgecap.errors import SessionError
-from edgecap.session.machine import LEDS, Action, Event, Machine, State, led_for
+from edgecap.session.machine import LEDS, SOUNDS, Action, Event, Machine, State, led_for, sound_for
 
 EVENTS = get_args(Event)
 
@@ -81,8 +82,47 @@ def test_the_light_never_lies() -> None:
             assert state is State.RECORDING
             assert sensors
             assert disk
+        if led.name == "idle":
+            assert (state, sensors, disk, consent) == (State.IDLE, True, True, True)
         if state is State.FAULT:
             assert led.name == "fault"
     rhythms = {(led.on_ms, led.off_ms, led.flashes) for led in LEDS.values()}
     assert len(rhythms) == len(LEDS)
     assert set(_BOARD_PATTERN) == set(LEDS)
+
+
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), st.booleans(), st.booleans(), st.booleans())))
+def test_the_light_is_a_function_of_what_holds_now(steps: list[tuple[Event, bool, bool, bool]]) -> None:
+    """However the rig came to where it is: the same state and facts show the same light."""
+    machine, seen = Machine(), {}
+    for event, sensors, disk, consent in steps:
+        with contextlib.suppress(SessionError):
+            machine.handle(event, "why")
+        led = led_for(machine.state, sensors_ok=sensors, disk_ok=disk, consent=consent)
+        assert seen.setdefault((machine.state, sensors, disk, consent), led) is led
+
+
+@given(st.lists(st.sampled_from(EVENTS)))
+def test_sounds_tell_of_changes_alone(events: list[Event]) -> None:
+    machine = Machine()
+    for event in events:
+        before = machine.state
+        with contextlib.suppress(SessionError):
+            machine.handle(event, "why")
+        sound = sound_for(before, machine.state)
+        assert (sound is None) == (
+            machine.state is before or (before, machine.state) == (State.FAULT, State.IDLE)
+        )
+        if machine.state is State.FAULT and before is not State.FAULT:
+            assert sound is SOUNDS["error"]
+
+
+def test_sounds_can_be_told_apart() -> None:
+    """By their number of tones and whether they rise: nobody has to know the notes."""
+
+    def shape(tones: tuple[tuple[int, int], ...]) -> tuple[int, int]:
+        pitches = [hz for hz, _ in tones if hz]
+        return len(pitches), (pitches[-1] > pitches[0]) - (pitches[-1] < pitches[0])
+
+    assert len({shape(s.tones) for s in SOUNDS.values()}) == len(SOUNDS)
+    assert set(SOUNDS) == {"start", "stop", "saved", "error"}
