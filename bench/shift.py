@@ -1,6 +1,6 @@
 """A working day in fast time, with Wi-Fi that comes and goes: does the rig grow?
 
-    python bench/shift.py                         eight hours at twenty times the speed: half an hour
+    python bench/shift.py                         eight hours at twelve times the speed: forty minutes
     python bench/shift.py --hours 2 --speed 10 --json
 
 Firmware, daemon, its camera's process and ingest are the real programs; a library preloaded into them makes
@@ -88,7 +88,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hours", type=int, default=8)
-    parser.add_argument("--speed", type=int, default=20, help="times real time; default 20")
+    parser.add_argument("--speed", type=int, default=12, help="times real time; default 12")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-camera", action="store_true")
     parser.add_argument("--json", action="store_true")

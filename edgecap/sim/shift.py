@@ -36,6 +36,8 @@ PATIENCE_S = 240.0
 """Real seconds after which what has not happened never will."""
 SETTLE_S = 60.0
 """Fast seconds of rest before the rig is measured: receipts come in batches, and the last segment goes."""
+PRESSES, PRESS_AGAIN_S = 5, 120.0
+"""A session is closed at once; closing takes seconds at most."""
 HOUR_S = 3600.0
 
 
@@ -48,7 +50,7 @@ class Plan:
     """All times are the rig's."""
 
     seed: int = 1
-    speed: int = 20
+    speed: int = 12
     hours: int = 8
     hour_s: float = HOUR_S
     """What counts as an hour; the day scales with it."""
@@ -202,7 +204,8 @@ class Shift:
             namespace=self._cable.path,
             fresh=True,
         )
-        await self._said("ready:")
+        if not await self._said("ready:"):
+            raise ShiftError(f"the daemon is not ready: {self._daemon.last_words()}")
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────────
 
@@ -223,13 +226,21 @@ class Shift:
         """Session after session, by the board's button."""
         while True:
             async with self._recording:
-                await self._board.press(80)
-                await self._said("recording ")
+                await self._press("recording ")
                 await self._sleep(self._random.uniform(*self.plan.session_s))
-                await self._board.press(80)
-                await self._said("complete ")
+                await self._press("complete ")
                 self._sessions += 1
             await self._sleep(self._random.uniform(*self.plan.pause_s))
+
+    async def _press(self, until: str) -> None:
+        """Press the button, and again where nothing comes of it, as a worker does."""
+        for _ in range(PRESSES):
+            await self._board.press(120)
+            if await self._said(until, at_most_s=PRESS_AGAIN_S / self._fast.speed):
+                return
+        raise ShiftError(
+            f"{PRESSES} presses did not make the daemon say {until!r}: {self._daemon.last_words()}"
+        )
 
     async def _come_and_go(self) -> None:
         """Cuts of every kind for seconds to many minutes, and the long ones that the plan names."""
@@ -286,9 +297,9 @@ class Shift:
 
     # ── looking ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def _said(self, word: str) -> None:
-        """Wait until the daemon has logged `word` since the last time it was waited for."""
-        deadline = time.monotonic() + PATIENCE_S
+    async def _said(self, word: str, at_most_s: float = PATIENCE_S) -> bool:
+        """Wait until the daemon has logged `word` since the last time it was waited for; whether it did."""
+        deadline = time.monotonic() + at_most_s
         log = self.out / "daemon.log"
         while True:
             if log.exists():
@@ -299,10 +310,10 @@ class Shift:
             found = self._log_tail.find(word)
             if found >= 0:
                 self._log_tail = self._log_tail[found + len(word) :]
-                return
+                return True
             self._check_alive()
             if time.monotonic() > deadline:
-                raise ShiftError(f"the daemon never said {word!r}: {self._daemon.last_words()}")
+                return False
             await asyncio.sleep(0.005)
 
     def _check_alive(self) -> None:
