@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
 from edgecap import __version__
+from edgecap.cli.journal import set_up_logging, tell
 from edgecap.errors import EdgecapError
 
 FAMILIES = (
@@ -66,13 +66,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 ok, 1 it failed, 2 usage or configuration."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if args.debug else logging.INFO,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for noisy in ("asyncio", "mqtt", "matplotlib", "PIL", "numba"):
-        logging.getLogger(noisy).setLevel(logging.INFO if args.debug else logging.ERROR)
+    set_up_logging(debug=args.debug)
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -85,10 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EdgecapError, ExceptionGroup) as error:
         found = list(_leaves(error))
         if args.debug or not all(isinstance(e, EdgecapError) for e in found):
-            traceback.print_exc()
+            tell(f"edgecap: {type(error).__name__}: {error}\n{traceback.format_exc()}")
         known = [e for e in found if isinstance(e, EdgecapError)]
         for line in dict.fromkeys(str(e) for e in known):
-            print(f"edgecap: {line}", file=sys.stderr)
+            tell(f"edgecap: {line}")
+        if known and "NOTIFY_SOCKET" in os.environ:
+            from edgecap.status import notify_systemd
+
+            notify_systemd(f"STATUS={known[0]}")
         return max((e.exit_code for e in known), default=1)
 
 
