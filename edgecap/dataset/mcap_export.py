@@ -32,7 +32,8 @@ from mcap.writer import Writer
 from edgecap import __version__
 from edgecap.dataset import ros2_schemas
 from edgecap.dataset.mcap_records import as_json, metadata, record_producers
-from edgecap.dataset.mcap_streams import Producer, Topic, sample_producer, topic_base, video_producer
+from edgecap.dataset.mcap_streams import Producer, Topic, sample_producer, topic_base
+from edgecap.dataset.mcap_video import preview_producer, video_producer
 from edgecap.dataset.merge import merged
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
@@ -153,7 +154,7 @@ def _stream_producers(session: RecordedSession) -> list[Producer]:
         while base in taken:
             base += "_x"
         taken.add(base)
-        make = video_producer if info.kind == "video" else sample_producer
+        make = {"video": video_producer, "preview": preview_producer}.get(info.kind, sample_producer)
         producers.append(make(session, info, base))
     return producers
 

@@ -28,6 +28,7 @@ _VERDICT_NUMBERS = (
     ("u_ns", "<i8"),
     ("age_ms", "<f8"),
 )
+_PICTURE_NUMBERS = ("sharpness", "brightness", "crushed", "clipped")
 INFO, WARNING = 2, 3
 GROUP = 512
 TIME_LAW = (
@@ -144,6 +145,8 @@ def _verdict(verdict: dict[str, Any]) -> Encode:
         layout = CdrLayout().header(stream).string(stream).string(str(verdict.get("state", "")))
         for name, dtype in _VERDICT_NUMBERS:
             layout.constant(dtype, verdict.get(name, 0))
+        for name in _PICTURE_NUMBERS:
+            layout.constant("<f8", verdict.get(name, float("nan")))
         return layout.message(stamp_ns)
 
     return encode

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.dataset.cdr import CdrLayout
-from edgecap.dataset.h264 import ParameterSets
 from edgecap.dataset.merge import Batch
-from edgecap.dataset.session import RecordedSession, SampleChunk, VideoFrame
+from edgecap.dataset.session import RecordedSession, SampleChunk
 from edgecap.dataset.utc import UtcMap
-from edgecap.errors import ExportError
 from edgecap.model import I64, ChannelInfo, ClockFit, Gap, StreamInfo
 
 GRAVITY_M_S2 = 9.80665
@@ -44,7 +42,6 @@ SI_FACTOR: dict[str, dict[str, float]] = {
 """Factor from a channel's unit to the SI unit that the ROS 2 message asks for."""
 _AXIS = re.compile(r"(accel|acc|gyro|gyr|mag)_?([xyz])")
 _SENSOR = {"acc": "accel", "accel": "accel", "gyr": "gyro", "gyro": "gyro", "mag": "mag"}
-VIDEO_FORMAT = {"h264-annexb": "h264"}
 _NO_COVARIANCE = [0.0] * 9
 _ABSENT = [-1.0] + [0.0] * 8
 """ROS 2: a first element of −1 says that the message carries no such measurement."""
@@ -92,7 +89,7 @@ def triads(info: StreamInfo) -> dict[str, tuple[list[int], float]]:
 
 def sample_producer(session: RecordedSession, info: StreamInfo, base: str) -> Producer:
     """Topics of a stream of samples: SI values per sample, raw counts and clock fit per chunk."""
-    facts = _facts(info)
+    facts = facts_of(info)
     encoders: list[tuple[Topic, Callable[[SampleChunk, I64], NDArray[np.uint8]]]] = []
     found = triads(info) if info.kind in ("imu", "magnetic") else {}
     if "accel" in found or "gyro" in found:
@@ -119,42 +116,12 @@ def sample_producer(session: RecordedSession, info: StreamInfo, base: str) -> Pr
                 for topic, encode in encoders
             ]
             first, arrived = int(log_ns[0]), int(publish_ns[-1])
-            group.append(_single(raw.name, first, arrived, chunk.seq, raw_block(info, chunk, first)))
+            group.append(single(raw.name, first, arrived, chunk.seq, raw_block(info, chunk, first)))
             fit = clock_fit(info.name, chunk.seq, chunk.fit, first)
-            group.append(_single(clock.name, first, arrived, chunk.seq, fit))
-            yield [*group, *_found_gaps(session, chunk.gaps)]
+            group.append(single(clock.name, first, arrived, chunk.seq, fit))
+            yield [*group, *found_gaps(session, chunk.gaps)]
 
     return Producer([*(topic for topic, _ in encoders), raw, clock], groups)
-
-
-def video_producer(session: RecordedSession, info: StreamInfo, base: str) -> Producer:
-    """Topics of a camera: one access unit per message, its numbers beside it."""
-    if info.codec not in VIDEO_FORMAT:
-        raise ExportError(
-            f"stream {info.name} is encoded as {info.codec!r}, which CompressedVideo cannot carry",
-            fix=f"it can carry {', '.join(VIDEO_FORMAT)}",
-        )
-    facts = _facts(info)
-    video = Topic(f"{base}/video", "foxglove_msgs/msg/CompressedVideo", facts)
-    numbers = Topic(f"{base}/frame", "edgecap_msgs/msg/FrameInfo", facts)
-
-    def groups() -> Iterator[list[Batch]]:
-        sets = ParameterSets()
-        for frame in session.frames(info.name):
-            data = sets.complete(frame.data, key=frame.key)
-            if data is None:
-                continue
-            log = session.utc.utc_ns(frame.t_ns)
-            arrived = session.utc.utc_ns(frame.arrival_ns)
-            sequence = frame.index & 0xFFFFFFFF
-            unit = CdrLayout().stamp().string(info.name).blob(data).string(VIDEO_FORMAT[info.codec])
-            yield [
-                _single(video.name, log, arrived, sequence, unit.message(log)),
-                _single(numbers.name, log, arrived, sequence, frame_info(info.name, frame, log)),
-                *_found_gaps(session, frame.gaps),
-            ]
-
-    return Producer([video, numbers], groups)
 
 
 def raw_block(info: StreamInfo, chunk: SampleChunk, stamp_ns: int) -> bytes:
@@ -192,15 +159,6 @@ def clock_fit(stream: str, seq: int, fit: ClockFit, stamp_ns: int) -> bytes:
     return layout.message(stamp_ns)
 
 
-def frame_info(stream: str, frame: VideoFrame, stamp_ns: int) -> bytes:
-    """A frame's numbers, as `edgecap_msgs/msg/FrameInfo`."""
-    layout = CdrLayout().header(stream).constant("<u8", frame.index).constant("?", frame.key)
-    layout.constant("<u4", len(frame.data)).constant("<i8", frame.tick).constant("<i8", frame.t_ns)
-    layout.constant("<i8", frame.u_ns).constant("<i4", frame.epoch).constant("<i8", frame.arrival_ns)
-    layout.constant("<i8", frame.exposure_ns).constant("<i8", frame.line_ns)
-    return layout.message(stamp_ns)
-
-
 def gap_message(utc: UtcMap, gap: Gap) -> bytes:
     """A stated loss, as `edgecap_msgs/msg/Gap`."""
     start, end = utc.utc_ns(gap.t0_ns), utc.utc_ns(gap.t1_ns)
@@ -211,10 +169,10 @@ def gap_message(utc: UtcMap, gap: Gap) -> bytes:
     return layout.message(start)
 
 
-def _found_gaps(session: RecordedSession, gaps: tuple[Gap, ...]) -> list[Batch]:
+def found_gaps(session: RecordedSession, gaps: tuple[Gap, ...]) -> list[Batch]:
     """Losses that the session's own records do not tell: found while reading, or from before a crash."""
     return [
-        _single(GAPS.name, start, start, 0, gap_message(session.utc, gap))
+        single(GAPS.name, start, start, 0, gap_message(session.utc, gap))
         for gap in gaps
         if gap not in session.gaps
         for start in (session.utc.utc_ns(gap.t0_ns),)
@@ -285,12 +243,13 @@ def _valid(value: NDArray[np.float64], channels: list[ChannelInfo]) -> NDArray[n
     return valid
 
 
-def _single(topic: str, log_ns: int, publish_ns: int, sequence: int, data: bytes) -> Batch:
+def single(topic: str, log_ns: int, publish_ns: int, sequence: int, data: bytes) -> Batch:
+    """One message."""
     one = np.array([log_ns, publish_ns, sequence & 0xFFFFFFFF], np.int64)
     return Batch(topic, one[:1], one[1:2], one[2:], [data])
 
 
-def _facts(info: StreamInfo) -> dict[str, str]:
+def facts_of(info: StreamInfo) -> dict[str, str]:
     """What a reader of one topic must know, as the channel's metadata."""
     fields = msgspec.to_builtins(info)
     channels = fields.pop("channels", [])

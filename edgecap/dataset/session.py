@@ -86,6 +86,17 @@ class VideoFrame:
     line_ns: int
     gaps: tuple[Gap, ...]
     """Losses stated with this frame's chunk or found before it."""
+    metadata: bytes = b""
+    """What else the camera said of it; see `codec.video.decode_metadata`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A small picture of a camera, at the rig time of its frame."""
+
+    seq: int
+    t_ns: int
+    jpeg: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +174,7 @@ class RecordedSession:
         return str(self.close["outcome"]) if self.close else "open"
 
     def sample_streams(self) -> list[StreamInfo]:
-        return [info for info in self.infos.values() if info.kind != "video"]
+        return [info for info in self.infos.values() if info.kind not in ("video", "preview")]
 
     def video_streams(self) -> list[StreamInfo]:
         return [info for info in self.infos.values() if info.kind == "video"]
@@ -264,8 +275,17 @@ class RecordedSession:
                 exposure_ns=unit.exposure_ns,
                 line_ns=unit.line_ns,
                 gaps=gaps,
+                metadata=unit.metadata,
             )
             yield last
+
+    def previews(self, stream: str) -> Iterator[Preview]:
+        """The small pictures in a stream of kind `preview`."""
+        for chunk in self._store.chunks(self.key, self.info(stream).name):
+            for record in decode_records(chunk.payload):
+                jpeg = record.get("jpeg")
+                if record["type"] == "picture" and isinstance(jpeg, bytes):
+                    yield Preview(chunk.header.seq, int(record["t_ns"]), jpeg)
 
     def _units(self, info: StreamInfo, begins: dict[int, _Begin]) -> Iterator[VideoUnit]:
         """Parts of frames in order; notes in `begins` the chunk in which each frame begins."""

@@ -13,7 +13,7 @@ from edgecap.dataset.session import RecordedSession, VideoFrame
 from edgecap.dataset.sync import F64, Intervals
 from edgecap.errors import CalibrationError
 from edgecap.kernels.flow import PARAMETERS, align_pictures
-from edgecap.model import I64
+from edgecap.model import I64, MJPEG
 
 F32 = NDArray[np.float32]
 
@@ -53,7 +53,8 @@ def decoded_frames(session: RecordedSession, stream: str) -> Iterator[tuple[Vide
         raise CalibrationError("reading pictures needs PyAV", fix="pip install 'edgecap[export]'") from error
     if session.info(stream).kind != "video":
         raise CalibrationError(f"stream {stream!r} is not a camera's", fix="name the camera first")
-    decoder: Any = av.CodecContext.create("h264", "r")
+    codec = "mjpeg" if session.info(stream).codec == MJPEG else "h264"
+    decoder: Any = av.CodecContext.create(codec, "r")
     waiting: dict[int, VideoFrame] = {}
     for frame in session.frames(stream):
         packet: Any = av.Packet(frame.data)

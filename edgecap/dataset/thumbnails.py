@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.model import H264, MJPEG
 
+DECODER = {H264: "h264", MJPEG: "mjpeg"}
+"""FFmpeg's name for each encoding of video."""
 MAX_GROUP = 300
 """Frames kept since the last key frame; a camera whose groups are longer shows its key frames."""
 NEAR = 0.05
@@ -33,6 +36,9 @@ def thumbnails(session: RecordedSession, stream: str, count: int, height: int) -
     """
     step = max(session.t1_ns - session.t0_ns, 1) / count
     wanted = session.t0_ns + step / 2
+    codec = DECODER.get(session.info(stream).codec)
+    if codec is None:
+        return []
     found: list[Thumbnail] = []
     group: list[VideoFrame] = []
     for frame in session.frames(stream):
@@ -42,7 +48,7 @@ def thumbnails(session: RecordedSession, stream: str, count: int, height: int) -
             group.append(frame)
         if not group or frame.t_ns < wanted - (step * NEAR if frame.key else 0):
             continue
-        picture = _decode(group, height)
+        picture = _decode(group, height, codec)
         if picture is not None:
             found.append(Thumbnail(group[-1].t_ns, picture))
         while wanted <= frame.t_ns + step * NEAR:
@@ -52,9 +58,9 @@ def thumbnails(session: RecordedSession, stream: str, count: int, height: int) -
     return found
 
 
-def _decode(group: list[VideoFrame], height: int) -> NDArray[np.uint8] | None:
+def _decode(group: list[VideoFrame], height: int, codec: str) -> NDArray[np.uint8] | None:
     """The last picture of a group that starts with a key frame; None where the decoder gives none."""
-    decoder: Any = av.CodecContext.create("h264", "r")
+    decoder: Any = av.CodecContext.create(codec, "r")
     last = None
     try:
         for frame in group:
