@@ -1,17 +1,53 @@
-"""Every test must leave the process as it found it: no task, thread or child process alive."""
+"""Every test must leave the process as it found it, and in CI none may be skipped or do less."""
 
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 GRACE_S = 3.0
 """Threads and children that were told to end may need this long to be gone."""
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def in_ci() -> bool:
+    """Whether what a test needs must be there: set by .ci/run, and by every CI service."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def do_without(what: str, needs: str) -> None:
+    """Let a test go on with less where something is missing; in CI it fails."""
+    message = f"without {what}: this needs {needs}"
+    if in_ci():
+        pytest.fail(f"{message}; in CI nothing may be missing")
+    print(message)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _fail_if_skipped((yield))
+
+
+def _fail_if_skipped(report: Report) -> Report:
+    """A skip is for developers without root, libcamera and the like; in CI it is a failure."""
+    if report.outcome == "skipped" and not hasattr(report, "wasxfail") and in_ci():
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}; in CI nothing may be skipped"
+    return report
 
 
 def _children() -> set[int]:

@@ -15,12 +15,15 @@ from edgecap.sim.partition import Cable
 from edgecap.sim.upheaval import Plan, Upheaval
 from edgecap.spool.files import OsFiles
 from edgecap.spool.segment import Record, scan
+from tests.conftest import do_without
 
 pytestmark = pytest.mark.timeout(240)
 SEED = 11
 
 
 def test_kills_and_cuts_cost_no_more_than_the_stated_bound(tmp_path: Path) -> None:
+    if not Cable.available():
+        do_without("network partitions", "root, iproute2 and network namespaces")
     plan = Plan(
         seed=SEED,
         rigs=2,
