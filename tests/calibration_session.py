@@ -34,11 +34,19 @@ class Rig:
         self._signals: dict[str, tuple[Signal, float]] = {}
         self._films: dict[str, tuple[list[Any], np.ndarray, int, int]] = {}
 
-    def add_samples(self, name: str, signal: Signal, unit: str, scale: float, *, lag_ns: int = 0) -> None:
+    def add_samples(
+        self,
+        name: str,
+        signal: Signal,
+        unit: str,
+        scale: float,
+        *,
+        lag_ns: int = 0,
+        names: tuple[str, ...] = (),
+    ) -> None:
         """A stream of int16 counts of `scale` units; times to a microsecond."""
-        channels = tuple(
-            ChannelInfo("led" if unit == "" else f"c{k}", unit, scale) for k in range(signal.values.shape[1])
-        )
+        names = names or tuple("led" if unit == "" else f"c{k}" for k in range(signal.values.shape[1]))
+        channels = tuple(ChannelInfo(n, unit, scale) for n in names)
         period_ns = float(np.median(np.diff(signal.t_ns)))
         self.infos.append(
             StreamInfo(name, "imu", "head", 1e9 / period_ns, "int16", channels, lag_ns=lag_ns, tick_ns=1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +37,16 @@ exposure_ns (led). Of b: (m, 3) rates, or the LED's state after each switching (
 METHODS = ("flow", "gyro", "tap", "led")
 
 
+ACTIONS = ("force", "imu")
+"""Modules `calibrate_…` of this package beside `sync`."""
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `calibrate sync`."""
+    """Add `calibrate` and its actions."""
     calibrate = commands.add_parser(
         "calibrate",
-        help="measure the lag between streams",
+        help="measure lags, forces, inertial sensors and cameras",
         description="Measure from recordings what descriptors cannot know.",
-        epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = calibrate.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -82,6 +86,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sync.add_argument("--json", action="store_true", help="print the record as one JSON object")
     sync.add_argument("--out", metavar="FILE.json", type=Path, help="add the record to a calibration map")
     sync.set_defaults(run=run_sync)
+    for action in ACTIONS:
+        importlib.import_module(f"edgecap.cli.calibrate_{action}").add_parser(actions)
 
 
 def run_sync(args: argparse.Namespace) -> int:
@@ -95,7 +101,7 @@ def run_sync(args: argparse.Namespace) -> int:
     limits = Limits(None if args.any_lag else args.max_lag_s, args.window_s, args.min_r2, args.min_motion)
     record = _from_arrays(args, limits) if args.npz else _from_session(args, limits)
     if args.out:
-        from edgecap.dataset.sync_record import add_to_map
+        from edgecap.dataset.calibration_map import add_to_map
 
         add_to_map(args.out, record)
     if args.json:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -123,24 +121,6 @@ def sync_arrays(arrays: dict[str, NDArray[Any]], a: str, b: str, method: str, li
         film, led = array_led(arrays)
         estimate = lag_of_led(film, led, limits)
     return _record(a, b, method, estimate, {}, {}, "")
-
-
-def add_to_map(path: Path, record: SyncRecord) -> None:
-    """Put the record into a calibration map in a JSON file, beside what is there.
-
-    Raises:
-        UsageError: the file is not such a map, or cannot be written.
-    """
-    try:
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        if not isinstance(found, dict):
-            raise UsageError(f"{path} is not a calibration map", fix="give --out another name")
-        found[record.key] = msgspec.to_builtins(record)
-        path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}", fix="give --out another name") from error
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", fix="give --out another name") from error
 
 
 def _check(method: str) -> None:

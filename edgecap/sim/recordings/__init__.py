@@ -12,6 +12,8 @@ FOLDER = Path(__file__).parent
 VIDEO = FOLDER / "gpmf_karma.mp4"
 """12 s of H.264, 854 × 480 at 29.97 Hz, with the camera's accelerometer and gyroscope in its GPMF track."""
 
+IMU_NILSPOD = FOLDER / "imu_nilspod.npz"
+"""An inertial sensor laid on its six sides, as `edgecap calibrate imu --npz` reads it."""
 SYNC_COMMA2K19 = FOLDER / "sync_comma2k19.npz"
 """Camera orientations and a gyroscope of one car, for `edgecap calibrate sync --method gyro`."""
 SYNC_TWISTNSYNC = FOLDER / "sync_twistnsync.npz"
