@@ -42,7 +42,7 @@ def _draw_hand(picture: Picture) -> None:
 
 
 def _draw_inputs(picture: Picture, pinout: Pinout) -> None:
-    picture.text(360, 66, "Multiplexer input", size=13, bold=True)
+    picture.text(360, 66, "Input Cn is channel taxel-n", size=13, bold=True)
     for n, force in enumerate(sorted(pinout.force, key=lambda f: f.input)):
         y = 92 + 24 * n
         picture.dot(372, y - 4, 11, fill=WIRE["yellow"])
