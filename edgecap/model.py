@@ -227,7 +227,7 @@ class PictureReport:
 class DeviceEvent:
     """Something a device reported: a button edge, a fault, a (re)connection.
 
-    `kind` is one of `button-down`, `button-up`, `connected`, `disconnected`, `reset`, `fault`, `log`,
+    `kind` is one of `button-down`, `button-up`, `led-on`, `led-off`, `connected`, `disconnected`, `reset`, `fault`, `log`,
     `stopped` (the last item of a source after `Feed.stop`).
     """
 

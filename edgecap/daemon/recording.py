@@ -38,7 +38,8 @@ _BOARD_PATTERN = {
     "no-consent": _SLOW,
     "fault": _FAST,
 }
-"""A board knows four rhythms (hw/PROTOCOL.md, COMMAND LED); what is good never blinks like what is bad."""
+"""For firmware that knows only four patterns (hw/PROTOCOL.md, COMMAND LED): what is good never blinks
+like what is bad. Others show the very rhythm of `edgecap.session.machine.LEDS`."""
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class OpenSource:
         set_led = getattr(self.feed, "set_led", None)
         if set_led is not None and led != self._shown:
             self._shown = led
-            set_led(led.rgb, _BOARD_PATTERN[led.name])
+            set_led(led.rgb, _BOARD_PATTERN[led.name], (led.on_ms, led.off_ms, led.flashes))
 
     def statistics(self) -> dict[str, Any]:
         """What the source counts about itself, for status."""

@@ -42,6 +42,8 @@ class EventCode(IntEnum):
     OVERRUN = 3
     SENSOR_FAULT = 4
     SENSOR_OK = 5
+    LED_ON = 6
+    LED_OFF = 7
 
 
 class Op(IntEnum):

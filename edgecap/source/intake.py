@@ -264,6 +264,10 @@ class Intake:
                 self.tell("fault", t_ns, f"{stream}: {event.text or 'sensor fault'}")
             case EventCode.SENSOR_OK:
                 self.tell("log", t_ns, f"{stream}: sensor is back")
+            case EventCode.LED_ON:
+                self.tell("led-on", t_ns, event.text)
+            case EventCode.LED_OFF:
+                self.tell("led-off", t_ns, event.text)
             case _:
                 self.tell("log", t_ns, f"unknown event {event.code} {event.text}".rstrip())
 

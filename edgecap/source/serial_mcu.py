@@ -151,9 +151,17 @@ class SerialFeed:
         self._intake.tell("stopped", now_ns())
         return sent
 
-    def set_led(self, rgb: tuple[int, int, int], pattern: int = 0) -> None:
-        """Show a colour, 0 steady, 1 blinking slowly, 2 fast, 3 breathing. Does not wait."""
-        self._led = bytes((*rgb, pattern))
+    def set_led(
+        self, rgb: tuple[int, int, int], pattern: int = 0, rhythm: tuple[int, int, int] | None = None
+    ) -> None:
+        """Show a colour. Does not wait.
+
+        Args:
+            rgb: 0 to 255 each.
+            pattern: 0 steady, 1 blinking slowly, 2 fast, 3 breathing.
+            rhythm: `on_ms`, `off_ms` and `flashes`, which hold instead on a device that knows them.
+        """
+        self._led = bytes((*rgb, pattern)) + (struct.pack("<HHB", *rhythm) if rhythm is not None else b"")
         if not self._stale:
             self._talk.post(Op.LED, self._led)
 

@@ -339,7 +339,9 @@ def test_unplugged_and_without_power(tmp_path: Path) -> None:
             await taker.until(lambda: len(taker.gaps()) == 2)
             await taker.until_samples(100)
             await taker.stop()
-            assert [e.kind for e in taker.items if isinstance(e, DeviceEvent) and e.kind != "log"] == [
+            events = [e.kind for e in taker.items if isinstance(e, DeviceEvent)]
+            assert events.count("led-on") == 2  # set, and set again after the reset
+            assert [kind for kind in events if kind not in ("log", "led-on")] == [
                 "disconnected",
                 "reset",
                 "connected",

@@ -116,7 +116,8 @@ class EmulatedBoard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         process = self._process
-        assert process is not None and process.stdin is not None
+        assert process is not None
+        assert process.stdin is not None
         process.stdin.close()
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -128,7 +129,8 @@ class EmulatedBoard:
                 os.close(self._slave)
 
     async def _answer(self) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         async with asyncio.timeout(ANSWER_S):
             line = await self._process.stdout.readline()
         assert line, "the emulator ended"
@@ -138,7 +140,8 @@ class EmulatedBoard:
 
     async def command(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Tell the emulator something; what it answers."""
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         async with self._lock:
             self._process.stdin.write(json.dumps({"name": name} | arguments).encode() + b"\n")
             await self._process.stdin.drain()
@@ -147,4 +150,3 @@ class EmulatedBoard:
     async def samples(self) -> dict[str, list[list[float]]]:
         """What the sensors measured, by sensor: number of the boot, emulated ns, values."""
         return await self.command("samples")
-

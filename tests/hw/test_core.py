@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecap.session.machine import LEDS
 from edgecap.sim.firmware import SOURCES, find_compiler
+from edgecap.source.gpio import steps_of
 from tests.reference import serial_frames as sf
 
 STABLE_US = 5000
@@ -35,7 +37,7 @@ class FrameView(ctypes.Structure):
 @pytest.fixture(scope="module")
 def core(build_dir: Path) -> ctypes.CDLL:
     library = build_dir / "core.so"
-    sources = [str(SOURCES / "core" / f"{noun}.c") for noun in ("button", "cobs", "crc32", "frame")]
+    sources = [str(SOURCES / "core" / f"{noun}.c") for noun in ("button", "cobs", "crc32", "frame", "light")]
     flags = [
         "-std=c11",
         "-O1",
@@ -55,6 +57,8 @@ def core(build_dir: Path) -> ctypes.CDLL:
         function.restype = ctypes.c_size_t
     core.ec_frame_open.restype = ctypes.c_bool
     core.ec_button_settle.restype = ctypes.c_bool
+    core.ec_light_update.restype = ctypes.c_bool
+    core.ec_light_is_steady.restype = ctypes.c_bool
     return core
 
 
@@ -179,3 +183,81 @@ def test_debouncing(core, gaps, start):
         settle(t_us + 4)
     settle(start + sum(gaps) + STABLE_US)
     assert found == debounce(edges)
+
+
+class Light(ctypes.Structure):
+    _fields_ = [
+        ("rgb", ctypes.c_uint8 * 3),
+        ("pattern", ctypes.c_uint8),
+        ("has_rhythm", ctypes.c_bool),
+        ("on_ms", ctypes.c_uint16),
+        ("off_ms", ctypes.c_uint16),
+        ("flashes", ctypes.c_uint8),
+        ("start_us", ctypes.c_uint64),
+        ("change_us", ctypes.c_uint64),
+        ("shown", ctypes.c_uint8 * 3),
+    ]
+
+
+def switchings(core, light: Light, until_us: int) -> list[tuple[int, bool]]:
+    """Every change of the light, as it says itself when to look again."""
+    changes = []
+    while light.change_us < until_us:
+        now_us = light.change_us
+        if core.ec_light_update(ctypes.byref(light), ctypes.c_uint64(now_us)):
+            changes.append((now_us, bytes(light.shown) == bytes(light.rgb)))
+    return changes
+
+
+@pytest.mark.parametrize("led", LEDS.values(), ids=LEDS)
+@given(start_us=st.integers(0, 2**40))
+def test_a_board_shows_the_very_rhythms_of_the_rig(core, led, start_us):
+    light = Light()
+    rgb = (ctypes.c_uint8 * 3)(*led.rgb)
+    core.ec_light_rhythm(
+        ctypes.byref(light),
+        rgb,
+        ctypes.c_uint16(led.on_ms),
+        ctypes.c_uint16(led.off_ms),
+        ctypes.c_uint8(led.flashes),
+        ctypes.c_uint64(start_us),
+    )
+    assert not core.ec_light_is_steady(ctypes.byref(light))  # a state's light is no LED event
+    expected, t_us = [], start_us
+    for step in itertools.cycle(steps_of(led)):
+        expected.append((t_us, step.on))
+        if step.seconds is None or t_us > start_us + 20_000_000:
+            break
+        t_us += round(step.seconds * 1e6)
+    assert switchings(core, light, start_us + 20_000_000) == [
+        e for e in expected if e[0] < start_us + 20_000_000
+    ]
+
+
+@pytest.mark.parametrize(("pattern", "half_us"), [(0, None), (1, 1_000_000), (2, 100_000), (9, 100_000)])
+def test_patterns_of_a_light(core, pattern, half_us):
+    light = Light()
+    core.ec_light_pattern(
+        ctypes.byref(light), (ctypes.c_uint8 * 3)(9, 0, 200), ctypes.c_uint8(pattern), ctypes.c_uint64(77)
+    )
+    assert core.ec_light_is_steady(ctypes.byref(light)) == (pattern == 0)
+    changes = switchings(core, light, 77 + 5_000_000)
+    if half_us is None:
+        assert changes == [(77, True)]
+    else:
+        assert changes == [(77 + k * half_us, k % 2 == 0) for k in range(5_000_000 // half_us)]
+
+
+def test_a_light_breathes_up_and_down(core):
+    light = Light()
+    core.ec_light_pattern(
+        ctypes.byref(light), (ctypes.c_uint8 * 3)(255, 0, 0), ctypes.c_uint8(3), ctypes.c_uint64(0)
+    )
+    levels = []
+    for t_us in range(0, 6_000_000, 20_000):
+        core.ec_light_update(ctypes.byref(light), ctypes.c_uint64(t_us))
+        levels.append(light.shown[0])
+    assert levels[:150] == levels[150:]
+    assert levels[:76] == sorted(levels[:76])
+    assert levels[75:150] == sorted(levels[75:150], reverse=True)
+    assert (levels[0], levels[75]) == (0, 255)

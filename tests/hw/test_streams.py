@@ -244,7 +244,7 @@ def test_rate_tare_led_and_refusals(binary, tmp_path):
             await board.until(lambda: len(board.hellos()) == 6, "HELLO")
             assert board.hellos()[3].rate_mhz == 500_000
             assert await status(sf.OP_LED, bytes([255, 128, 1, 2])) == 0
-            assert await firmware.command("led") == "255 128 1 2"
+            assert (await firmware.command("led")).startswith("255 128 1 2 shows ")
             assert await status(sf.OP_TARE, b"\0") == 3
             assert await status(sf.OP_TARE, b"\x07") == 2
             await board.command(sf.OP_START)

@@ -1,4 +1,4 @@
-/* The timer's alarms: 0 rows of the analogue inputs, 1 end of a transmission, 2 the main loop. */
+/* The timer's alarms: 0 rows of the analogue inputs, 1 end of a transmission, 2 the main loop, 3 patience with I2C. */
 #ifndef RP2040_ALARM_H
 #define RP2040_ALARM_H
 

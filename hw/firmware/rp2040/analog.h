@@ -15,7 +15,7 @@
 #define ANALOG_MAX_DIRECT 4u
 /* Conversions and the switching between positions; measured in the emulator, where an interrupt costs what its
  * instructions do. */
-#define ANALOG_POSITION_US 14u
+#define ANALOG_POSITION_US 15u
 
 typedef struct {
     uint8_t positions; /* of the multiplexer; 1 without */

@@ -1,7 +1,9 @@
 #include "buses.h"
 
+#include "alarm.h"
 #include "clocks.h"
 #include "gpio.h"
+#include "interrupts.h"
 #include "pins.h"
 #include "registers.h"
 
@@ -19,7 +21,7 @@
 #define I2C_MASTER_FAST (1u << 0 | 2u << 1 | 1u << 5 | 1u << 6)
 #define I2C_FIFO 16u
 #define I2C_TX_EMPTY_CTRL (1u << 8)
-/* A byte takes 23 us; a sensor that stretches the clock longer than this is stuck. */
+/* 16 bytes take 0.4 ms; a bus on which that lasts longer than this is stuck. */
 #define I2C_PATIENCE_US 1000u
 #define HALF_BIT_US 5u
 
@@ -73,7 +75,11 @@ void i2c_start(void)
     REG(I2C_FS_HCNT) = period - low;
     REG(I2C_FS_SPKLEN) = low / 16u;
     REG(I2C_SDA_HOLD) = SYSTEM_HZ / 10000000u * 3u + 1u; /* 300 ns */
+    REG(I2C_INTR_MASK) = 0;
     REG(I2C_ENABLE) = 1;
+    interrupt_enable(IRQ_I2C0, 3);
+    REG_SET(TIMER_INTE) = 1u << 3;
+    interrupt_enable(IRQ_TIMER_3, 3);
 }
 
 static void wait_us(uint32_t us)
@@ -108,30 +114,50 @@ static bool i2c_aborted(void)
     return (REG(I2C_RAW_INTR_STAT) & I2C_INTR_TX_ABRT) != 0;
 }
 
-/* Until the transfer has ended in a stop; bytes that come in are kept. */
+void i2c_done_isr(void)
+{
+    REG(I2C_INTR_MASK) = 0; /* the main loop looks */
+}
+
+void i2c_late_isr(void)
+{
+    REG(TIMER_INTR) = 1u << 3;
+}
+
+/* Sleep until the transfer has ended in a stop; false if it does not. */
+static bool i2c_ends(void)
+{
+    const uint32_t begun_us = micros_now();
+    alarm_at(3, begun_us + I2C_PATIENCE_US);
+    for (;;) {
+        interrupts_off();
+        const bool ended = (REG(I2C_RAW_INTR_STAT) & I2C_INTR_STOP_DET) != 0;
+        const bool late = micros_now() - begun_us >= I2C_PATIENCE_US;
+        if (!ended && !late) {
+            REG(I2C_INTR_MASK) = I2C_INTR_STOP_DET;
+            sleep_until_interrupt();
+        }
+        interrupts_on();
+        if (ended || late)
+            return ended;
+    }
+}
+
 static ec_i2c_result i2c_finish(uint8_t *in, size_t n_in)
 {
-    size_t got = 0;
-    uint32_t moved_us = micros_now();
-    for (;;) {
-        while (REG(I2C_RXFLR) > 0) {
-            const uint8_t byte = (uint8_t)REG(I2C_DATA_CMD);
-            if (got < n_in)
-                in[got] = byte;
-            got++;
-            moved_us = micros_now();
-        }
-        const bool aborted = i2c_aborted();
-        if ((REG(I2C_RAW_INTR_STAT) & I2C_INTR_STOP_DET) != 0 && (aborted || got >= n_in)) {
-            (void)REG(I2C_CLR_STOP_DET);
-            (void)REG(I2C_CLR_TX_ABRT);
-            return aborted ? EC_I2C_NO_ANSWER : EC_I2C_OK;
-        }
-        if (micros_now() - moved_us > I2C_PATIENCE_US) {
-            free_bus();
-            return EC_I2C_STUCK;
-        }
+    if (!i2c_ends()) {
+        free_bus();
+        return EC_I2C_STUCK;
     }
+    const bool aborted = i2c_aborted();
+    size_t got = 0;
+    while (REG(I2C_RXFLR) > 0) {
+        const uint8_t byte = (uint8_t)REG(I2C_DATA_CMD);
+        if (got < n_in)
+            in[got] = byte;
+        got++;
+    }
+    return aborted || got < n_in ? EC_I2C_NO_ANSWER : EC_I2C_OK;
 }
 
 static ec_i2c_result i2c_transfer(void *ctx, uint8_t address, const uint8_t *out, size_t n_out, uint8_t *in,

@@ -32,6 +32,7 @@ static ec_mlx_group magnets;
 static const char *told_imu;
 static const char *told_magnets;
 static uint32_t told_uart_lost;
+static volatile bool woken; /* alarm 2 has come */
 
 static struct {
     uint32_t t_us[BUTTON_EDGES];
@@ -50,6 +51,7 @@ void interrupt_enable(uint32_t irq, uint32_t priority)
 void wake_isr(void)
 {
     REG(TIMER_INTR) = 1u << 2;
+    woken = true;
 }
 
 void pins_isr(void)
@@ -266,19 +268,23 @@ static bool has_news(void)
     return uart_has_news() || button.taken != button.put || analog_has_news();
 }
 
-/* Interrupts are off between the look and the sleep: one that comes in between ends the sleep at once. */
+/* Sleep until the main loop has something to do; most interrupts bring nothing yet. They are off between the look and
+ * the sleep: one that comes in between ends the sleep at once. */
 static void rest(void)
 {
     const uint64_t next = next_us();
     const uint64_t now = now_64(NULL);
     if (next <= now)
         return;
-    interrupts_off();
-    if (!has_news()) {
-        alarm_at(2, (uint32_t)next);
-        sleep_until_interrupt();
+    woken = false;
+    alarm_at(2, (uint32_t)next);
+    for (bool asleep = true; asleep;) {
+        interrupts_off();
+        asleep = !woken && !has_news();
+        if (asleep)
+            sleep_until_interrupt();
+        interrupts_on();
     }
-    interrupts_on();
 }
 
 static void start_board(void)

@@ -113,6 +113,7 @@ enum gpio_function { GPIO_SPI = 1, GPIO_UART = 2, GPIO_I2C = 3, GPIO_PWM = 4, GP
 #define I2C_DATA_CMD 0x40044010u
 #define I2C_FS_HCNT 0x4004401Cu
 #define I2C_FS_LCNT 0x40044020u
+#define I2C_INTR_MASK 0x40044030u
 #define I2C_RAW_INTR_STAT 0x40044034u
 #define I2C_CLR_TX_ABRT 0x40044054u
 #define I2C_CLR_STOP_DET 0x40044060u
@@ -187,6 +188,15 @@ enum gpio_function { GPIO_SPI = 1, GPIO_UART = 2, GPIO_I2C = 3, GPIO_PWM = 4, GP
 #define NVIC_ENABLE 0xE000E100u
 #define NVIC_PRIORITY(n) (0xE000E400u + 4u * (n))
 #define SCB_VTOR 0xE000ED08u
-enum irq { IRQ_TIMER_0 = 0, IRQ_TIMER_1 = 1, IRQ_TIMER_2 = 2, IRQ_DMA_0 = 11, IRQ_IO_BANK0 = 13, IRQ_UART0 = 20 };
+enum irq {
+    IRQ_TIMER_0 = 0,
+    IRQ_TIMER_1 = 1,
+    IRQ_TIMER_2 = 2,
+    IRQ_TIMER_3 = 3,
+    IRQ_DMA_0 = 11,
+    IRQ_IO_BANK0 = 13,
+    IRQ_UART0 = 20,
+    IRQ_I2C0 = 23
+};
 
 #endif

@@ -53,7 +53,9 @@ __attribute__((section(".vectors"), used)) static const handler VECTORS[16 + 26]
     [16 + IRQ_TIMER_2] = wake_isr,
     [16 + IRQ_DMA_0] = analog_position_isr,
     [16 + IRQ_IO_BANK0] = pins_isr,
+    [16 + IRQ_TIMER_3] = i2c_late_isr,
     [16 + IRQ_UART0] = uart_received_isr,
+    [16 + IRQ_I2C0] = i2c_done_isr,
 };
 
 /* 64 bytes that uf2.py finds by their mark and writes the serial number into. */

@@ -1,6 +1,6 @@
 // An RP2040 with an edgecap board around it, in emulated time. Where rp2040js 1.4.1 departs from the chip it is put
 // right here, at the registers: UART timing (uart.mjs), the ADC's round robin, the ring oscillator's random bit, the
-// flash chip's unique number, a wake-up by an interrupt that was pending before WFI, and a reset by the watchdog.
+// flash chip's unique number, the mask of the I2C interrupts, a wake-up by an interrupt that was pending before WFI, and a reset by the watchdog.
 import { RP2040 } from 'rp2040js';
 import { Icm42688 } from './icm42688.mjs';
 import { Mlx90393 } from './mlx90393.mjs';
@@ -11,6 +11,7 @@ const CYCLE_NANOS = 8;
 const BOOT2_BYTES = 256, BOOT2_AT = 0x20041f00;
 const SCRATCH_REGISTERS = 8;
 const ROSC = 0x40060, SSI = 0x18000, IO_QSPI = 0x40018, WATCHDOG = 0x40058;
+const I2C_INTR_MASK = 0x30;
 const BIT_NANOS_I2C = 2500, BYTE_NANOS_SPI = 8 * 128;
 const MUX_SETTLE_NANOS = 3e3, MUX_DIRECT = 4;
 
@@ -86,7 +87,7 @@ export class Chip {
     while (!this.halted && clock.nanos < untilNanos) {
       if (!core.waiting) {
         clock.tick(core.executeInstruction() * CYCLE_NANOS);
-      } else if (core.interruptsUpdated && core.checkForInterrupts()) {
+      } else if (core.pendingInterrupts & core.enabledInterrupts && core.checkForInterrupts()) {
         core.waiting = false;
       } else {
         const next = clock.nextAlarm ? clock.nanosToNextAlarm : Infinity;
@@ -206,6 +207,12 @@ export class Chip {
       }),
     );
     const i2c = mcu.i2c[0];
+    const plainWrite = i2c.writeUint32.bind(i2c);
+    i2c.writeUint32 = (offset, value) => {
+      if (offset !== I2C_INTR_MASK) return plainWrite(offset, value);
+      i2c.intEnable = value & 0x1fff;
+      i2c.checkInterrupts();
+    };
     let target = null, step = () => {};
     const alarm = clock.createAlarm(() => step());
     // A stuck line: nothing ever completes.
