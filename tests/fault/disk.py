@@ -9,6 +9,31 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+Write = tuple[str, int, bytes]
+"""("write", offset, bytes) or ("truncate", size, b"")."""
+Survivors = Callable[[list[Write]], list[Write]]
+"""Which of a file's unsynced writes reached the medium, in which order."""
+SECTOR_BYTES = 512
+
+
+def scattered(source: random.Random) -> Survivors:
+    """A drive's volatile cache: it writes sectors in any order, and those not yet written are lost."""
+
+    def choose(writes: list[Write]) -> list[Write]:
+        sectors: list[Write] = []
+        for kind, offset, payload in writes:
+            at = 0
+            while at < len(payload):
+                n = min(SECTOR_BYTES - (offset + at) % SECTOR_BYTES, len(payload) - at)
+                sectors.append((kind, offset + at, payload[at : at + n]))
+                at += n
+            if kind == "truncate":
+                sectors.append((kind, offset, payload))
+        share = source.random()
+        return source.sample(sectors, sum(source.random() < share for _ in sectors))
+
+    return choose
+
 
 class PowerCut(BaseException):
     """The power went out during this operation. Not an Exception: nothing may catch it and go on."""
@@ -18,17 +43,46 @@ class _Inode:
     def __init__(self) -> None:
         self.data = bytearray()
         self.durable = bytearray()
-        self.writes: list[tuple[str, int, bytes]] = []
-        """What happened since the last sync: ("write", offset, bytes) or ("truncate", size, b"")."""
+        self.writes: list[Write] = []
+        """What happened since the last sync."""
         self.dropped: list[tuple[int, int]] = []
         """Ranges (offset, length) that a failed sync left in the page cache only, for ever."""
+
+
+class SimDatabase(sqlite3.Connection):
+    """An SQLite file that knows what of it is durable: what was committed under synchronous=FULL."""
+
+    path: Path
+    durable: dict[str, bytes]
+    is_full = False
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        done = super().execute(sql, *parameters)  # type: ignore[arg-type]
+        if sql.startswith("PRAGMA synchronous="):
+            self.is_full = sql.endswith("FULL")
+        elif sql == "COMMIT" and self.is_full:
+            self.durable = {
+                end: self._file(end).read_bytes() for end in ("", "-wal") if self._file(end).exists()
+            }
+        return done
+
+    def forget(self) -> None:
+        """Lose what is not durable."""
+        self.close()
+        for end in ("", "-wal", "-shm"):
+            self._file(end).unlink(missing_ok=True)
+            if end in self.durable:
+                self._file(end).write_bytes(self.durable[end])
+
+    def _file(self, end: str) -> Path:
+        return self.path.with_name(self.path.name + end)
 
 
 class SimDisk:
     """`Files` in memory. Operations are numbered; `fail` decides what befalls each.
 
     Args:
-        database_dir: Where SQLite files really live: SQLite's own durability is not simulated.
+        database_dir: Where SQLite files really live.
         fail: Called with number and name of an operation before it happens; returns "" (go on), an
             errno name such as "ENOSPC" (it fails), or "cut" (power goes out during it).
         seed: Decides what survives a power cut.
@@ -51,7 +105,7 @@ class SimDisk:
         self.durable_names: dict[Path, _Inode] = {}
         self.dirs: set[Path] = {Path("/"), Path("/disk")}
         self.locked: set[Path] = set()
-        self.databases: list[sqlite3.Connection] = []
+        self.databases: list[SimDatabase] = []
 
     def step(self, name: str, partial: Callable[[], None] | None = None) -> None:
         self.count += 1
@@ -65,10 +119,21 @@ class SimDisk:
             code = getattr(errno, what)
             raise OSError(code, os.strerror(code))
 
-    def crash(self) -> None:
-        """Leave what a power cut leaves; everything open is forgotten."""
-        for inode in set(self.inodes.values()) | set(self.durable_names.values()):
-            self._tear(inode)
+    def unsynced(self) -> list[Write]:
+        """Every write that a power cut may undo."""
+        return [write for inode in dict.fromkeys(self.inodes.values()) for write in inode.writes]
+
+    def crash(self, survivors: Survivors | None = None) -> None:
+        """Leave what a power cut leaves; everything open is forgotten.
+
+        Without `survivors` of each file's writes a prefix survives, the last one torn, and SQLite keeps what
+        the kernel had of its files; with it the receipts, too, may lose what was not synced.
+        """
+        for inode in dict.fromkeys([*self.inodes.values(), *self.durable_names.values()]):
+            if survivors is None:
+                self._tear(inode)
+            else:
+                self._replay(inode, survivors(inode.writes))
         names = dict(self.durable_names)
         for path in set(self.inodes) | set(self.durable_names):
             # A name not synced may have reached the disk or not, in either direction.
@@ -80,6 +145,8 @@ class SimDisk:
         self.inodes, self.durable_names = dict(names), dict(names)
         self.locked.clear()
         for connection in self.databases:
+            if survivors is not None and self.random.random() < 0.5:
+                connection.forget()
             connection.close()
         self.databases.clear()
         self.fail = lambda n, name: ""
@@ -101,6 +168,18 @@ class SimDisk:
             if len(data) < offset:
                 data.extend(bytes(offset - len(data)))
             data[offset : offset + len(part)] = part
+        inode.data, inode.durable, inode.writes = data, bytearray(data), []
+
+    @staticmethod
+    def _replay(inode: _Inode, writes: list[Write]) -> None:
+        data = bytearray(inode.durable)
+        for kind, offset, payload in writes:
+            if kind == "truncate":
+                del data[offset:]
+                continue
+            if len(data) < offset:
+                data.extend(bytes(offset - len(data)))
+            data[offset : offset + len(payload)] = payload
         inode.data, inode.durable, inode.writes = data, bytearray(data), []
 
     # The Files protocol.
@@ -158,9 +237,14 @@ class SimDisk:
         return lambda: self.locked.discard(path)
 
     def database(self, path: Path) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.database_dir / path.name, isolation_level=None, check_same_thread=False
-        )
+        real = self.database_dir / path.name
+        connection = sqlite3.connect(real, isolation_level=None, check_same_thread=False, factory=SimDatabase)
+        connection.path = real
+        connection.durable = {
+            end: found.read_bytes()
+            for end in ("", "-wal")
+            if (found := real.with_name(real.name + end)).exists()
+        }
         self.databases.append(connection)
         return connection
 
