@@ -26,6 +26,7 @@ FAMILIES = (
     "clock",
     "calibrate",
     "sim",
+    "doctor",
     "config",
 )
 """Modules of this package in the order of `--help`; each has `add_parser`."""

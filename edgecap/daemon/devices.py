@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from edgecap.clock import now_ns
@@ -68,6 +68,7 @@ class Devices:
     def problems(self, t_ns: int) -> dict[str, str]:
         """What is wrong with each device at rig time `t_ns`, in a line that names the fix."""
         found = {name: str(error) for name, error in self.missing.items()}
+        found |= twins(self._open.values())
         found |= {s.name: text for s in self._open.values() if (text := s.problem(t_ns))}
         return {name: found[name] for name in self._order if name in found}
 
@@ -111,3 +112,18 @@ class Devices:
         if len(self._tried) == len(self._sources):
             self._all_tried.set()
         self._on_change()
+
+
+def twins(devices: Iterable[OpenSource]) -> dict[str, str]:
+    """Boards that give one serial number, by name: after a swap nobody could tell them apart."""
+    boards: dict[str, list[str]] = {}
+    for device in devices:
+        for serial in {i.serial_number for i in device.feed.info if i.clock == "mcu" and i.serial_number}:
+            boards.setdefault(serial, []).append(device.name)
+    return {
+        name: f"{' and '.join(sorted(names))} give the same serial number {serial!r}; "
+        "give each board its own, or point each `port` at a different board"
+        for serial, names in boards.items()
+        if len(names) > 1
+        for name in names
+    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numba
 
@@ -23,9 +24,37 @@ WARM_UP_MODULES = (
 What only `edgecap calibrate` needs is not among them: it compiles when it is first asked for."""
 
 
+_kernels: list[Any] = []
+
+
+class CacheState(NamedTuple):
+    """What `warm_up` met."""
+
+    path: str
+    """Where compiled kernels are kept."""
+    writable: bool
+    loaded: int
+    compiled: int
+
+
+def cache_state() -> CacheState:
+    """Of the kernels that have been called in this process, how many came from the cache."""
+    stats = [k.stats for k in _kernels if hasattr(k, "stats")]
+    compiled = sum(any(s.cache_misses.values()) for s in stats)
+    loaded = sum(any(s.cache_hits.values()) and not any(s.cache_misses.values()) for s in stats)
+    path = stats[0].cache_path if stats else ""
+    try:
+        with tempfile.TemporaryFile(dir=path or None):
+            writable = True
+    except OSError:
+        writable = False
+    return CacheState(path, writable, loaded, compiled)
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` with numba: `nogil`, cached on disk, exact IEEE arithmetic, one thread."""
     compiled = numba.njit(nogil=True, cache=True, fastmath=False, parallel=False)(function)
+    _kernels.append(compiled)
     return cast("Callable[P, R]", compiled)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -134,7 +135,10 @@ class GpioPanel:
     def _claim(self, gpiozero: Any, name: str, kind: Callable[..., Any]) -> Any:
         pin = self._pins[name]
         try:
-            return kind(pin, pin_factory=self._pin_factory)
+            with warnings.catch_warnings():
+                # What it tries before the one that works is of no interest; that none works is an error.
+                warnings.simplefilter("ignore", gpiozero.PinFactoryFallback)
+                return kind(pin, pin_factory=self._pin_factory)
         except (gpiozero.GPIOZeroError, OSError, ImportError, RuntimeError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise SourceError(
