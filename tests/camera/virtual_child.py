@@ -1,15 +1,18 @@
 """A camera's process on libcamera's virtual pipeline: real picamera2, real libcamera, no camera.
 
-    virtual_child.py [--miss-ticks 40,41] [--freeze-at N] [--die-at N] [--once FILE] FD PARENT_PID
+    virtual_child.py [FAULT …] [--once FILE] FD PARENT_PID
 
 What a machine without a camera lacks is put in underneath picamera2 (display bindings, raw modes, the DMA
 heap), and requests are released to the pipeline at the frame rate, as a sensor would complete them. That is
-also where faults come from: missed ticks, a freeze, an encoder that raises on picamera2's event thread.
+also where faults come from: missed ticks, a freeze, a cable that comes loose, a camera that somebody holds;
+and inside picamera2 an encoder or a callback that raises on its event thread, buffers that do not come back,
+a stop that hangs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import mmap
 import os
 import sys
@@ -25,9 +28,17 @@ import libcamera
 class Pacer:
     """Passes requests on to the virtual pipeline one per frame, instead of at once."""
 
-    def __init__(self, rate_hz: float, miss: set[int], freeze_at: int) -> None:
+    def __init__(
+        self,
+        rate_hz: float,
+        miss: set[int],
+        freeze_at: int,
+        unplug_at: int = 0,
+        unplugged: Path | None = None,
+    ) -> None:
         self._period_s = 1 / rate_hz
         self._miss, self._freeze_at = miss, freeze_at
+        self._unplug_at, self._unplugged = unplug_at, unplugged
         self._waiting = deque()
         self._running = False
         self._thread = None
@@ -60,6 +71,10 @@ class Pacer:
             due += self._period_s
             time.sleep(max(due - time.monotonic(), 0))
             ticks += 1
+            if ticks == self._unplug_at:
+                self._unplugged.touch()
+                self._stop(camera)  # what is queued completes as cancelled, and nothing comes any more
+                return
             if ticks in self._miss or 0 < self._freeze_at <= ticks:
                 continue
             if self._waiting and self._running:
@@ -156,12 +171,54 @@ def die_at(number: int) -> None:
     LibavH264Encoder._encode = failing
 
 
+def raise_in_callback_at(number: int) -> None:
+    """Make the metadata of request `number` unreadable, which `pre_callback` does on the event thread."""
+    from picamera2.request import CompletedRequest
+
+    read, calls = CompletedRequest.get_metadata, itertools.count()
+
+    def failing(self):
+        if next(calls) == number:
+            raise RuntimeError("metadata broke")
+        return read(self)
+
+    CompletedRequest.get_metadata = failing
+
+
+def starve_at(number: int) -> None:
+    """From release `number` on no buffer goes back to the camera."""
+    from picamera2.request import CompletedRequest
+
+    release, calls = CompletedRequest.release, itertools.count()
+    CompletedRequest.release = lambda self: release(self) if next(calls) < number else None
+
+
+def hang_in_stop() -> None:
+    from picamera2 import Picamera2
+
+    Picamera2.stop_recording = lambda self: threading.Event().wait()
+
+
+def hold_camera() -> None:
+    """Acquire every camera before picamera2 does: libcamera itself then says that they are busy."""
+    held = libcamera.CameraManager.singleton()
+    for camera in held.cameras:
+        camera.acquire()
+    sys.modules["held_cameras"] = held
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=float, default=30.0)
     parser.add_argument("--miss-ticks", default="")
     parser.add_argument("--freeze-at", type=int, default=0)
     parser.add_argument("--die-at", type=int, default=0)
+    parser.add_argument("--callback-raises-at", type=int, default=0)
+    parser.add_argument("--starve-at", type=int, default=0)
+    parser.add_argument("--hang-in-stop", type=int, default=0)
+    parser.add_argument("--held", type=int, default=0)
+    parser.add_argument("--unplug-at", type=int, default=0)
+    parser.add_argument("--unplugged", type=Path, help="while this file exists there is no camera")
     parser.add_argument("--once", type=Path, help="faults only while this file does not exist; makes it")
     parser.add_argument("link", nargs=2)
     args = parser.parse_args()
@@ -169,10 +226,22 @@ def main() -> None:
     if args.once is not None:
         args.once.touch()
     miss = {int(t) for t in args.miss_ticks.split(",") if t} if faulty else set()
+    if args.unplugged is not None and args.unplugged.exists():
+        os.environ["LIBCAMERA_PIPELINES_MATCH_LIST"] = "none"
     install_shims()
-    Pacer(args.rate, miss, args.freeze_at if faulty else 0).install()
-    if args.die_at and faulty:
-        die_at(args.die_at)
+    freeze_at, unplug_at = (args.freeze_at, args.unplug_at) if faulty else (0, 0)
+    Pacer(args.rate, miss, freeze_at, unplug_at, args.unplugged).install()
+    for number, fault in (
+        (args.die_at, die_at),
+        (args.callback_raises_at, raise_in_callback_at),
+        (args.starve_at, starve_at),
+    ):
+        if number and faulty:
+            fault(number)
+    if args.hang_in_stop:
+        hang_in_stop()
+    if args.held:
+        hold_camera()
     from edgecap.source import camera_child
 
     sys.argv[1:] = args.link

@@ -7,7 +7,9 @@ What only a camera can show: exposure, gain, line time, the V4L2 encoder, a cabl
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -15,11 +17,16 @@ import pytest
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
+from edgecap.model import PictureReport
 from edgecap.source.camera_encoder import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
+from edgecap.source.camera_exposure import ExposurePolicy
+from edgecap.source.camera_jpeg import complete_jpeg
 from edgecap.source.camera_pi import PiCamera
 from tests.contract.camera_taker import (
+    Taker,
     assert_losses_are_stated,
     decode,
+    decode_jpeg,
     play,
     record,
     replacement_limit_s,
@@ -94,26 +101,102 @@ def test_missed_frames_are_counted_from_the_timestamps():
     assert_losses_are_stated(taker, produced)
 
 
-@pytest.mark.parametrize("fault", ["--freeze-at", "--die-at"])
-def test_a_camera_that_falls_silent_is_replaced(fault, tmp_path):
-    """A freeze of the pipeline, and an exception that ends picamera2's event thread: both look alive."""
+async def outage(feed, taker):
+    """Record through a fault and its repair."""
+    await feed.start()
+    await taker.until(lambda: taker.events("fault"), 30)
+    await taker.until(lambda: taker.events("connected"), 30)
+    n = len(taker.frames)
+    await taker.until_frames(n + 10)
+    return await feed.stop()
 
+
+def assert_was_replaced(taker, produced):
+    """From the last frame before to the first one after; every frame between is in a gap."""
+    silence_ns = max(g.t1_ns - g.t0_ns for g in taker.gaps)
+    assert silence_ns < replacement_limit_s(taker) * 1e9
+    assert taker.feed.statistics().restarts == 1
+    assert_losses_are_stated(taker, produced)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("--freeze-at", "no frame for 1 s"),  # the pipeline falls silent
+        (
+            "--die-at",
+            "encoder broke",
+        ),  # an exception ends picamera2's event thread, and everything looks alive
+        ("--callback-raises-at", "metadata broke"),
+        ("--starve-at", "no frame for 1 s"),  # no buffer comes back to the camera
+    ],
+)
+def test_a_camera_that_fails_is_replaced(fault, words, tmp_path):
+    taker, produced = record(camera(fault, 20, "--once", tmp_path / "failed"), outage)
+    assert_was_replaced(taker, produced)
+    (event,) = taker.events("fault")
+    assert words in event.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_a_process_that_is_lost_is_replaced(number):
     async def body(feed, taker):
         await feed.start()
-        await taker.until(lambda: taker.events("fault"))
-        await taker.until(lambda: taker.events("connected"))
+        await taker.until_frames(10)
+        os.kill(feed.pid, number)
+        await taker.until(lambda: taker.events("connected"), 30)
         n = len(taker.frames)
         await taker.until_frames(n + 10)
         return await feed.stop()
 
-    taker, produced = record(camera(fault, 20, "--once", tmp_path / "failed"), body)
-    (silence_ns,) = [g.t1_ns - g.t0_ns for g in taker.gaps if g.t1_ns - g.t0_ns > 1_000_000_000]
-    assert silence_ns < replacement_limit_s(taker) * 1e9  # from the last frame before to the first one after
+    taker, produced = record(camera(), body)
+    assert_was_replaced(taker, produced)
+
+
+def test_an_unplugged_camera_is_awaited_and_used_again(tmp_path):
+    """As near as the virtual pipeline comes: requests are cancelled, then libcamera lists no camera."""
+    cable = tmp_path / "unplugged"
+
+    async def body(feed, taker):
+        await feed.start()
+        await taker.until(lambda: taker.events("fault"), 30)
+        tried = set()
+        async with asyncio.timeout(30):
+            while len(tried) < 2:  # processes that look for it, and end
+                tried |= {feed.pid} - {0}
+                await asyncio.sleep(0.01)
+        n = len(taker.frames)
+        cable.unlink()
+        await taker.until(lambda: taker.events("connected"), 30)
+        await taker.until_frames(n + 10)
+        return await feed.stop()
+
+    settings = ("--unplug-at", 20, "--unplugged", cable, "--once", tmp_path / "failed")
+    taker, produced = record(camera(*settings), body)
+    assert len(taker.events("fault")) == 1  # one outage, one fault, however often it was tried
     assert_losses_are_stated(taker, produced)
-    (event,) = taker.events("fault")
-    assert "no frame for 1 s" in event.text
-    if fault == "--die-at":
-        assert "encoder broke" in event.text
+
+
+def test_one_camera_does_not_disturb_the_other():
+    async def body():
+        front, side = camera(), camera(camera_id="Side")
+        async with front.open() as one, side.open() as two:
+            takers = Taker(one), Taker(two)
+            await asyncio.gather(one.start(), two.start())
+            await asyncio.gather(*(t.until_frames(5) for t in takers))
+            os.kill(one.pid, signal.SIGKILL)
+            await takers[0].until(lambda: takers[0].events("connected"), 30)
+            n = len(takers[1].frames)
+            await takers[1].until_frames(n + 10)
+            await asyncio.gather(one.stop(), two.stop())
+        for taker in takers:
+            await taker.end()
+        return takers
+
+    one, two = asyncio.run(body())
+    assert one.events("fault")
+    assert not two.events("fault")
+    assert (one.feed.statistics().restarts, two.feed.statistics().restarts) == (1, 0)
 
 
 def test_stop_returns_although_picamera2_hangs_in_it(tmp_path):
@@ -129,7 +212,20 @@ def test_stop_returns_although_picamera2_hangs_in_it(tmp_path):
     taker, (produced, took) = record(camera("--die-at", 20), body)
     assert produced == {}
     assert took < 2.6
-    assert [g.lost for g in taker.gaps] == [-1]
+    assert taker.gaps[-1].lost == -1
+
+
+def test_stop_returns_although_stop_recording_hangs():
+    async def body(feed, taker):
+        await feed.start()
+        await taker.until_frames(10)
+        produced = await feed.stop()
+        n = len(taker.frames)
+        return produced, await play(feed, taker, n + 5)  # another process, another recording
+
+    taker, (produced, again) = record(camera("--hang-in-stop", 1), body)
+    assert (produced, again) == ({}, {})
+    assert taker.gaps[-1].lost == -1
 
 
 @pytest.mark.parametrize(
@@ -139,6 +235,10 @@ def test_stop_returns_although_picamera2_hangs_in_it(tmp_path):
         (lambda: camera(camera_id="Back"), "no camera is 'Back'"),
         (lambda: camera(encoder="hardware"), "no hardware encoder"),
         (lambda: camera(fps=0), "is not possible"),
+        (lambda: camera("--held", 1), "is in use by another process"),
+        (lambda: camera(exposure=ExposurePolicy(exposure_us=5000)), "no control ExposureTime"),
+        (lambda: camera(exposure=ExposurePolicy(exposure_us=50_000)), "does not fit a frame"),
+        (lambda: camera(exposure=ExposurePolicy(max_exposure_us=5000)), "needs the tuning file"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_in_one_line(make, words):
@@ -150,8 +250,49 @@ def test_what_cannot_be_opened_is_refused_in_one_line(make, words):
 
 def test_no_camera_connected(monkeypatch):
     monkeypatch.setenv("LIBCAMERA_PIPELINES_MATCH_LIST", "none")
-    with pytest.raises(SourceError, match="finds no camera"):
+    with pytest.raises(SourceError, match="finds no camera; .*connect one") as caught:
         record(camera(), lambda f, t: play(f, t, 1))
+    assert "\n" not in str(caught.value)
+
+
+def test_longest_exposure_reaches_libcamera_as_a_tuning(tmp_path, monkeypatch):
+    """The virtual camera has no automatic exposure; what shows is the file that libcamera is started with."""
+    mode = {"shutter": [100, 10_000, 30_000], "gain": [1.0, 2.0, 4.0]}
+    agc = {"rpi.agc": {"channels": [{"exposure_modes": {"normal": mode}}]}}
+    for platform in ("vc4", "pisp"):
+        tunings = tmp_path / f"libcamera/src/ipa/rpi/{platform}/data"
+        tunings.mkdir(parents=True)
+        (tunings / "Virtual Front.json").write_text(json.dumps({"version": 2.0, "algorithms": [agc]}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    limited = camera(exposure=ExposurePolicy(max_exposure_us=8000))
+    taker, _ = record(limited, lambda f, t: play(f, t, 5))
+    assert len(taker.frames) >= 5
+    (written,) = tmp_path.glob("*.json")
+    found = json.loads(written.read_text())["algorithms"][0]["rpi.agc"]["channels"][0]
+    assert found["exposure_modes"]["normal"]["shutter"] == [100, 8000, 8000]
+
+
+def test_motion_jpeg_and_small_pictures():
+    taker, produced = record(
+        camera(codec="mjpeg", bitrate_kbps=20_000, preview_s=0.5), lambda f, t: play(f, t, 40)
+    )
+    video, preview = taker.feed.info
+    assert (video.codec, preview.name, preview.kind) == ("mjpeg", "head-preview", "preview")
+    assert all(f.key and f.data == complete_jpeg(f.data) for f in taker.frames)
+    assert {p.shape for p in decode(taker.frames, "mjpeg")} == {(480, 640)}
+    assert_losses_are_stated(taker, produced, "mjpeg")
+    looks = [i for i in taker.items if isinstance(i, PictureReport)]
+    assert len(looks) >= 2
+    shown = [p for p in looks if p.jpeg]
+    assert shown
+    assert decode_jpeg(shown[0].jpeg).shape == (240, 320)
+    frames_ns = [rig_ns(f) for f in taker.frames]
+    for p in looks:  # each is a look at a frame of the recording, at that frame's time
+        assert min(abs(p.t_ns - t) for t in frames_ns) < 1000
+        # colour bars from white to black
+        assert 0.3 < p.brightness < 0.7
+        assert min(p.clipped, p.crushed) > 0.05
 
 
 def test_both_cameras_at_once():
