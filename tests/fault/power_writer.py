@@ -1,7 +1,8 @@
-"""A process that records into a spool until it is killed: `python -m tests.fault.power_writer DIR SEED SYNC`.
+"""A process that works on a spool until it is killed: `python -m tests.fault.power_writer DIR SEED WHAT`.
 
 It says what it does on stdout: `put K T` when chunk K was handed over at rig time T, `durable N T` when the
-first N chunks are promised to survive. With SYNC `lying`, fdatasync is left out, so the promises are false.
+first N chunks are promised to survive. WHAT is `honest`; or `lying`: fdatasync is left out, so the promises
+are false; or `recovery`: it opens the spool, says `recovering` and `recovered` with its chunks, and idles.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +68,18 @@ async def record(path: Path, seed: int, *, lying: bool) -> None:
                 await asyncio.sleep(PAUSE_S)
 
 
+def recover(path: Path) -> None:
+    say("recovering", 0)
+    with Spool.open(path, reserve_bytes=0, segment_bytes=8 << 20) as spool:
+        say("recovered", spool.recovery.chunks)
+        signal.pause()
+
+
 def say(what: str, n: int) -> None:
     os.write(1, f"{what} {n} {clock.now_ns()}\n".encode())
 
 
 if __name__ == "__main__":
+    if sys.argv[3] == "recovery":
+        recover(Path(sys.argv[1]))
     asyncio.run(record(Path(sys.argv[1]), int(sys.argv[2]), lying=sys.argv[3] == "lying"))

@@ -1,12 +1,13 @@
 """Power cuts on a real file system: ext4 on a loop device, whose image is copied at an instant under load.
 
 The image lies on XFS and is written with direct I/O, so a reflink copy holds exactly what the kernel had sent
-to the medium at that instant, and nothing of the page cache. A drive's own volatile cache is not simulated.
+to the medium at that instant, and nothing of the page cache. A drive's own cache: test_drive_cache.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import random
@@ -28,6 +29,10 @@ from tests.fault.power_writer import chunks
 SEED = 20260103
 CUTS = 8
 CONTROL_CUTS = 3
+RECOVERY_CUTS = 6
+FICLONE = 0x40049409
+"""From linux/fs.h: share all of a file's blocks."""
+ROOT = Path(__file__).parent.parent.parent
 GAP_S = (0.15, 1.3)
 SLOW_SYNC_NS = 1_000_000_000
 """What a sync itself may take on a busy machine, on top of the writer's half second between syncs."""
@@ -85,7 +90,7 @@ def drive(root: Path) -> Iterator[tuple[Path, Path]]:
         image = after.enter_context(mounted(outer, root / "xfs")) / "drive.img"
         with image.open("wb") as file:
             file.truncate(EXT4_BYTES)
-        run("mkfs.ext4", "-q", "-F", image)
+        run("mkfs.ext4", "-q", "-F", "-b", "4096", image)  # direct I/O on a shared copy asks for so much
         at = after.enter_context(mounted(image, root / "drive", direct_io=True))
         yield image, at
 
@@ -126,8 +131,7 @@ class Writer:
 @contextlib.contextmanager
 def recording(spool: Path, sync: str) -> Iterator[Writer]:
     command = [sys.executable, "-m", "tests.fault.power_writer", str(spool), str(SEED), sync]
-    root = Path(__file__).parent.parent.parent
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     try:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -146,8 +150,54 @@ def recording(spool: Path, sync: str) -> Iterator[Writer]:
         process.stdout.close()
 
 
-def cut_power(root: Path, sync: str, cuts: int) -> Iterator[tuple[int, int, int, float]]:
-    """Per cut: chunks promised, promised ones missing, chunks found, age of the oldest missing in seconds."""
+def clone(image: Path, copy: Path) -> None:
+    """What `cp --reflink=always` does, without the time that starting it takes."""
+    with image.open("rb") as source, copy.open("wb") as target:
+        fcntl.ioctl(target, FICLONE, source.fileno())
+
+
+def cut_during_recovery(image: Path, at: Path) -> Iterator[Path]:
+    """Let the spool on a cut image recover, and cut its power again and again meanwhile."""
+    copies: list[tuple[Path, int]] = []
+    with mounted(image, at, direct_io=True) as mount:
+        command = [sys.executable, "-m", "tests.fault.power_writer", str(mount / "spool"), str(SEED)]
+        with subprocess.Popen([*command, "recovery"], stdout=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdout is not None
+            try:
+                assert process.stdout.readline().startswith(b"recovering")
+                for k in range(RECOVERY_CUTS):
+                    copies.append((image.with_name(f"{image.stem}-{k}.img"), clock.now_ns()))
+                    clone(image, copies[-1][0])
+                assert process.poll() is None, "the recovery ended"
+                recovered = process.stdout.readline().split()
+            finally:
+                process.kill()
+    in_time = sum(t_ns < int(recovered[2]) for _, t_ns in copies)
+    print(f"{RECOVERY_CUTS} cuts, {in_time} of them while the spool recovered")
+    assert in_time > 0
+    for copy, _ in copies:
+        yield copy
+        copy.unlink()
+
+
+def chunks_found(image: Path, at: Path) -> set[bytes]:
+    """What the spool on an image holds after its recovery."""
+    found = set()
+    with mounted(image, at) as mount, Spool.open(mount / "spool", reserve_bytes=0) as spool:
+        for entry in spool.pending(10**6):
+            packed = spool.read(entry.id)
+            assert unpack_chunk(packed).id == entry.id
+            found.add(packed)
+    return found
+
+
+def cut_power(
+    root: Path, sync: str, cuts: int, *, twice: bool = False
+) -> Iterator[tuple[int, int, int, float]]:
+    """Per cut: chunks promised, promised ones missing, chunks found, age of the oldest missing in seconds.
+
+    With `twice` the power is cut again and again while the spool recovers from the first cut.
+    """
     instants = random.Random(SEED)
     root.mkdir()
     with drive(root) as (image, at):
@@ -162,13 +212,11 @@ def cut_power(root: Path, sync: str, cuts: int) -> Iterator[tuple[int, int, int,
                 run("cp", "--reflink=always", image, copy)
         made = list(itertools.islice(chunks(SEED), max(writer.put_ns) + 2))
         for k, cut in enumerate(taken):
-            with mounted(cut.image, root / f"cut-{k}") as found_at:
-                found = set()
-                with Spool.open(found_at / "spool", reserve_bytes=0) as spool:
-                    for entry in spool.pending(10**6):
-                        packed = spool.read(entry.id)
-                        assert unpack_chunk(packed).id == entry.id
-                        found.add(packed)
+            if twice:
+                for n, again in enumerate(cut_during_recovery(cut.image, root / f"recovery-{k}")):
+                    after = chunks_found(again, root / f"cut-{k}-{n}")
+                    assert {c.packed for c in made[: cut.durable]} <= after <= {c.packed for c in made}
+            found = chunks_found(cut.image, root / f"cut-{k}")
             cut.image.unlink()
             missing = [n for n in cut.put_ns if made[n].packed not in found]
             assert found <= {c.packed for c in made}
@@ -190,6 +238,14 @@ def test_no_promised_chunk_is_lost_by_a_power_cut(tmp_path: Path) -> None:
         assert found >= promised
         assert age_s * 1e9 <= SYNC_NS + SLOW_SYNC_NS
     assert len({promised for promised, *_ in results}) > CUTS // 2, "the cuts were not at different instants"
+
+
+def test_power_cuts_while_recovering_lose_nothing_either(tmp_path: Path) -> None:
+    results = list(cut_power(tmp_path / "twice", "honest", 2, twice=True))
+    for promised, broken, found, _ in results:
+        assert promised > 0
+        assert broken == 0
+        assert found >= promised
 
 
 def test_without_fdatasync_the_same_cuts_lose_promised_chunks(tmp_path: Path) -> None:
