@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 LIBCAMERA := /var/cache/edgecap-libcamera
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 pyproject.toml
 
@@ -26,7 +27,8 @@ layers: $(VENV)/dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/edgecap warmup >/dev/null  # the workers share the cache of compiled kernels
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 # What the tests need of the system. As root on Debian it is installed; elsewhere it must be there already:
 # mosquitto (a real broker), file systems whose power can be cut (as root), dtc, and libcamera's virtual camera,
@@ -37,6 +39,9 @@ system-packages:
 	    command -v mkfs.xfs >/dev/null && command -v mkfs.ext4 >/dev/null && command -v fdtoverlay >/dev/null; } || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	      mosquitto gcc libc6-dev make iproute2 iptables xfsprogs e2fsprogs device-tree-compiler; }; \
+	  { command -v arm-none-eabi-gcc && command -v node && command -v npm; } >/dev/null 2>&1 || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      gcc-arm-none-eabi libnewlib-arm-none-eabi $$(command -v npm >/dev/null || echo nodejs npm); }; \
 	  test -d $(LIBCAMERA)/venv || echo "Building libcamera's virtual camera into $(LIBCAMERA), once; this takes three minutes …"; \
 	  tests/camera/build_libcamera.sh $(LIBCAMERA) >$(LIBCAMERA).log 2>&1 || { tail -20 $(LIBCAMERA).log; exit 1; }; \
 	elif ! { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1; then \

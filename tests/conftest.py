@@ -15,6 +15,10 @@ import pytest
 GRACE_S = 3.0
 """Threads and children that were told to end may need this long to be gone."""
 
+ONE_AT_A_TIME = ("fault", "systemd", "contract/test_pi_camera.py", "contract/test_uvc_camera.py")
+"""Tests below tests/ that fill a processor or take the machine's own things (mounts, namespaces, a container):
+where tests run side by side, these follow one another."""
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -29,6 +33,14 @@ def do_without(what: str, needs: str) -> None:
     if in_ci():
         pytest.fail(f"{message}; in CI nothing may be missing")
     print(message)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put them in one group (pytest -n 2 --dist loadgroup)."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(ONE_AT_A_TIME):
+            item.add_marker(pytest.mark.xdist_group("one at a time"))
 
 
 @pytest.hookimpl(wrapper=True)
