@@ -18,6 +18,7 @@ from edgecap.errors import ConfigError
 F64 = NDArray[np.float64]
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
+Four = tuple[float, float, float, float]
 
 STANDARD_GRAVITY_M_S2 = 9.80665
 
@@ -175,20 +176,24 @@ class CameraRecord(Record, frozen=True, kw_only=True):
     kind: ClassVar[str] = "camera"
 
     camera_model: Literal["pinhole"] = "pinhole"
-    intrinsics: tuple[float, float, float, float]
+    intrinsics: Four
     """fu, fv, pu, pv."""
     distortion_model: Literal["radtan", "equidistant"]
-    distortion_coeffs: tuple[float, float, float, float]
+    distortion_coeffs: Four
     """k1, k2, p1, p2, or k1 … k4."""
     resolution: tuple[int, int]
-    u_intrinsics: tuple[float, float, float, float] | None = None
-    u_distortion: tuple[float, float, float, float] | None = None
+    u_intrinsics: Four | None = None
+    u_distortion: Four | None = None
     residual_px: float = 0.0
     """Root mean square over all corners."""
     view_residuals_px: tuple[float, ...] = ()
     coverage: float = 0.0
     """Share of the picture's cells in which corners were seen."""
     board: str = ""
+    t_cam_imu: tuple[Four, Four, Four, Four] | None = None
+    """IMU to camera coordinates, taken over from Kalibr."""
+    timeshift_cam_imu_s: float | None = None
+    """t_imu = t_cam + shift, taken over from Kalibr."""
 
 
 KINDS: dict[str, type[Record]] = {

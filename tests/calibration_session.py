@@ -152,7 +152,7 @@ def _film(
     packets += encoder.encode(None)
     fit = ClockFit(0, 0, 0.0, 1, CAMERA_U_NS, 500.0, 0, True)
     chunks = []
-    for start in range(0, len(packets), GROUP):
+    for start in range(0, len(packets), GROUP // 2):
         units = [
             VideoUnit(
                 k,
@@ -163,7 +163,7 @@ def _film(
                 KEY if packets[k].is_keyframe else 0,
                 bytes(packets[k]),
             )
-            for k in range(start, min(start + GROUP, len(packets)))
+            for k in range(start, min(start + GROUP // 2, len(packets)))
         ]
         chunks.append(
             chain.seal(

@@ -37,7 +37,7 @@ exposure_ns (led). Of b: (m, 3) rates, or the LED's state after each switching (
 METHODS = ("flow", "gyro", "tap", "led")
 
 
-ACTIONS = ("force", "imu")
+ACTIONS = ("force", "imu", "camera")
 """Modules `calibrate_…` of this package beside `sync`."""
 
 
