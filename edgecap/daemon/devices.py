@@ -50,8 +50,8 @@ class Devices:
 
     @property
     def working(self) -> bool:
-        """Whether any device can deliver; a rig that has none configured lacks none."""
-        return not self._sources or any(not s.away for s in self._open.values())
+        """Whether any device can deliver, as far as it is known."""
+        return not self._all_tried.is_set() or any(not s.away for s in self._open.values())
 
     async def run(self) -> None:
         """Keep all devices open until cancelled; then close them."""
@@ -91,6 +91,8 @@ class Devices:
         was_missing = self.missing.pop(name, None) is not None
         if was_missing:
             await self._take(device, DeviceEvent(name, "connected", now_ns(), "it is there now"))
+        if (twin := twins(self._open.values()).get(name)) is not None:
+            log.error("%s", twin)
         self._note_tried(name)
         try:
             async for item in feed:

@@ -215,7 +215,8 @@ class Rig:
                     self.recorder.add_stream(event.t_ns, info)
                 if not source.started:
                     self._latecomers.put_nowait(source)
-        log.info("%s %s %s", event.device, event.kind, event.text)
+        bad = event.kind in ("fault", "disconnected")
+        log.log(logging.WARNING if bad else logging.INFO, "%s %s: %s", event.device, event.kind, event.text)
 
     async def _start_latecomers(self) -> None:
         """Start sources that were away when the session began, once they are back."""
