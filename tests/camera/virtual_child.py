@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import mmap
 import os
 import sys
@@ -185,6 +186,15 @@ def raise_in_callback_at(number: int) -> None:
     CompletedRequest.get_metadata = failing
 
 
+def tell(told: dict) -> None:
+    """What a sensor's driver would say of each frame beside its time stamp."""
+    from picamera2.request import CompletedRequest
+
+    read = CompletedRequest.get_metadata
+    more = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+    CompletedRequest.get_metadata = lambda self: read(self) | more
+
+
 def starve_at(number: int) -> None:
     """From release `number` on no buffer goes back to the camera."""
     from picamera2.request import CompletedRequest
@@ -218,6 +228,7 @@ def main() -> None:
     parser.add_argument("--hang-in-stop", type=int, default=0)
     parser.add_argument("--held", type=int, default=0)
     parser.add_argument("--unplug-at", type=int, default=0)
+    parser.add_argument("--tell", type=json.loads, default={})
     parser.add_argument("--unplugged", type=Path, help="while this file exists there is no camera")
     parser.add_argument("--once", type=Path, help="faults only while this file does not exist; makes it")
     parser.add_argument("link", nargs=2)
@@ -238,6 +249,8 @@ def main() -> None:
     ):
         if number and faulty:
             fault(number)
+    if args.tell:
+        tell(args.tell)
     if args.hang_in_stop:
         hang_in_stop()
     if args.held:

@@ -11,17 +11,18 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from edgecap.clock import now_ns
+from edgecap.codec.video import decode_metadata
 from edgecap.errors import SourceError
 from edgecap.model import PictureReport
 from edgecap.source.camera_encoder import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.source.camera_exposure import ExposurePolicy
 from edgecap.source.camera_jpeg import complete_jpeg
-from edgecap.source.camera_pi import PiCamera
+from tests.camera.virtual_camera import use_virtual_libcamera
+from tests.camera.virtual_camera import virtual_camera as camera
 from tests.contract.camera_taker import (
     Taker,
     assert_losses_are_stated,
@@ -33,29 +34,12 @@ from tests.contract.camera_taker import (
     rig_ns,
 )
 
-PREFIX = Path(os.environ.get("EDGECAP_TEST_LIBCAMERA", "/var/cache/edgecap-libcamera"))
-PYTHON = PREFIX / "venv/bin/python"
-ROOT = Path(__file__).parents[2]
-CHILD = ROOT / "tests/camera/virtual_child.py"
 FRAME_NS = 33_333_333
 
 
 @pytest.fixture(autouse=True)
 def virtual_libcamera(monkeypatch):
-    if not PYTHON.exists():
-        reason = f"no libcamera in {PREFIX}: run tests/camera/build_libcamera.sh {PREFIX}"
-        pytest.fail(reason) if "EDGECAP_TEST_LIBCAMERA" in os.environ else pytest.skip(reason)
-    packages = next(PREFIX.glob("lib/python3*/site-packages"))
-    library = next(PREFIX.glob("lib/*/libcamera.so")).parent
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{packages}")
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-    monkeypatch.setenv("LIBCAMERA_PIPELINES_MATCH_LIST", "virtual")
-    monkeypatch.setenv("LIBCAMERA_LOG_LEVELS", "*:FATAL")
-
-
-def camera(*faults, camera_id="Front", width=640, height=480, **settings):
-    child = (str(PYTHON), str(CHILD), *map(str, faults))
-    return PiCamera("head", camera_id, width, height, child=child, **settings)
+    use_virtual_libcamera(monkeypatch)
 
 
 def test_frames_are_whole_ordered_and_in_rig_time():
@@ -78,6 +62,24 @@ def test_frames_are_whole_ordered_and_in_rig_time():
     assert frames[0].key
     assert [k for k, f in enumerate(frames) if f.key] == list(range(0, len(frames), 30))
     assert all(p.shape == (480, 640) for p in decode(frames))
+
+
+TOLD = {
+    "ExposureTime": 8123,
+    "AnalogueGain": 2.5,
+    "DigitalGain": 1.25,
+    "ColourGains": [1.5, 2.0],
+    "AeLocked": True,
+}
+
+
+def test_what_the_camera_tells_of_each_frame_is_kept_raw():
+    """The virtual camera tells a time stamp only: the rest is put in where libcamera's metadata is read."""
+    taker, _ = record(camera("--tell", json.dumps(TOLD)), lambda f, t: play(f, t, 5))
+    for f in taker.frames:
+        assert f.exposure_ns == 8_123_000
+        told = decode_metadata(f.metadata)
+        assert told == {"AnalogueGain": 2.5, "DigitalGain": 1.25, "ColourGains": [1.5, 2.0]}
 
 
 def test_a_second_recording_counts_anew():
@@ -177,7 +179,7 @@ def test_an_unplugged_camera_is_awaited_and_used_again(tmp_path):
     assert_losses_are_stated(taker, produced)
 
 
-def test_one_camera_does_not_disturb_the_other():
+def test_two_cameras_at_once_and_neither_disturbs_the_other():
     async def body():
         front, side = camera(), camera(camera_id="Side")
         async with front.open() as one, side.open() as two:
@@ -293,16 +295,3 @@ def test_motion_jpeg_and_small_pictures():
         # colour bars from white to black
         assert 0.3 < p.brightness < 0.7
         assert min(p.clipped, p.crushed) > 0.05
-
-
-def test_both_cameras_at_once():
-    async def body():
-        front, side = camera(camera_id="Virtual Front"), camera(camera_id="Side")
-        async with front.open() as one, side.open() as two:
-            await asyncio.gather(one.start(), two.start())
-            await asyncio.sleep(1)
-            return await asyncio.gather(one.stop(), two.stop())
-
-    one, two = asyncio.run(body())
-    assert one["head"] >= 20
-    assert two["head"] >= 20

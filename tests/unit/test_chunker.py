@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecap.codec.chunk import MAX_CHUNK_BYTES
-from edgecap.codec.video import join_units
+from edgecap.codec.video import encode_units, join_units
 from edgecap.model import ClockFit, FramePacket, Gap, SampleBlock
 from edgecap.session.chunker import PAYLOAD_BYTES, Draft, SampleChunker, VideoChunker
 
@@ -107,3 +110,20 @@ def test_frames_come_out_once_and_in_order(steps: list[tuple[int, bool]], gaps: 
         assert sum(len(u.data) for u in draft.units) <= PAYLOAD_BYTES
         # A key frame is always the first of its chunk.
         assert not any(u.flags & 1 and not u.flags & 4 for u in draft.units[1:])
+
+
+@pytest.mark.parametrize(("intra", "chunks"), [(True, 4), (False, 100)])
+def test_key_frames_alone_do_not_make_a_chunk_each(intra: bool, chunks: int) -> None:
+    chunker = VideoChunker(intra=intra)
+    drafts = [d for i in range(100) for d in chunker.add(frame(i, 900, key=True))] + list(chunker.flush())
+    assert [u.index for d in drafts for u in d.units] == list(range(100))
+    assert len(drafts) == chunks
+
+
+def test_metadata_counts_in_a_chunks_size() -> None:
+    chunker = VideoChunker(intra=True)
+    frames = [replace(frame(i, 5000, key=True), metadata=bytes(1000)) for i in range(60)]
+    drafts = [d for f in frames for d in chunker.add(f)] + list(chunker.flush())
+    assert sum(len(d.units) for d in drafts) == 60
+    assert all(len(encode_units(d.units)) <= PAYLOAD_BYTES for d in drafts)
+    assert all(len(u.metadata) == 1000 for d in drafts for u in d.units)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgecap.kernels.statistics import count_saturated
-from edgecap.model import ChannelInfo, ClockFit, Gap, SampleBlock, StreamInfo
+from edgecap.model import ChannelInfo, ClockFit, FramePacket, Gap, PictureReport, SampleBlock, StreamInfo
 from edgecap.quality import StreamQuality
 from tests.reference.statistics import count_saturated_slowly
 
@@ -84,3 +84,43 @@ def test_saturation_kernel_equals_its_reference(values: np.ndarray, data: st.Dat
         hnp.arrays(np.float64, values.shape[1], elements=st.floats(0, 4e9) | st.just(float("inf")))
     )
     assert count_saturated(values, limits) == count_saturated_slowly(values, limits)
+
+
+CAMERA = StreamInfo("head", "video", "head", 30.0, codec="h264-annexb")
+GOOD = {"sharpness": 300.0, "brightness": 0.5, "crushed": 0.0, "clipped": 0.01}
+
+
+def film(quality: StreamQuality, start_ms: int, end_ms: int, **look: float) -> None:
+    """Frames at 30 Hz and a look at the picture every half second."""
+    for t_ms in range(start_ms, end_ms, 33):
+        quality.see(FramePacket("head", t_ms // 33, b"", True, t_ms * MS, t_ms * MS, 0, 0, FIT))
+    for t_ms in range(start_ms, end_ms, 500):
+        quality.see_picture(PictureReport("head", t_ms * MS, **{**GOOD, **look}))
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"),
+    [({"brightness": 0.03}, "dark"), ({"clipped": 0.4}, "overexposed"), ({"sharpness": 6.0}, "blurred")],
+)
+def test_a_bad_picture_is_named_when_it_lasts_and_forgotten_when_it_is_over(
+    bad: dict[str, float], name: str
+) -> None:
+    quality = StreamQuality(CAMERA, 0)
+    film(quality, 0, 3000)
+    assert state(quality, 3000) == "ok"
+    film(quality, 3000, 5000, **bad)
+    assert state(quality, 5000) == "ok"  # not for long enough
+    film(quality, 5000, 7000, **bad)
+    assert state(quality, 7000) == name
+    film(quality, 7000, 8000)
+    assert state(quality, 8000) == "ok"
+
+
+def test_picture_numbers_are_those_of_the_last_look_and_of_cameras_only() -> None:
+    quality = StreamQuality(CAMERA, 0)
+    assert quality.verdict(0).sharpness is None
+    assert quality.picture() == {}
+    film(quality, 0, 1000, sharpness=123.456)
+    verdict = quality.verdict(1000 * MS)
+    assert (verdict.sharpness, verdict.brightness, verdict.clipped) == (123.5, 0.5, 0.01)
+    assert "sharpness" not in msgspec.to_builtins(StreamQuality(INFO, 0).verdict(0))

@@ -12,6 +12,7 @@ from edgecap.codec.video import (
     CONTINUES,
     KEY,
     VideoUnit,
+    decode_metadata,
     decode_units,
     encode_units,
     join_units,
@@ -71,3 +72,29 @@ def test_other_bytes_are_refused(payload):
 def test_further_elements_are_ignored():
     row = [1, 2, 3, 4, 5, KEY, b"data", "future"]
     assert decode_units(wire.pack([row])) == [VideoUnit(1, 2, 3, 4, 5, KEY, b"data")]
+
+
+def test_metadata_travels_with_a_frames_first_part_only():
+    whole = VideoUnit(3, 30, 33, 0, 0, KEY, b"x" * 100, wire.pack({"AnalogueGain": 2.5}))
+    parts = list(split_unit(whole, 40, 40))
+    assert [bool(p.metadata) for p in parts] == [True, False, False]
+    assert list(join_units(decode_units(encode_units(parts)))) == [whole]
+    assert decode_metadata(whole.metadata) == {"AnalogueGain": 2.5}
+    assert decode_metadata(b"") == {}
+
+
+def test_a_payload_without_metadata_is_what_it_was_before_there_was_any():
+    assert wire.unpack(encode_units([unit(1, b"a")]), what="", max_bytes=99) == [
+        [1, 10, 11, 8000, 18, 0, b"a"]
+    ]
+
+
+def test_an_eighth_element_of_another_kind_is_ignored():
+    row = [1, 10, 11, 8000, 18, 0, b"a", {"later": 1}, 7]
+    assert decode_units(wire.pack([row])) == [unit(1, b"a")]
+
+
+@pytest.mark.parametrize("metadata", [b"\xc1", b"\x93\x01\x02\x03", b"\x81", bytes(2000)])
+def test_metadata_that_is_no_map_is_refused(metadata):
+    with pytest.raises(ChunkError, match="frame metadata"):
+        decode_metadata(metadata)
