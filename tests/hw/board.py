@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from edgecap.sim.firmware import FirmwareStream, HostFirmware
+from tests.hw.emulated import EmulatedBoard
 from tests.reference import serial_frames as sf
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 
 
 def now_ns() -> int:
@@ -25,7 +26,7 @@ def now_ns() -> int:
 class Board:
     """An opened port: every frame that came, and a way to wait for more."""
 
-    def __init__(self, firmware: HostFirmware) -> None:
+    def __init__(self, firmware: HostFirmware | EmulatedBoard) -> None:
         self.firmware = firmware
         self.deframer = sf.Deframer()
         self.gone = False
@@ -144,5 +145,23 @@ async def running(
         try:
             await board.until(lambda: len(board.hellos()) >= max(1, len(streams)), "no HELLO")
             yield firmware, board
+        finally:
+            board.close()
+
+
+@contextlib.asynccontextmanager
+async def emulated(
+    images: Path, kind: str, folder: Path, **options: object
+) -> AsyncIterator[tuple[EmulatedBoard, Board]]:
+    """An emulated board with its port open and its HELLOs read."""
+    async with EmulatedBoard(images, kind, folder, **options) as chip:  # type: ignore[arg-type]
+        board = Board(chip)
+        board.open()
+        try:
+            await board.command(sf.OP_HELLO)
+            await board.until(
+                lambda: board.hellos() and board.hellos()[-1].parts <= len(board.hellos()), "no HELLO"
+            )
+            yield chip, board
         finally:
             board.close()

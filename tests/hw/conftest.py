@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgecap.sim.firmware import build_firmware
+from tests.hw.emulated import build_images, install_emulator
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,10 @@ def sanitized_binary(build_dir: Path) -> Path:
 def binary(sanitized_binary: Path) -> Path:
     """What the behaviour tests run: the sanitizers turn every slip into a failed test."""
     return sanitized_binary
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images for RP2040 boards, as they are shipped, and an emulator to run them."""
+    install_emulator()
+    return build_images(tmp_path_factory.mktemp("rp2040"))

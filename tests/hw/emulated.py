@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -36,14 +37,16 @@ def install_emulator() -> None:
     """The locked npm packages, beside their lock file."""
     npm = shutil.which("npm")
     assert npm is not None, "npm is missing: apt-get install nodejs npm"
-    lock = (EMULATOR / "package-lock.json").read_bytes()
+    wanted = (EMULATOR / "package-lock.json").read_bytes()
     installed = EMULATOR / "node_modules" / ".edgecap-lock"
-    if installed.is_file() and installed.read_bytes() == lock:
-        return
-    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=EMULATOR, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    installed.write_bytes(lock)
+    with (EMULATOR / "package-lock.json").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests of another process may want it, too
+        if installed.is_file() and installed.read_bytes() == wanted:
+            return
+        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(command, cwd=EMULATOR, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        installed.write_bytes(wanted)
 
 
 class EmulatedBoard:

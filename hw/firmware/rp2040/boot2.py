@@ -1,6 +1,6 @@
 """Complete a flash image: CRC of the second boot stage into bytes 252 to 255, as the boot ROM checks it.
 
-    boot2.py IMAGE.bin
+boot2.py IMAGE.bin
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ STAGE_BYTES = 256
 
 
 def boot_crc32(data: bytes) -> int:
-    """Polynomial 0x04C11DB7, not reflected, initial value 0xFFFFFFFF, no final xor (RP2040 datasheet § 2.8.1.3.1)."""
+    """CRC-32 as the boot ROM has it: not reflected, initially all ones, no final xor (datasheet § 2.8.1)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte << 24

@@ -66,7 +66,7 @@ void uart_sent_isr(void)
     REG(TIMER_INTR) = 1u << 1;
     const uint32_t now_us = micros_now();
     if ((REG(UART_FR) & UART_FR_BUSY) != 0) {
-        sent_us = now_us; /* it was still sending then: never later than the end */
+        sent_us = now_us - 1u; /* it was still sending then: this is before the end */
         alarm_at(1, now_us + AGAIN_US);
         return;
     }

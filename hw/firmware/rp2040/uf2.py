@@ -1,4 +1,4 @@
-"""Write a flash image as UF2, the format that the RP2040's BOOTSEL drive takes, with a serial number if one is given.
+"""Write a flash image as UF2, the format of the RP2040's BOOTSEL drive, with a serial number if one is given.
 
     uf2.py IMAGE.bin OUT.uf2 [--serial NAME]
 
@@ -50,7 +50,9 @@ def with_serial(image: bytes, serial: str) -> bytes:
     """The image with this serial number in its identity field."""
     raw = IDENTITY_MARK + serial.encode("ascii")
     if not serial.isprintable() or len(raw) >= IDENTITY_BYTES:
-        raise ValueError(f"serial number {serial!r}: 1 to {IDENTITY_BYTES - len(IDENTITY_MARK) - 1} ASCII characters")
+        raise ValueError(
+            f"serial number {serial!r}: 1 to {IDENTITY_BYTES - len(IDENTITY_MARK) - 1} ASCII characters"
+        )
     at = image.find(IDENTITY_MARK)
     if at < 0 or image.find(IDENTITY_MARK, at + 1) >= 0:
         raise ValueError("the image has no identity field")
@@ -68,7 +70,7 @@ def main(arguments: list[str]) -> int:
         if options.serial:
             image = with_serial(image, options.serial)
     except (UnicodeEncodeError, ValueError) as error:
-        print(f"uf2: {error}", file=sys.stderr)
+        sys.stderr.write(f"uf2: {error}\n")
         return 1
     options.out.write_bytes(uf2_blocks(image))
     return 0

@@ -4,7 +4,7 @@
 // answered by one on stdout. Emulated time never runs ahead of the clock, and a byte from the host is fed no earlier
 // than it came, so that whatever the daemon concludes about time is possible.
 import fs from 'node:fs';
-import { Chip, seeded } from './chip.mjs';
+import { Chip, PINS, seeded } from './chip.mjs';
 
 const LINE = Number(process.argv[3]);
 const SLICE_NANOS = 500e3;
@@ -33,9 +33,9 @@ const world = {
   warn: (name, text) => {
     if (counters.warnings.length < 100) counters.warnings.push(`${name}: ${text}`);
   },
-  analog: (position, nanos, settled) => {
+  analog: (position, selected, nanos) => {
     const value = source(position);
-    if (options.record) samples.analog.push([counters.resets, nanos, position, value, settled ? 1 : 0]);
+    if (options.record) samples.analog.push([counters.resets, nanos, selected, value, position === selected ? 1 : 0]);
     return value;
   },
   imuSample: (nanos, values) => options.record && samples.imu.push([counters.resets, nanos, ...values]),
@@ -56,9 +56,14 @@ function boot() {
 const commands = {
   analog: ({ values }) => ((source = (position) => values[position] ?? 0), {}),
   noise: () => ((source = () => Math.floor(random() * 4096)), {}),
-  button: ({ down }) => {
-    world.button = down;
-    chip.mcu.gpio[11].setInputValue(!down);
+  // Edges of the contact: microseconds from now, and whether it is closed then.
+  button: ({ edges }) => {
+    for (const [us, down] of edges) {
+      chip.clock.createAlarm(() => {
+        world.button = down;
+        chip.mcu.gpio[PINS.button].setInputValue(!down);
+      }).schedule(us * 1000);
+    }
     return { nanos: chip.clock.nanos };
   },
   light: () => ({ levels: chip.light() }),

@@ -1,6 +1,7 @@
 // An RP2040 with an edgecap board around it, in emulated time. Where rp2040js 1.4.1 departs from the chip it is put
-// right here, at the registers: UART timing (uart.mjs), the ADC's round robin, the ring oscillator's random bit, the
-// flash chip's unique number, the mask of the I2C interrupts, a wake-up by an interrupt that was pending before WFI, and a reset by the watchdog.
+// right here, at the registers: UART timing (uart.mjs), alarms that come early, the ADC's round robin, the ring
+// oscillator's random bit, the flash chip's unique number, the mask of the I2C interrupts and what
+// switching it off does, a wake-up by an interrupt that was pending before WFI, and a reset by the watchdog.
 import { RP2040 } from 'rp2040js';
 import { Icm42688 } from './icm42688.mjs';
 import { Mlx90393 } from './mlx90393.mjs';
@@ -10,8 +11,9 @@ export const PINS = { muxS0: 6, muxEnable: 10, button: 11, red: 12, green: 13, b
 const CYCLE_NANOS = 8;
 const BOOT2_BYTES = 256, BOOT2_AT = 0x20041f00;
 const SCRATCH_REGISTERS = 8;
-const ROSC = 0x40060, SSI = 0x18000, IO_QSPI = 0x40018, WATCHDOG = 0x40058;
-const I2C_INTR_MASK = 0x30;
+const ROSC = 0x40060, SSI = 0x18000, IO_QSPI = 0x40018, WATCHDOG = 0x40058, TIMER = 0x40054;
+const TIMER_ALARM0 = 0x10;
+const I2C_INTR_MASK = 0x30, I2C_ENABLE = 0x6c;
 const BIT_NANOS_I2C = 2500, BYTE_NANOS_SPI = 8 * 128;
 const MUX_SETTLE_NANOS = 3e3, MUX_DIRECT = 4;
 
@@ -58,6 +60,7 @@ export class Chip {
     mcu.flash.set(world.flash);
     this.clock = mcu.clock;
     this.line = paceUart(mcu, mcu.uart[0], (byte, nanos) => world.sent(byte, nanos));
+    this.correctAlarms();
     this.correctAdc();
     this.addRandomBit();
     this.addFlashChip();
@@ -65,8 +68,12 @@ export class Chip {
     this.addImu();
     this.addMagnets();
     mcu.gpio[PINS.button].setInputValue(!world.button);
-    mcu.peripherals[WATCHDOG].onWatchdogTrigger = () => (this.halted = true);
-    if (world.scratch) mcu.peripherals[WATCHDOG].scratchData.set(world.scratch);
+    const watchdog = mcu.peripherals[WATCHDOG];
+    watchdog.onWatchdogTrigger = () => {
+      this.halted = true;
+      watchdog.alarm.enable = false; // it would come again and again at the same instant
+    };
+    if (world.scratch) watchdog.scratchData.set(world.scratch);
     this.boot();
   }
   /** As the boot ROM: check the second stage, copy it to the end of SRAM, run it. */
@@ -98,6 +105,19 @@ export class Chip {
   scratch() {
     return this.mcu.peripherals[WATCHDOG].scratchData.slice(0, SCRATCH_REGISTERS);
   }
+  /** An alarm comes when the counter reaches it, not up to a microsecond before; one for now has been missed. */
+  correctAlarms() {
+    const timer = this.mcu.peripherals[TIMER];
+    const plainWrite = timer.writeUint32.bind(timer);
+    timer.writeUint32 = (offset, value) => {
+      plainWrite(offset, value);
+      const n = (offset - TIMER_ALARM0) / 4;
+      if (n < 0 || n > 3) return;
+      const now = Math.floor(this.clock.nanos / 1000);
+      const due = now + (((value - now - 1) >>> 0) + 1);
+      timer.alarms[n].clockAlarm.schedule(due * 1000 - this.clock.nanos);
+    };
+  }
   correctAdc() {
     const { mcu, world, clock } = this;
     const adc = mcu.adc;
@@ -117,8 +137,10 @@ export class Chip {
       adc.currentChannel = channel;
       // Until the input has settled it still has the voltage of the source before.
       const settled = clock.nanos - switched >= MUX_SETTLE_NANOS;
-      const source = world.muxed && channel === 0 ? MUX_DIRECT + (settled ? position : before) : channel;
-      adc.channelValues[channel] = world.analog(source, clock.nanos, settled);
+      const muxed = world.muxed && channel === 0;
+      const source = muxed ? MUX_DIRECT + (settled ? position : before) : channel;
+      const selected = muxed ? MUX_DIRECT + position : channel;
+      adc.channelValues[channel] = world.analog(source, selected, clock.nanos);
       adc.sampleAlarm.schedule(adc.sampleTime * 1000);
     };
   }
@@ -171,8 +193,8 @@ export class Chip {
   }
   watchLight() {
     const gpio = this.mcu.gpio[PINS.red];
-    gpio.addListener((state) => {
-      if (gpio.functionSelect === 5) this.world.redEdge(state === 1, this.clock.nanos);
+    gpio.addListener((state, before) => {
+      if (gpio.functionSelect === 5 && before <= 1) this.world.redEdge(state === 1, this.clock.nanos);
     });
   }
   addImu() {
@@ -209,9 +231,18 @@ export class Chip {
     const i2c = mcu.i2c[0];
     const plainWrite = i2c.writeUint32.bind(i2c);
     i2c.writeUint32 = (offset, value) => {
-      if (offset !== I2C_INTR_MASK) return plainWrite(offset, value);
-      i2c.intEnable = value & 0x1fff;
-      i2c.checkInterrupts();
+      if (offset === I2C_INTR_MASK) {
+        i2c.intEnable = value & 0x1fff;
+        return i2c.checkInterrupts();
+      }
+      // Switched off, it gives up whatever it was doing.
+      if (offset === I2C_ENABLE && !(value & 1)) {
+        alarm.cancel();
+        i2c.txFIFO.reset();
+        i2c.rxFIFO.reset();
+        Object.assign(i2c, { state: 0, busy: false, stop: false, pendingRestart: false });
+      }
+      return plainWrite(offset, value);
     };
     let target = null, step = () => {};
     const alarm = clock.createAlarm(() => step());
