@@ -169,7 +169,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
     from edgecap.daemon.recovery import close_interrupted
     from edgecap.daemon.reporting import Reporter
     from edgecap.daemon.rig import Rig
-    from edgecap.kernels.compile import warm_up
+    from edgecap.kernels.compile import cache_state, warm_up
     from edgecap.spool.handover import apply_receipts
     from edgecap.spool.writer import SpoolWriter
     from edgecap.status import notify_systemd
@@ -187,6 +187,8 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
         if released := apply_receipts(spool):
             log.info("released %d chunks that receipts carried by hand name", released)
         await asyncio.to_thread(lambda: list(warm_up()))
+        if not cache_state().writable:
+            log.warning("no kernel cache can be written: every start compiles; set NUMBA_CACHE_DIR")
         uplink = Uplink(
             spool,
             config.site,

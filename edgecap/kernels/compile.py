@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numba
@@ -31,7 +32,7 @@ class CacheState(NamedTuple):
     """What `warm_up` met."""
 
     path: str
-    """Where compiled kernels are kept."""
+    """Where compiled kernels are kept; empty where there is no place for them."""
     writable: bool
     loaded: int
     compiled: int
@@ -39,21 +40,27 @@ class CacheState(NamedTuple):
 
 def cache_state() -> CacheState:
     """Of the kernels that have been called in this process, how many came from the cache."""
-    stats = [k.stats for k in _kernels if hasattr(k, "stats")]
-    compiled = sum(any(s.cache_misses.values()) for s in stats)
-    loaded = sum(any(s.cache_hits.values()) and not any(s.cache_misses.values()) for s in stats)
-    path = stats[0].cache_path if stats else ""
-    try:
-        with tempfile.TemporaryFile(dir=path or None):
-            writable = True
-    except OSError:
-        writable = False
-    return CacheState(path, writable, loaded, compiled)
+    called = [k for k in _kernels if getattr(k, "signatures", ())]
+    loaded = sum(any(k.stats.cache_hits.values()) and not any(k.stats.cache_misses.values()) for k in called)
+    path = next((k.stats.cache_path for k in called if k.stats.cache_path), "")
+    writable = bool(path)
+    if path:
+        try:
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError:
+            writable = False
+    return CacheState(path, writable, loaded, len(called) - loaded)
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` with numba: `nogil`, cached on disk, exact IEEE arithmetic, one thread."""
-    compiled = numba.njit(nogil=True, cache=True, fastmath=False, parallel=False)(function)
+    compile_ = partial(numba.njit, nogil=True, fastmath=False, parallel=False)
+    try:
+        compiled = compile_(cache=True)(function)
+    except RuntimeError:
+        # There is no place for the cache: every start compiles, but the rig records (see `cache_state`).
+        compiled = compile_(cache=False)(function)
     _kernels.append(compiled)
     return cast("Callable[P, R]", compiled)
 
