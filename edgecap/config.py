@@ -384,9 +384,13 @@ def load_calibration(path: str) -> dict[str, Any]:
             f"the calibration {path} has {len(data)} bytes, the limit is {MAX_CALIBRATION_BYTES}", fix=fix
         )
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        records = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the calibration {path} is not a JSON map: {error}", fix=fix) from error
+    from edgecap.calibration import check  # needs numpy, which most uses of a configuration do not
+
+    check(records)
+    return records
 
 
 def config_schema() -> dict[str, Any]:

@@ -129,7 +129,17 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 
     stream: str
     state: Literal[
-        "ok", "waiting", "silent", "rate", "gaps", "saturated", "clock", "dark", "overexposed", "blurred"
+        "ok",
+        "waiting",
+        "silent",
+        "rate",
+        "gaps",
+        "saturated",
+        "clock",
+        "dark",
+        "overexposed",
+        "blurred",
+        "drift",
     ]
     """The worst thing that holds; `ok` when none does."""
     rate_hz: float
@@ -146,6 +156,10 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     brightness: float | None = None
     crushed: float | None = None
     clipped: float | None = None
+    drift: float | None = None
+    """Greatest departure from the calibration found at quiet moments; None without one, or too few."""
+    drift_of: str = ""
+    """Of what, in which unit, and from where on it counts: `tare of thumb [N], limit 0.3`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from edgecap.drift import Drift, DriftWatch
 from edgecap.kernels.statistics import count_saturated
 from edgecap.model import FramePacket, Gap, PictureReport, SampleBlock, StreamInfo, Verdict
 
@@ -27,7 +28,17 @@ were chosen). A picture counts as bad when every look at it within `WINDOW_NS` w
 LOOKS = 3
 
 State = Literal[
-    "ok", "waiting", "silent", "rate", "gaps", "saturated", "clock", "dark", "overexposed", "blurred"
+    "ok",
+    "waiting",
+    "silent",
+    "rate",
+    "gaps",
+    "saturated",
+    "clock",
+    "dark",
+    "overexposed",
+    "blurred",
+    "drift",
 ]
 
 
@@ -37,10 +48,12 @@ class StreamQuality:
     Args:
         info: The stream's descriptor: nominal rate and full scales come from it.
         started_ns: Rig time from which silence counts.
+        drift: Compares it with its calibration.
     """
 
-    def __init__(self, info: StreamInfo, started_ns: int) -> None:
+    def __init__(self, info: StreamInfo, started_ns: int, drift: DriftWatch | None = None) -> None:
         self.info = info
+        self._drift = drift
         self.n = 0
         self.gaps = 0
         self.lost = 0
@@ -64,6 +77,8 @@ class StreamQuality:
             count = len(item.ticks)
             arrival_ns = int(item.arrival_ns[-1])
             saturated = int(count_saturated(item.values, self._limits))
+            if self._drift is not None:
+                self._drift.see(item)
         else:
             count, arrival_ns, saturated = 1, item.arrival_ns, 0
         self.n += count
@@ -103,9 +118,10 @@ class StreamQuality:
         rate_hz = self._rate_hz()
         seen = sum(c for _, c, _ in window)
         saturated = sum(s for *_, s in window) / seen if seen else 0.0
+        worst = self._drift.worst() if self._drift is not None else None
         return Verdict(
             stream=self.info.name,
-            state=self._state(now_ns, age_ns, rate_hz, saturated),
+            state=self._state(now_ns, age_ns, rate_hz, saturated, worst),
             rate_hz=round(rate_hz, 2),
             n=self.n,
             gaps=self.gaps,
@@ -114,6 +130,8 @@ class StreamQuality:
             u_ns=self.u_ns,
             age_ms=round(age_ns / 1e6, 1),
             **self.picture(),
+            drift=float(f"{worst.value:.4g}") if worst else None,
+            drift_of=f"{worst.of}, limit {worst.limit:.3g}" if worst else "",
         )
 
     def _rate_hz(self) -> float:
@@ -123,7 +141,9 @@ class StreamQuality:
         span_ns = self._window[-1][0] - self._window[0][0]
         return sum(c for _, c, _ in list(self._window)[1:]) * 1e9 / span_ns if span_ns > 0 else 0.0
 
-    def _state(self, now_ns: int, age_ns: int, rate_hz: float, saturated: float) -> State:
+    def _state(
+        self, now_ns: int, age_ns: int, rate_hz: float, saturated: float, drift: Drift | None
+    ) -> State:
         if age_ns > SILENT_NS:
             return "silent"
         if self.n == 0:
@@ -138,6 +158,8 @@ class StreamQuality:
             return "rate"
         if saturated > SATURATED_SHARE:
             return "saturated"
+        if drift is not None and drift.ratio > 1:
+            return "drift"
         return self._picture_state(now_ns)
 
     def _picture_state(self, now_ns: int) -> State:

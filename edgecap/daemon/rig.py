@@ -148,7 +148,7 @@ class Rig:
     @property
     def sensors_ok(self) -> bool:
         """No device has a problem, and no stream anything worse than a late start."""
-        return not self.problems() and all(v.state in ("ok", "waiting") for v in self.verdicts)
+        return not self.problems() and all(v.state in ("ok", "waiting", "drift") for v in self.verdicts)
 
     def problems(self) -> dict[str, str]:
         """What is wrong with devices and parts now, each in a line that names the fix."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.dataset.mcap_streams import triads
+from edgecap.axes import triads
 from edgecap.dataset.session import RecordedSession, StreamData
 from edgecap.errors import CalibrationError
 from edgecap.model import I64

@@ -147,6 +147,7 @@ def _verdict(verdict: dict[str, Any]) -> Encode:
             layout.constant(dtype, verdict.get(name, 0))
         for name in _PICTURE_NUMBERS:
             layout.constant("<f8", verdict.get(name, float("nan")))
+        layout.constant("<f8", verdict.get("drift", float("nan"))).string(str(verdict.get("drift_of", "")))
         return layout.message(stamp_ns)
 
     return encode

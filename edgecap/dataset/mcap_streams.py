@@ -11,37 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecap.axes import triads
 from edgecap.dataset.cdr import CdrLayout
 from edgecap.dataset.merge import Batch
 from edgecap.dataset.session import RecordedSession, SampleChunk
 from edgecap.dataset.utc import UtcMap
 from edgecap.model import I64, ChannelInfo, ClockFit, Gap, StreamInfo
 
-GRAVITY_M_S2 = 9.80665
-_DEGREE = np.pi / 180.0
-SI_FACTOR: dict[str, dict[str, float]] = {
-    "accel": {
-        **dict.fromkeys(("m/s2", "m/s^2", "m/s²", "m_s2"), 1.0),
-        "g": GRAVITY_M_S2,
-        "mg": GRAVITY_M_S2 * 1e-3,
-    },
-    "gyro": {
-        **dict.fromkeys(("rad/s", "rad_s"), 1.0),
-        "mrad/s": 1e-3,
-        **dict.fromkeys(("deg/s", "dps", "°/s", "deg_s"), _DEGREE),
-        "mdps": _DEGREE * 1e-3,
-    },
-    "mag": {
-        "T": 1.0,
-        "mT": 1e-3,
-        **dict.fromkeys(("uT", "µT", "μT"), 1e-6),
-        "nT": 1e-9,
-        **dict.fromkeys(("G", "gauss", "Gauss"), 1e-4),
-    },
-}
-"""Factor from a channel's unit to the SI unit that the ROS 2 message asks for."""
-_AXIS = re.compile(r"(accel|acc|gyro|gyr|mag)_?([xyz])")
-_SENSOR = {"acc": "accel", "accel": "accel", "gyr": "gyro", "gyro": "gyro", "mag": "mag"}
 _NO_COVARIANCE = [0.0] * 9
 _ABSENT = [-1.0] + [0.0] * 8
 """ROS 2: a first element of −1 says that the message carries no such measurement."""
@@ -71,20 +47,6 @@ def topic_base(stream: str) -> str:
     """The ROS 2 name of a stream: `left-hand-imu` → `/left_hand_imu`."""
     name = re.sub("-+", "_", stream).strip("_") or "stream"
     return f"/stream_{name}" if name[0].isdigit() else f"/{name}"
-
-
-def triads(info: StreamInfo) -> dict[str, tuple[list[int], float]]:
-    """Which columns are `accel`, `gyro` and `mag`, each as x, y, z, and the factor to SI of its unit."""
-    found: dict[str, dict[str, int]] = {}
-    for column, channel in enumerate(info.channels):
-        match = _AXIS.fullmatch(channel.name)
-        if match and channel.unit in SI_FACTOR[_SENSOR[match[1]]]:
-            found.setdefault(_SENSOR[match[1]], {})[match[2]] = column
-    return {
-        sensor: ([axes["x"], axes["y"], axes["z"]], SI_FACTOR[sensor][info.channels[axes["x"]].unit])
-        for sensor, axes in found.items()
-        if len(axes) == 3 and len({info.channels[c].unit for c in axes.values()}) == 1
-    }
 
 
 def sample_producer(session: RecordedSession, info: StreamInfo, base: str) -> Producer:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from edgecap.axes import triads
 from edgecap.dataset.envelope import Envelope
-from edgecap.dataset.mcap_streams import triads
 from edgecap.dataset.session import RecordedSession
 from edgecap.dataset.thumbnails import Thumbnail, thumbnails
 from edgecap.errors import ExportError

@@ -193,6 +193,9 @@ float64 sharpness
 float64 brightness
 float64 crushed
 float64 clipped
+# departure from the calibration at quiet moments (NaN: not known), and of what
+float64 drift
+string drift_of
 """,
         _HEADER,
     ),

@@ -199,7 +199,7 @@ def report_contents(contents: SessionContents) -> SessionReport:
         bytes=sum(t.n_bytes for t in tallies.values()),
         streams=reports,
         problems=problems,
-        notes=list(_notes(contents, reports)),
+        notes=[*_notes(contents, reports), *_drift_notes(records)],
     )
 
 
@@ -211,6 +211,8 @@ class _Records:
         self.closing: dict[str, Any] | None = None
         self.kinds: dict[str, str] = {}
         self.gaps: list[Gap] = []
+        self.drifts: dict[str, str] = {}
+        """Stream → how it departed from its calibration, as the rig said it."""
         self._problems = problems
         self._closed_at = -1
         self.last_seq = -1
@@ -254,8 +256,17 @@ class _Records:
                     self.gaps.append(msgspec.convert(record, Gap))
                 except msgspec.ValidationError as error:
                     self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds an invalid gap: {error}")
+            elif record["type"] == "verdict":
+                self._note_drift(record)
             elif record["type"] == "close":
                 self.closing, self._closed_at = record, seq
+
+    def _note_drift(self, record: dict[str, Any]) -> None:
+        """Keep the last figure of each stream that was said to drift."""
+        for verdict in _maps(record.get("streams")):
+            value = verdict.get("drift")
+            if verdict.get("state") == "drift" and isinstance(value, int | float):
+                self.drifts[_text(verdict, "stream")] = f"{_text(verdict, 'drift_of')}: {value:+.4g}"
 
 
 def _compare(tallies: dict[str, _Tally], records: _Records, problems: list[str]) -> None:
@@ -331,6 +342,11 @@ def _notes(contents: SessionContents, reports: list[StreamReport]) -> Iterator[s
         yield f"{stream}: different chunks came as chunk {seq}; the one that fits the hash chain counts"
     for boot, count in contents.other_boots.items():
         yield f"the session id was used again: {count} chunks of kernel boot {boot} are kept and not counted"
+
+
+def _drift_notes(records: _Records) -> Iterator[str]:
+    for stream, words in records.drifts.items():
+        yield f"{stream}: departs from its calibration, {words}"
 
 
 def _maps(value: object) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from edgecap.clock import boot_id
 from edgecap.codec.chunk import Chunk, StreamChain
@@ -14,6 +15,7 @@ from edgecap.codec.columns import ColumnEncoder
 from edgecap.codec.records import CODEC as RECORDS_CODEC
 from edgecap.codec.records import encode_records
 from edgecap.codec.video import encode_units
+from edgecap.drift import DriftWatch
 from edgecap.errors import EdgecapError, SessionError, SpoolError
 from edgecap.model import (
     MJPEG,
@@ -101,12 +103,14 @@ class Recorder:
         self._chain = StreamChain(site=site, rig=rig, boot=boot_id(), session=session, stream=SESSION_STREAM)
         self._streams: dict[str, _Stream] = {}
         self._records: list[Record] = []
+        self._calibration: Mapping[str, Any] = {}
         self._queue: asyncio.Queue[tuple[_Stream, Draft]] = asyncio.Queue(QUEUE_DRAFTS)
         self._sealer: asyncio.Task[None] | None = None
 
     async def open(self, record: Record, streams: Sequence[StreamInfo]) -> None:
         """Write the manifest as the session's first chunk and begin to take items."""
         self.opened_ns = int(record["t_ns"])
+        self._calibration = record.get("calibration", {})
         await self._put_records([record])
         self._raise_failure()
         for info in streams:
@@ -204,7 +208,11 @@ class Recorder:
         else:
             chunker = PreviewChunker() if info.kind == "preview" else SampleChunker(self._chunk_ns)
         self._streams[info.name] = _Stream(
-            info, chain, chunker, StreamQuality(info, self.opened_ns), ColumnEncoder(self._level)
+            info,
+            chain,
+            chunker,
+            StreamQuality(info, self.opened_ns, DriftWatch(info, self._calibration)),
+            ColumnEncoder(self._level),
         )
 
     def _take_records(self) -> list[Record]:
