@@ -72,6 +72,8 @@ class Uplink:
         self._paused = False
         self._ready: deque[Entry] = deque()
         self._done: OrderedDict[ChunkId, None] = OrderedDict()
+        """Receipted since the last look into the spool began, or not released yet."""
+        self._releasing: set[ChunkId] = set()
         self._choosing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._alone = False
@@ -136,7 +138,11 @@ class Uplink:
                 self._latency.add(latency_ns)
                 self._receipted_bytes += delivery.entry.bytes
         self._remember(ids)
-        released = await asyncio.to_thread(self._spool.release, ids)
+        self._releasing.update(ids)
+        try:
+            released = await asyncio.to_thread(self._spool.release, ids)
+        finally:
+            self._releasing.difference_update(ids)
         self._receipted += released
         self._told = ""
         self._wake.set()
@@ -231,6 +237,8 @@ class Uplink:
         if due is not None and (book.hold or book.suspicious(due) or book.resend_turn()):
             return self._unless_crowded(due)
         if not self._ready:
+            # Nothing that was found earlier is left: only a receipt that comes from now on can overtake us.
+            self._done = OrderedDict.fromkeys(id_ for id_ in self._done if id_ in self._releasing)
             found = await asyncio.to_thread(self._spool.pending, REFILL, exclude=book.open)
             self._ready.extend(found)
         while self._ready:

@@ -9,14 +9,15 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from edgecap import topics
-from edgecap.codec.chunk import NO_HASH, Chunk, ChunkHeader, StreamChain, pack_chunk
+from edgecap.codec.chunk import NO_HASH, Chunk, ChunkHeader, ChunkId, StreamChain, pack_chunk
 from edgecap.codec.receipt import decode_receipt, encode_receipts
 from edgecap.codec.records import encode_records
 from edgecap.errors import BrokerError, StoreError
@@ -24,7 +25,7 @@ from edgecap.ingest.store import open_store
 from edgecap.ingest.worker import IngestWorker
 from edgecap.mqtt import Backoff, Broker, Connection, connect, keep_connected, parse_broker
 from edgecap.sim.broker import LoopbackBroker, free_port
-from edgecap.spool import Spool
+from edgecap.spool import Entry, Spool
 from edgecap.uplink import Uplink
 
 SITE, RIG, SESSION, BOOT = "lab", "rig-1", "20260101-000000-abcd", "b" * 36
@@ -525,30 +526,50 @@ def test_headers_of_a_poisoned_kind_still_travel(tmp_path: Path) -> None:
     assert stored(tmp_path / "store") == {chunk.packed}
 
 
+@pytest.mark.parametrize("release", ["during the look", "begun before the look, ended after it"])
 def test_a_look_into_the_spool_that_a_receipt_overtakes_sends_nothing_and_blames_nobody(
-    tmp_path: Path,
+    tmp_path: Path, release: str
 ) -> None:
     """A scan names chunks that a receipt releases before they are chosen: neither sent nor poison."""
     chunks = make_chunks(40)
     events: list[tuple[str, str]] = []
     looks: list[int] = []
+    looked = threading.Event()
 
     async def body(broker: Broker) -> None:
+        loop = asyncio.get_running_loop()
+        receipts = list(encode_receipts([c.id for c in chunks], worker="w", t_utc_ns=1))
         with spool_with(tmp_path / "spool", chunks) as spool:
             uplink = Uplink(spool, SITE, RIG, on_event=lambda kind, text: events.append((kind, text)))
-            seen = spool.pending(64)
-            assert len(seen) == len(chunks)
-            receipts = encode_receipts([c.id for c in chunks], worker="w", t_utc_ns=1)
-            for receipt in receipts:
-                await uplink.on_receipt(receipt)
-            # What the overtaken scan found is handed over only now.
-            spool.pending = lambda limit, **_: looks.append(limit) or seen  # type: ignore[method-assign]
-            async with connect(broker, client_id="rig") as connection:
-                running = asyncio.create_task(uplink.run(connection))
-                await until(lambda: len(looks) > 2)
-                running.cancel()
-                await asyncio.wait([running])
+            look, let_go = spool.pending, spool.release
+
+            def overtaken_look(limit: int, **options: object) -> list[Entry]:
+                found = look(limit, **options)  # type: ignore[arg-type]
+                looks.append(len(found))
+                if release == "during the look" and len(looks) == 1:
+                    for receipt in receipts:
+                        asyncio.run_coroutine_threadsafe(uplink.on_receipt(receipt), loop).result(60)
+                looked.set()
+                return found
+
+            def late_release(ids: Sequence[ChunkId]) -> int:
+                assert looked.wait(60)
+                return let_go(ids)
+
+            spool.pending = overtaken_look  # type: ignore[method-assign]
+            async with asyncio.TaskGroup() as group:
+                if release != "during the look":
+                    spool.release = late_release  # type: ignore[method-assign,assignment]
+                    for receipt in receipts:
+                        group.create_task(uplink.on_receipt(receipt))
+                    await asyncio.sleep(0)
+                async with connect(broker, client_id="rig") as connection:
+                    running = asyncio.create_task(uplink.run(connection))
+                    await until(lambda: len(looks) > 2)
+                    running.cancel()
+                    await asyncio.wait([running])
             s = uplink.statistics()
+            assert looks[0] == len(chunks)
             assert (s.sent, s.quarantined, s.receipted) == (0, 0, len(chunks))
             assert not [e for e in events if e[0] == "poison"]
 
