@@ -34,10 +34,10 @@ SITE, RIG = "shift", "rig-01"
 REPLAYS = {"tactile": "anyskin", "wrench": "smartwheel-forces", "gyro": "gopro-gyro"}
 PATIENCE_S = 240.0
 """Real seconds after which what has not happened never will."""
-SETTLE_S = 60.0
-"""Fast seconds of rest before the rig is measured: receipts come in batches, and the last segment goes."""
-PRESSES, PRESS_AGAIN_S = 5, 120.0
+PRESSES, PRESS_AGAIN_S = 5, 60.0
 """A session is closed at once; closing takes seconds at most."""
+OLD_NEWS_S = 40.0
+"""A rig that is connected tells its status every ten seconds."""
 HOUR_S = 3600.0
 
 
@@ -59,6 +59,8 @@ class Plan:
     away: tuple[tuple[float, float], ...] = ((2.1, 4.6),)
     """Hours without any Wi-Fi, besides those that come and go."""
     camera: bool = True
+    settle_s: float = 400.0
+    """Rest before the rig is measured: ingest lets go of sessions that were idle for 300 s."""
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -114,7 +116,8 @@ class Shift:
         self._sessions = 0
         self._status: RigStatus | None = None
         self._link: Connection | None = None
-        self._recording = asyncio.Lock()
+        self._recording, self._cutting = asyncio.Lock(), asyncio.Lock()
+        """Held by a session, and by a cut; both are held off while the rig comes to rest."""
         self._log_at = 0
         self._log_tail = ""
 
@@ -254,14 +257,15 @@ class Shift:
                     seconds = (end - self._hour) * hour_s
             how = CUTS[number % len(CUTS)]
             number += 1
-            await asyncio.to_thread(self._cable.cut, how)
-            self._cuts[how] = self._cuts.get(how, 0) + 1
-            at_s = self._now_s()
-            try:
-                await self._sleep(seconds)
-            finally:
-                await asyncio.to_thread(self._cable.heal)
-            self._away_s += self._now_s() - at_s
+            async with self._cutting:
+                await asyncio.to_thread(self._cable.cut, how)
+                self._cuts[how] = self._cuts.get(how, 0) + 1
+                at_s = self._now_s()
+                try:
+                    await self._sleep(seconds)
+                finally:
+                    await asyncio.to_thread(self._cable.heal)
+                self._away_s += self._now_s() - at_s
 
     async def _ask(self) -> None:
         """An operator asks and marks now and then."""
@@ -328,12 +332,17 @@ class Shift:
         if away:
             self._note(hour, rested=False)
             return
-        async with self._recording:
+        async with self._recording, self._cutting:
             deadline = time.monotonic() + PATIENCE_S
             quiet_since = self._now_s()
-            while self._now_s() - quiet_since < SETTLE_S:
+            while self._now_s() - quiet_since < self.plan.settle_s:
                 status = self._status
-                if status is None or status.state != "idle" or status.spool.chunks > 0:
+                if (
+                    status is None
+                    or status.state != "idle"
+                    or status.spool.chunks > 0
+                    or status.t_ns / 1e9 < self._now_s() - OLD_NEWS_S
+                ):
                     quiet_since = self._now_s()
                 if time.monotonic() > deadline:
                     self.violations.append(f"hour {hour}: the rig did not come to rest: {status}")
