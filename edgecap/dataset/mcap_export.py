@@ -12,7 +12,7 @@ Per stream `s` (its name with `-` written as `_`):
 
 and `/marks`, `/gaps`, `/log`, `/verdicts`, `/clock/pairs` of the session. An Imu without gyro or without
 accel says so by −1 in that covariance. Manifest, time law and completeness are MCAP metadata records;
-calibration, if any, is an attachment.
+calibration, if any, is an attachment, and what it makes of a stream stands beside (`mcap_calibrated.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from mcap.writer import Writer
 
 from edgecap import __version__
 from edgecap.dataset import ros2_schemas
+from edgecap.dataset.mcap_calibrated import calibration_producers
 from edgecap.dataset.mcap_records import as_json, metadata, record_producers
 from edgecap.dataset.mcap_streams import Producer, Topic, sample_producer, topic_base
 from edgecap.dataset.mcap_video import preview_producer, video_producer
@@ -156,6 +157,7 @@ def _stream_producers(session: RecordedSession) -> list[Producer]:
         taken.add(base)
         make = {"video": video_producer, "preview": preview_producer}.get(info.kind, sample_producer)
         producers.append(make(session, info, base))
+        producers += calibration_producers(session, info, base)
     return producers
 
 

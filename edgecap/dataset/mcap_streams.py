@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -141,17 +141,23 @@ def found_gaps(session: RecordedSession, gaps: tuple[Gap, ...]) -> list[Batch]:
     ]
 
 
-def _imu(
-    info: StreamInfo, found: dict[str, tuple[list[int], float]]
-) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
+def imu_layout(info: StreamInfo, found: Container[str]) -> CdrLayout:
+    """`sensor_msgs/Imu` with values `gyro` and `accel`, as far as the stream has them."""
     layout = CdrLayout().header(info.name).constant("<f8", [0.0, 0.0, 0.0, 1.0]).constant("<f8", _ABSENT)
     for sensor in ("gyro", "accel"):
         layout.value(sensor, "<f8", (3,))
         layout.constant("<f8", _NO_COVARIANCE if sensor in found else _ABSENT)
+    return layout
+
+
+def _imu(
+    info: StreamInfo, found: dict[str, tuple[list[int], float]]
+) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
+    layout = imu_layout(info, found)
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
         columns = {
-            sensor: _si(info, chunk, *found[sensor]) for sensor in ("gyro", "accel") if sensor in found
+            sensor: si_values(info, chunk, *found[sensor]) for sensor in ("gyro", "accel") if sensor in found
         }
         return layout.encode(len(stamp_ns), stamp_ns, **columns)
 
@@ -164,7 +170,7 @@ def _magnetic(
     layout = CdrLayout().header(info.name).value("mag", "<f8", (3,)).constant("<f8", _NO_COVARIANCE)
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        return layout.encode(len(stamp_ns), stamp_ns, mag=_si(info, chunk, *found["mag"]))
+        return layout.encode(len(stamp_ns), stamp_ns, mag=si_values(info, chunk, *found["mag"]))
 
     return encode
 
@@ -176,12 +182,14 @@ def _channel_array(info: StreamInfo, columns: list[int]) -> Callable[[SampleChun
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
         value = (chunk.values[:, columns] + _offsets(channels)) * _scales(channels)
-        return layout.encode(len(stamp_ns), stamp_ns, value=value, valid=_valid(value, channels))
+        valid = valid_values(chunk, info, columns)
+        return layout.encode(len(stamp_ns), stamp_ns, value=value, valid=valid)
 
     return encode
 
 
-def _si(info: StreamInfo, chunk: SampleChunk, columns: list[int], factor: float) -> NDArray[np.float64]:
+def si_values(info: StreamInfo, chunk: SampleChunk, columns: list[int], factor: float) -> NDArray[np.float64]:
+    """(n, c) columns by the descriptor's scale and offset, times `factor`."""
     scales = _scales([info.channels[c] for c in columns])
     offsets = _offsets([info.channels[c] for c in columns])
     scaled: NDArray[np.float64] = (chunk.values[:, columns] + offsets) * (scales * factor)
@@ -196,8 +204,10 @@ def _offsets(channels: list[ChannelInfo]) -> NDArray[np.float64]:
     return np.array([c.offset for c in channels], np.float64)
 
 
-def _valid(value: NDArray[np.float64], channels: list[ChannelInfo]) -> NDArray[np.bool_]:
-    """False where a sensor was at full scale (within one count) or gave no number."""
+def valid_values(chunk: SampleChunk, info: StreamInfo, columns: list[int]) -> NDArray[np.bool_]:
+    """(n, c) False where a sensor was at full scale (within one count) or gave no number."""
+    channels = [info.channels[c] for c in columns]
+    value = chunk.values[:, columns] * _scales(channels)
     limits = np.array(
         [c.full_scale - abs(c.scale) if c.full_scale > 0 else np.inf for c in channels], np.float64
     )

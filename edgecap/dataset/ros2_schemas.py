@@ -47,6 +47,19 @@ string format
 """,
         ("builtin_interfaces/Time",),
     ),
+    "foxglove_msgs/msg/CameraCalibration": (
+        """builtin_interfaces/Time timestamp
+string frame_id
+uint32 width
+uint32 height
+string distortion_model
+float64[] d
+float64[9] k
+float64[9] r
+float64[12] p
+""",
+        ("builtin_interfaces/Time",),
+    ),
     "foxglove_msgs/msg/Log": (
         """uint8 UNKNOWN=0
 uint8 DEBUG=1

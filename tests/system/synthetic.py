@@ -96,6 +96,7 @@ def make_session(
     synced: bool = True,
     size: tuple[int, int] = (320, 180),
     seed: int = 1,
+    calibration: dict[str, Any] | None = None,
 ) -> Synthetic:
     """Seal `seconds` of IMU, force, tactile and video with two marks and one gap in the force."""
     made = Synthetic(session)
@@ -118,7 +119,8 @@ def make_session(
         "utc_trusted": synced,
         "clock": msgspec.to_builtins(clock_pair(RAW0, synced=synced)),
         "streams": msgspec.to_builtins(infos),
-        "calibration": {"left-hand-force": {"version": 3, "zero": [1, 2, 3, 4, 5], "by": "scale-2"}},
+        "calibration": calibration
+        or {"left-hand-force": {"version": 3, "zero": [1, 2, 3, 4, 5], "by": "scale-2"}},
         "versions": {"edgecap": "0", "python": platform.python_version()},
         "config": {"site": "lab"},
     }
