@@ -22,6 +22,7 @@ from edgecap.source.camera_link import (
     Command,
     Ended,
     MessageBuffer,
+    Open,
     Refused,
     Start,
     Stopped,
@@ -79,10 +80,12 @@ class _Service:
     def _obey(self, body: bytes) -> None:
         if self._worker is None:
             self._worker = _spec_decoder.decode(body).worker()
-            self._outbox.put_word(self._worker.open())
+            self._worker.prepare()
             return
         command = _command_decoder.decode(body)
-        if isinstance(command, Start):
+        if isinstance(command, Open):
+            self._outbox.put_word(self._worker.open())
+        elif isinstance(command, Start):
             self._stop.clear()
             self._run = threading.Thread(target=self._produce, args=(self._worker, command), daemon=True)
             self._run.start()

@@ -28,6 +28,7 @@ from edgecap.source.camera_link import (
     LinkFrame,
     LinkPicture,
     Note,
+    Open,
     Opened,
     Refused,
     Reply,
@@ -36,8 +37,9 @@ from edgecap.source.camera_link import (
     Stop,
     Stopped,
 )
-from edgecap.source.camera_process import CHILD, CameraProcess
+from edgecap.source.camera_process import CHILD, CameraProcess, Listener
 from edgecap.source.camera_queue import ItemQueue
+from edgecap.source.camera_standby import Standby
 from edgecap.source.camera_watchdog import Watchdog
 
 OPEN_LIMIT_S = 10.0
@@ -99,6 +101,7 @@ class CameraFeed:
         self._attention = asyncio.Event()
         self._queue = ItemQueue(self._make_room)
         self._watchdog = Watchdog(self._is_excused, self._expire)
+        self._standby = Standby(self._make_process)
         self._statistics = CameraStatistics()
         self._running = False
         self._refusal = ""
@@ -114,6 +117,11 @@ class CameraFeed:
     def pid(self) -> int:
         """Of the camera's present process; 0 while there is none."""
         return self._process.pid if self._process is not None and not self._process.gone else 0
+
+    @property
+    def standby_pid(self) -> int:
+        """Of the process that waits to replace it; 0 while there is none."""
+        return self._standby.pid
 
     async def launch(self) -> None:
         """Open the camera for the first time; afterwards a supervisor keeps it open."""
@@ -146,6 +154,7 @@ class CameraFeed:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
         await self._end_process()
+        await self._standby.close()
         self._queue.close()
 
     async def start(self) -> None:
@@ -204,14 +213,8 @@ class CameraFeed:
         """Start a process and wait until it has opened the camera."""
         self._refusal = ""
         self._opened = asyncio.get_running_loop().create_future()
-        self._process = CameraProcess(
-            self._command,
-            self._spec,
-            self._take_word,
-            self._take_frame,
-            self._take_picture,
-            self._take_loss,
-        )
+        self._process = await self._standby.take(self) or self._make_process(self)
+        self._process.send(Open())
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
                 return await self._opened
@@ -219,6 +222,9 @@ class CameraFeed:
             raise self._error("did not open", "check its cable and the log") from None
         finally:
             self._opened = None
+
+    def _make_process(self, listener: Listener) -> CameraProcess:
+        return CameraProcess(self._command, self._spec, listener)
 
     async def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -265,6 +271,7 @@ class CameraFeed:
 
     def _send_start(self) -> None:
         assert self._process is not None
+        self._standby.arm(self.name)
         self._process.send(Start(self._anchor_ns, self._next_index, self._last_tick))
         self._watchdog.arm(FIRST_FRAME_LIMIT_S)
 
@@ -291,7 +298,7 @@ class CameraFeed:
 
     # -- what comes from it (called by the loop's reader, in order) --------------------------------
 
-    def _take_word(self, word: Reply) -> None:
+    def take_word(self, word: Reply) -> None:
         match word:
             case Opened():
                 if self._opened is not None and not self._opened.done():
@@ -318,7 +325,7 @@ class CameraFeed:
             case Note(text):
                 self._event("log", text)
 
-    def _take_frame(self, frame: LinkFrame, arrival_ns: int) -> None:
+    def take_frame(self, frame: LinkFrame, arrival_ns: int) -> None:
         t_ns = _to_rig_ns(frame.fit, frame.tick)
         lost = frame.index - self._next_index
         if lost < 0 or not (self._running or self._stopped is not None):
@@ -352,7 +359,7 @@ class CameraFeed:
                 self._statistics.pauses += 1
                 self._process.pause()
 
-    def _take_picture(self, p: LinkPicture) -> None:
+    def take_picture(self, p: LinkPicture) -> None:
         """A look at a frame that has come already; so its fit, or a newer one, is known."""
         if self._last_fit is None or not (self._running or self._stopped is not None):
             return
@@ -360,7 +367,7 @@ class CameraFeed:
         looks = (p.sharpness, p.brightness, p.crushed, p.clipped)
         self._queue.put(PictureReport(self.name, t_ns, *looks, jpeg=p.jpeg))
 
-    def _take_loss(self, reason: str) -> None:
+    def take_loss(self, reason: str) -> None:
         self._watchdog.disarm()
         said = self._process.last_words if self._process is not None else ""
         error = self._error(f"{reason} ({said})" if said else reason, "")

@@ -80,6 +80,9 @@ class FileWorker:
         self._spec = spec
         self._clip: Clip | None = None
 
+    def prepare(self) -> None:
+        import av  # noqa: F401 - it stays loaded
+
     def open(self) -> Opened:
         clip = self._clip = Clip(self._spec)
         return Opened(clip.width, clip.height, float(clip.rate_hz), firmware=Path(self._spec.path).name)

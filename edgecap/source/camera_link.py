@@ -29,6 +29,10 @@ CAUSES = ("camera", "queue")
 """Why frames before this one are missing, as in `Gap.cause`."""
 
 
+class Open(msgspec.Struct, frozen=True, tag="open"):
+    """Open the camera."""
+
+
 class Start(msgspec.Struct, frozen=True, tag="start"):
     """Produce frames. After a restart the camera goes on counting where it would be by now."""
 
@@ -88,7 +92,7 @@ class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
     produced: int
 
 
-Command = Start | Stop
+Command = Open | Start | Stop
 Reply = Opened | Refused | Started | Note | Alive | Ended | Stopped
 
 

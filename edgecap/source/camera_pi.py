@@ -123,10 +123,14 @@ class PiWorker:
     def __init__(self, spec: PiSpec) -> None:
         self._spec = spec
         self._label = f"camera {spec.name}"
+        self._picamera2: Any = None
         self._picam2: Any = None
         self._domain: Domain = "monotonic"
         self._line_ns = 0
         self._looked_at = "main"
+
+    def prepare(self) -> None:
+        self._picamera2 = self._import()
 
     def open(self) -> Opened:
         spec = self._spec
@@ -136,7 +140,7 @@ class PiWorker:
                 fix="use a size and rate that the sensor has; see `rpicam-hello --list-cameras`",
             )
         spec.exposure.check(self._label, spec.fps)
-        picamera2 = self._import()
+        picamera2 = self._picamera2
         cameras = picamera2.global_camera_info()
         position = self._choose(cameras)
         tuning = self._limited_tuning(picamera2, str(cameras[position].get("Model", "")))
@@ -193,7 +197,7 @@ class PiWorker:
     def _import(self) -> Any:
         os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # what it then says is worth passing on
         try:
-            from picamera2 import Picamera2
+            from picamera2 import Picamera2, encoders  # noqa: F401 - the encoders take the longer
         except ModuleNotFoundError as error:
             missing = (error.name or "picamera2").partition(".")[0]
             package = APT_PACKAGE.get(missing)

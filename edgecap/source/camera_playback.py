@@ -27,6 +27,9 @@ ALIVE_NS = 400_000_000
 class Worker(Protocol):
     """A camera inside its process."""
 
+    def prepare(self) -> None:
+        """Load what takes time, and touch no camera yet; raises `SourceError`."""
+
     def open(self) -> Opened:
         """Check that it can produce; raises `SourceError`."""
 

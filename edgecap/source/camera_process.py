@@ -11,8 +11,9 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -43,33 +44,37 @@ STDERR_TAIL_BYTES = 4096
 _reply_decoder = msgspec.json.Decoder(Reply)
 
 
+class Listener(Protocol):
+    """Who hears what a camera's process says."""
+
+    def take_word(self, word: Reply) -> None:
+        """A word."""
+
+    def take_frame(self, frame: LinkFrame, arrival_ns: int) -> None:
+        """A frame, and the rig time at which it was read."""
+
+    def take_picture(self, picture: LinkPicture) -> None:
+        """A look at the picture."""
+
+    def take_loss(self, reason: str) -> None:
+        """Nothing more will come."""
+
+
 class CameraProcess:
     """A child process that opens one camera, and the link to it.
 
-    The callbacks run on the event loop, in the order in which the child sent; `on_gone` is the last and
-    comes once. Construct it inside a running loop, and `end()` it.
+    The listener is called on the event loop, in the order in which the child sent; `take_loss` is the last
+    and comes once. Construct it inside a running loop, and `end()` it.
 
     Args:
         command: Program of the child; the link's file descriptor and our process id are appended.
-        spec: The camera, as the child understands it.
-        on_word: Called with each `Reply`.
-        on_frame: Called with each frame and the rig time at which it was read.
-        on_picture: Called with each look at the picture.
-        on_gone: Called with the reason when nothing more will come.
+        spec: The camera, as the child understands it; the child loads what it needs and waits for `Open`.
+        listener: Hears what it says.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        spec: msgspec.Struct,
-        on_word: Callable[[Reply], None],
-        on_frame: Callable[[LinkFrame, int], None],
-        on_picture: Callable[[LinkPicture], None],
-        on_gone: Callable[[str], None],
-    ) -> None:
+    def __init__(self, command: Sequence[str], spec: msgspec.Struct, listener: Listener) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_word, self._on_frame, self._on_gone = on_word, on_frame, on_gone
-        self._on_picture = on_picture
+        self.listener = listener
         self._buffer = MessageBuffer()
         self._gone = False
         self._paused = False
@@ -154,7 +159,7 @@ class CameraProcess:
         return bool(poll.poll(0))
 
     def kill(self, reason: str) -> None:
-        """SIGKILL, which also ends a stopped or hanging process; `on_gone` follows with `reason`."""
+        """SIGKILL, which also ends a stopped or hanging process; `take_loss` follows with `reason`."""
         self._reason = self._reason or reason
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -202,11 +207,11 @@ class CameraProcess:
         try:
             for kind, body in self._buffer.feed(data):
                 if kind == FRAME:
-                    self._on_frame(unpack_frame(body), arrival_ns)
+                    self.listener.take_frame(unpack_frame(body), arrival_ns)
                 elif kind == PICTURE:
-                    self._on_picture(unpack_picture(body))
+                    self.listener.take_picture(unpack_picture(body))
                 else:
-                    self._on_word(_reply_decoder.decode(body))
+                    self.listener.take_word(_reply_decoder.decode(body))
         except (SourceError, msgspec.DecodeError, msgspec.ValidationError, struct.error) as error:
             self.kill(f"it sent what is not understood: {error}")
             self._lose()
@@ -215,7 +220,7 @@ class CameraProcess:
         if not self._gone:
             self._gone = True
             self._loop.remove_reader(self._sock)
-            self._on_gone(self._reason or self._describe_exit())
+            self.listener.take_loss(self._reason or self._describe_exit())
 
     def _reap(self) -> None:
         self._popen.poll()

@@ -82,6 +82,9 @@ class SyntheticWorker:
     def __init__(self, spec: SyntheticSpec) -> None:
         self._spec = spec
 
+    def prepare(self) -> None:
+        import av  # noqa: F401 - it stays loaded
+
     def open(self) -> Opened:
         s = self._spec
         if s.width < MIN_WIDTH or s.height < MIN_HEIGHT or s.width % 2 or s.height % 2:

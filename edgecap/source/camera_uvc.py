@@ -100,6 +100,9 @@ class UvcWorker:
         self._mode = Mode("mjpeg", 0, 0, Fraction(30))
         self._domain: Domain = "monotonic"
 
+    def prepare(self) -> None:
+        import av  # noqa: F401 - it stays loaded
+
     def open(self) -> Opened:
         spec = self._spec
         if not 0.1 <= spec.fps <= 1000:

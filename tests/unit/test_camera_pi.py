@@ -123,7 +123,7 @@ def test_a_full_outbox_drops_up_to_the_next_key_frame(link):
 def test_missing_picamera2_names_its_package():
     spec = PiSpec("head", "", 640, 480, 30.0, 2000, "auto")
     with pytest.raises(SourceError, match="picamera2 is missing") as caught:
-        PiWorker(spec).open()
+        PiWorker(spec).prepare()
     assert "apt install python3-picamera2" in caught.value.fix
 
     async def run():

@@ -1,0 +1,169 @@
+"""The daemon with real picamera2 on libcamera's virtual camera: CPU of both processes, and restarts.
+
+    python bench/camera.py                          1280×720 at 30 fps as H.264, 30 s
+    python bench/camera.py --codec mjpeg --bitrate 20000
+    python bench/camera.py --kills 20               and how long a killed camera is away
+    python bench/camera.py --kills 20 --cold        the same without a process on standby
+
+Needs tests/camera/build_libcamera.sh (`make system-packages`). The daemon is whole (sources, recorder, spool
+on disk) but for a broker. The camera process draws its picture in software (thread `VirtualCamera`), which a
+sensor does for nothing, and encodes with libx264 in picamera2's thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from edgecap.clock import now_ns  # noqa: E402
+from edgecap.config import parse_config  # noqa: E402
+from edgecap.daemon.intent import Intent  # noqa: E402
+from edgecap.daemon.rig import Rig  # noqa: E402
+from edgecap.kernels.compile import warm_up  # noqa: E402
+from edgecap.source import camera_standby  # noqa: E402
+from edgecap.source.camera_pi import PiCamera  # noqa: E402
+from edgecap.spool import Spool  # noqa: E402
+from edgecap.spool.writer import SpoolWriter  # noqa: E402
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+CONFIG = """
+site = "bench"
+rig = "camera"
+[session]
+task = "measure"
+operator = "p-000"
+consent = "c-000"
+[spool]
+dir = "{dir}"
+reserve_mb = 64
+"""
+
+
+def virtual_child() -> tuple[str, ...]:
+    """The camera's process on libcamera's virtual pipeline; puts what it needs into our environment."""
+    prefix = Path(os.environ.get("EDGECAP_TEST_LIBCAMERA", "/var/cache/edgecap-libcamera"))
+    python = prefix / "venv/bin/python"
+    if not python.exists():
+        raise SystemExit(f"no libcamera in {prefix}: run tests/camera/build_libcamera.sh {prefix}")
+    os.environ |= {
+        "PYTHONPATH": f"{ROOT}:{next(prefix.glob('lib/python3*/site-packages'))}",
+        "LD_LIBRARY_PATH": str(next(prefix.glob("lib/*/libcamera.so")).parent),
+        "LIBCAMERA_PIPELINES_MATCH_LIST": "virtual",
+        "LIBCAMERA_LOG_LEVELS": "*:FATAL",
+    }
+    return str(python), str(ROOT / "tests/camera/virtual_child.py")
+
+
+def thread_seconds(pid: int) -> Counter[str]:
+    """CPU seconds of a process by the names of its threads."""
+    found: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+        found[name] += sum(map(int, rest.split()[11:13])) / TICKS_PER_S
+    return found
+
+
+def rss_mb(pid: int | str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return round(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 1)
+
+
+async def measure(args: argparse.Namespace, directory: Path) -> dict:
+    camera = PiCamera(
+        "head", "Front", args.width, args.height, args.fps,
+        bitrate_kbps=args.bitrate, codec=args.codec, preview_s=10.0, child=virtual_child(),
+    )  # fmt: skip
+    config = parse_config(CONFIG.format(dir=directory))
+    with Spool.open(directory, segment_bytes=16 << 20, reserve_bytes=64 << 20) as spool:
+        async with SpoolWriter(spool, durable=lambda _: None) as writer:
+            rig = Rig(config, sources=[camera], writer=writer)
+            running = asyncio.create_task(rig.run())
+            await rig.ready()
+            feed = rig.open_sources[0].feed
+            await ask(rig, "start")
+            await asyncio.sleep(2)
+            t0, cpu0, child0 = time.monotonic(), time.process_time(), thread_seconds(feed.pid)
+            frames0 = feed.statistics().frames
+            await asyncio.sleep(args.seconds)
+            span_s = time.monotonic() - t0
+            threads = thread_seconds(feed.pid)
+            threads.subtract(child0)
+            result = {
+                "picture": f"{args.width}x{args.height}@{args.fps:g} {args.codec} {args.bitrate} kbit/s",
+                "seconds": round(span_s, 1),
+                "frames_per_s": round((feed.statistics().frames - frames0) / span_s, 2),
+                "daemon_cpu_percent": round(100 * (time.process_time() - cpu0) / span_s, 2),
+                "camera_process_cpu_percent": round(100 * threads.total() / span_s, 1),
+                "camera_threads_percent": {
+                    n: round(100 * s / span_s, 1) for n, s in threads.most_common() if s / span_s > 0.005
+                },
+                "daemon_rss_mb": rss_mb("self"),
+                "camera_rss_mb": rss_mb(feed.pid),
+                "loop_lag_ms": rig.lag.quantiles_ms(),
+            }
+            if args.kills:
+                away = [await kill(feed, cold=args.cold) for _ in range(args.kills)]
+                result["away_s"] = {f"p{q}": round(float(np.percentile(away, q)), 2) for q in (50, 90, 100)}
+            await ask(rig, "stop")
+            result |= {"lost": feed.statistics().lost, "restarts": feed.statistics().restarts}
+            rig.shut_down()
+            await running
+    return result
+
+
+async def ask(rig: Rig, event: str) -> None:
+    answer = await rig.ask(Intent(event, "bench", now_ns()))
+    if not answer.ok:
+        raise SystemExit(answer.message)
+
+
+async def kill(feed, *, cold: bool) -> float:
+    """Kill the camera's process; seconds until its successor's first frame is there."""
+    while not cold and not feed.standby_pid:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1.5)  # it loads meanwhile
+    restarts, t0 = feed.statistics().restarts, time.monotonic()
+    os.kill(feed.pid, signal.SIGKILL)
+    while feed.statistics().restarts == restarts:
+        await asyncio.sleep(0.002)
+    frames = feed.statistics().frames
+    while feed.statistics().frames == frames:
+        await asyncio.sleep(0.002)
+    return time.monotonic() - t0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--fps", type=float, default=30)
+    parser.add_argument("--codec", choices=("h264", "mjpeg"), default="h264")
+    parser.add_argument("--bitrate", type=int, default=5000)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--cold", action="store_true", help="without a process on standby")
+    args = parser.parse_args()
+    if args.cold:
+        camera_standby.AFTER_S = 1e6
+    list(warm_up())
+    with tempfile.TemporaryDirectory() as directory:
+        print(json.dumps(asyncio.run(measure(args, Path(directory))), indent=2))
+
+
+if __name__ == "__main__":
+    main()
