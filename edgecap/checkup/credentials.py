@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from edgecap.checkup.certificate import not_after
@@ -29,7 +29,7 @@ async def check_credentials(exam: Exam) -> list[Finding]:
             findings.append(none(check, f"only the service can tell: {error.what}"))
             continue
         if path is not None:
-            findings.append(_secret(check, path) if key in SECRETS else _certificate(check, path))
+            findings.append(_secret(check, path) if key in SECRETS else _certificate(check, path, exam.utc()))
     return findings or [none("credentials", "none is configured in [broker]")]
 
 
@@ -46,14 +46,14 @@ def _secret(check: str, path: Path) -> Finding:
     return ok(check, f"{path} is readable, mode {mode:o}", mode=f"{mode:o}")
 
 
-def _certificate(check: str, path: Path) -> Finding:
+def _certificate(check: str, path: Path, now: datetime) -> Finding:
     try:
         end = not_after(path)
     except OSError as error:
         return _unreadable(check, path, error)
     except ValueError as error:
         return failed(check, ConfigError(f"{path}: {error}", fix="give a certificate in PEM format"))
-    left = end - datetime.now(UTC)
+    left = end - now
     facts: Facts = {"not_after": end.isoformat(), "days_left": left.days}
     if left < timedelta(0):
         return fail(check, f"{path} expired on {end:%Y-%m-%d}", "renew it", **facts)

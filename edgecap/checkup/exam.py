@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgecap import clock
@@ -38,6 +39,7 @@ class Exam:
         seconds: How long to record.
         roots: The system's trees.
         read_pair: Reads the clocks and the kernel's NTP state.
+        utc: The wall clock.
         tell: Says what is going on, for a person who waits.
         daemon: Process id of the rig's daemon, "" when it is unknown; None while none runs.
         told: What that daemon says of itself.
@@ -52,6 +54,7 @@ class Exam:
     seconds: float = 3.0
     roots: Roots = field(default_factory=Roots)
     read_pair: Callable[[], ClockPair] = clock.read_pair
+    utc: Callable[[], datetime] = lambda: datetime.now(UTC)
     tell: Callable[[str], None] = lambda _: None
     daemon: str | None = None
     told: RigStatus | None = None
