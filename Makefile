@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 LIBCAMERA := /var/cache/edgecap-libcamera
+SYSTEMD_ROOT := /var/cache/edgecap-systemd-root
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 pyproject.toml
 
 .PHONY: demo test lint types layers unit lock bench clean system-packages
@@ -42,6 +43,12 @@ system-packages:
 	  { command -v arm-none-eabi-gcc && command -v node && command -v npm; } >/dev/null 2>&1 || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	      gcc-arm-none-eabi libnewlib-arm-none-eabi $$(command -v npm >/dev/null || echo nodejs npm); }; \
+	  { command -v debootstrap && command -v systemd-nspawn && command -v systemd-analyze && command -v udevadm && \
+	    command -v shellcheck; } >/dev/null 2>&1 || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      debootstrap systemd systemd-container udev shellcheck; }; \
+	  test -e $(SYSTEMD_ROOT)/wheels || echo "Building a small Debian to install into, in $(SYSTEMD_ROOT), once; this takes two minutes …"; \
+	  tests/systemd/build_root.sh $(SYSTEMD_ROOT) >$(SYSTEMD_ROOT).log 2>&1 || { tail -20 $(SYSTEMD_ROOT).log; exit 1; }; \
 	  test -d $(LIBCAMERA)/venv || echo "Building libcamera's virtual camera into $(LIBCAMERA), once; this takes three minutes …"; \
 	  tests/camera/build_libcamera.sh $(LIBCAMERA) >$(LIBCAMERA).log 2>&1 || { tail -20 $(LIBCAMERA).log; exit 1; }; \
 	elif ! { command -v mosquitto || test -x /usr/sbin/mosquitto; } >/dev/null 2>&1; then \

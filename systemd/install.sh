@@ -88,6 +88,9 @@ check_source() {
     for file in $locks docs/INSTALL.md; do
         [ -e "$SOURCE/$file" ] || die "$SOURCE/$file is missing; run this from a whole checkout or a folder made with --collect"
     done
+    if [ ! -e "$SOURCE/pyproject.toml" ] && ! ls "$offline"/edgecap-*.whl >/dev/null 2>&1; then
+        die "neither a checkout around $0 nor an edgecap wheel in ${offline:-an --offline folder} is there"
+    fi
     # Paths with spaces stay out of the options for pip.
     cd "$SOURCE"
 }
@@ -98,7 +101,6 @@ own_wheel() {
     for wheel in ${offline:+"$offline"/edgecap-*.whl}; do
         [ -e "$wheel" ] && cp "$wheel" "$2/" && return
     done
-    [ -e "$SOURCE/pyproject.toml" ] || die "neither $SOURCE/pyproject.toml nor an edgecap wheel in ${offline:-an offline folder} is there"
     mkdir "$2/source"
     cp -R "$SOURCE/edgecap" "$SOURCE/pyproject.toml" "$SOURCE/README.md" "$SOURCE/LICENSE" "$2/source/"
     pip_in "$1" wheel --no-deps --no-build-isolation --no-index -w "$2" "$2/source"
@@ -220,24 +222,26 @@ switch_over() {
 is_example() { cmp -s "$HERE/$1" "$ETC/$1"; }
 
 start_services() {
-    # shellcheck disable=SC2086
-    systemctl enable -q $services
-    if ! booted; then
-        say "systemd is not running here: the services will start at the next boot"
-        return
-    fi
-    systemctl daemon-reload
-    if udevadm control --reload 2>/dev/null; then
-        udevadm trigger --subsystem-match=tty --subsystem-match=iio || true
+    if booted; then
+        systemctl daemon-reload
+        if udevadm control --reload 2>/dev/null; then
+            udevadm trigger --subsystem-match=tty --subsystem-match=iio || true
+        fi
     fi
     for service in $services; do
         file=site.toml
         [ "$service" != edgecap.service ] || file=edgecap.toml
         if is_example "$file"; then
-            say "edit $ETC/$file, then: systemctl start $service"
+            say "edit $ETC/$file, then: systemctl enable --now $service"
+            continue
+        fi
+        systemctl enable -q "$service"
+        if ! booted; then
+            say "$service will start at the next boot"
         elif [ "$start" = no ]; then
             say "start it with: systemctl start $service"
         elif [ "$changed" = yes ]; then
+            # A running session is closed, sealed and written by the old version before the new one starts.
             systemctl restart --no-block "$service"
         else
             systemctl start --no-block "$service"

@@ -1,4 +1,4 @@
-"""A small Debian that boots its own systemd: a container over a cached root, written to a folder of the test."""
+"""A small Debian that boots its own systemd: a container over a cached root; its changes go to a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get("EDGECAP_SYSTEMD_ROOT", "/var/cache/edgecap-systemd-root"))
 PATIENCE_S = 120.0
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PAGER": ""}
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "PAGER": "",
+}
 
 
 class Machine:
@@ -98,14 +102,18 @@ class Machine:
     def console(self) -> str:
         return (self.folder / "console.log").read_text(errors="replace")
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, as root."""
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = PATIENCE_S, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, as root; `text` is its input."""
         done = subprocess.run(
             ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", *command],
-            capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=timeout_s,
+            capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=timeout_s, input=text,
         )  # fmt: skip
         if check and done.returncode != 0:
-            raise AssertionError(f"{command} → {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+            raise AssertionError(
+                f"{command} → {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            )
         return done
 
     def out(self, *command: str, check: bool = True) -> str:
@@ -114,10 +122,8 @@ class Machine:
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
         """Make a file inside."""
-        subprocess.run(
-            ["nsenter", "-t", str(self.leader), "-m", "-r", "-w", "install", "-D", "-m", mode, "/dev/stdin", path],
-            input=text, text=True, check=True, env=ENVIRONMENT, capture_output=True,
-        )  # fmt: skip
+        script = 'mkdir -p "${1%/*}" && umask 077 && cat >"$1" && chmod "$2" "$1"'
+        self.run("sh", "-ec", script, "sh", path, mode, text=text)
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         """`systemctl show`, as a map."""
