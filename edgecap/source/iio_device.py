@@ -40,7 +40,7 @@ _UNIT = {
     "pressure": ("kPa", 1.0),
 }
 """Unit of `(raw + offset) × scale` per sensor, and the factor from the kernel's (milli-°C, mV)."""
-_FIX_PERMISSION = 'give the daemon\'s user access by a udev rule: SUBSYSTEM=="iio", GROUP="iio", MODE="0660"'
+_FIX_PERMISSION = "install systemd/udev/70-edgecap.rules and put the daemon's user into group plugdev"
 _FIX_OVERLAY = "enable the sensor's overlay (`dtoverlay=` in /boot/firmware/config.txt), reboot, see `dmesg`"
 _FIX_BUSY = "stop the program that uses it (`fuser /dev/iio:device*`)"
 

@@ -362,9 +362,9 @@ def refusing(monkeypatch: pytest.MonkeyPatch, path: str, number: int) -> None:
     ("path", "number", "says"),
     [
         ("dev/iio:device0", errno.EBUSY, "another program is reading it; stop the program"),
-        ("dev/iio:device0", errno.EACCES, "Permission denied; give the daemon's user access by a udev rule"),
+        ("dev/iio:device0", errno.EACCES, "Permission denied; install systemd/udev/70-edgecap.rules"),
         ("dev/iio:device0", errno.ENOENT, "No such file or directory; the driver has no buffer"),
-        ("buffer/enable", errno.EACCES, "buffer/enable cannot be set to '0': Permission denied; give"),
+        ("buffer/enable", errno.EACCES, "buffer/enable cannot be set to '0': Permission denied; install"),
         ("scan_elements/in_accel_x_en", errno.EBUSY, "_en cannot be set to '1': the buffer is in use"),
         ("current_timestamp_clock", errno.EINVAL, "current_timestamp_clock cannot be set"),
         ("sampling_frequency", errno.EINVAL, "cannot sample at 100 Hz; it offers 12.5 50 100"),
