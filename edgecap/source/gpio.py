@@ -14,6 +14,9 @@ from edgecap.errors import SourceError
 
 FLASH_S = 0.12
 """A short flash and the pause after it, where a pattern has more than one."""
+BETWEEN_SOUNDS_MS = 120
+MOST_TONES = 32
+"""More than this waits for nobody: what is played so late tells nothing."""
 BUZZER_MID_HZ = 1760.0
 BUZZER_OCTAVES = 1
 """What the buzzer can play: an octave either way, 880 to 3520 Hz, where a piezo is loud."""
@@ -86,6 +89,7 @@ class GpioPanel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next_tone: asyncio.TimerHandle | None = None
+        self._tones: list[tuple[int, int]] = []
         self._steps: tuple[Step, ...] = (Step(False, None),)
 
     @contextlib.contextmanager
@@ -127,10 +131,12 @@ class GpioPanel:
         self._step(0)
 
     def play(self, sound: Sound) -> None:
-        """Play a sound without waiting for it; one that is being played gives way."""
-        if self._buzzer is None or self._loop is None:
+        """Play a sound after those that are being played, without waiting for it."""
+        if self._buzzer is None or self._loop is None or len(self._tones) > MOST_TONES:
             return
-        self._tone(sound.tones)
+        self._tones += [*sound.tones, (0, BETWEEN_SOUNDS_MS)]
+        if self._next_tone is None:
+            self._tone()
 
     def _claim(self, gpiozero: Any, name: str, kind: Callable[..., Any]) -> Any:
         pin = self._pins[name]
@@ -163,20 +169,21 @@ class GpioPanel:
         if step.seconds is not None and self._loop is not None:
             self._timer = self._loop.call_later(step.seconds, self._step, (number + 1) % len(self._steps))
 
-    def _tone(self, tones: tuple[tuple[int, int], ...]) -> None:
-        """Play the first of these tones and arrange for the others."""
-        if self._next_tone is not None:
-            self._next_tone.cancel()
-            self._next_tone = None
-        if not tones or not tones[0][0]:
-            self._buzzer.stop()
+    def _tone(self) -> None:
+        """Play the next tone that waits, and arrange for the one after it."""
+        self._next_tone = None
+        if not self._tones or self._loop is None:
+            return
+        hz, ms = self._tones.pop(0)
+        if hz:
+            self._buzzer.play(float(hz))
         else:
-            self._buzzer.play(float(tones[0][0]))
-        if tones and self._loop is not None:
-            self._next_tone = self._loop.call_later(tones[0][1] / 1e3, self._tone, tones[1:])
+            self._buzzer.stop()
+        self._next_tone = self._loop.call_later(ms / 1e3, self._tone)
 
     def _release(self) -> None:
         for timer in (self._timer, self._next_tone):
             if timer is not None:
                 timer.cancel()
+        self._tones.clear()
         self._timer = self._next_tone = self._loop = self._led = self._buzzer = None
