@@ -22,6 +22,8 @@ BOARDS = ("glove", "force4", "imu")
 MAGNETS = (0x0C, 0x0D, 0x0E, 0x0F)
 FLASH_ID = bytes.fromhex("e66164084337a52c")
 ANSWER_S = 60.0
+AWAKE_NS = 150e6
+"""The board's own time by which it has set its sensors up; by then the emulator is warm, too."""
 
 
 def build_images(folder: Path) -> Path:
@@ -113,6 +115,8 @@ class EmulatedBoard:
         finally:
             os.close(master)
         assert "ready" in await self._answer()
+        while (await self.command("state"))["nanos"] < AWAKE_NS:
+            await asyncio.sleep(0.02)
         return self
 
     async def __aexit__(

@@ -10,7 +10,7 @@ const LINE = Number(process.argv[3]);
 const SLICE_NANOS = 500e3;
 const BUDGET_MS = 20;
 // A machine that cannot keep up lets the board stand still rather than fall behind for ever.
-const BEHIND_NANOS = 300e6;
+const BEHIND_NANOS = 100e6;
 
 const options = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
 const random = seeded(options.seed);
