@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -179,7 +182,7 @@ class Grounded:
             utc_ns=pair.realtime_ns,
             streams=[],
             devices={s.name: s.statistics() for s in self.devices.open},
-            spool=SpoolStatus(0, 0, 0, 0, None, 0.0),
+            spool=SpoolStatus(0, 0, self._free_bytes(), 0, None, 0.0),
             uplink=UplinkStatus(self._connected, True, 0, 0, 0, 0, 0, self.why.what, 0.0, 0.0),
             clock=ClockStatus(pair.ntp_synced, pair.ntp_max_error_us),
             battery_percent=battery_percent(),
@@ -188,3 +191,13 @@ class Grounded:
             counters={},
             problems={"spool": str(self.why), **self.devices.problems(pair.raw_ns)},
         )
+
+    def _free_bytes(self) -> int:
+        """Of the file system on which the spool would be."""
+        path = Path(self.config.spool.dir).absolute()
+        while not os.path.exists(path):  # noqa: PTH110 - what may not be searched counts as absent
+            path = path.parent
+        try:
+            return shutil.disk_usage(path).free
+        except OSError:
+            return 0

@@ -48,12 +48,16 @@ def reasons(state: str, status: RigStatus | None, age_ns: int, was: str = "") ->
 
 def _told(status: RigStatus) -> list[Reason]:
     """What a rig says of itself."""
-    found = []
+    found: list[Reason] = []
     if status.fault or status.state == "fault":
         found.append(Reason("losing", status.fault or "fault"))
     found += [
         Reason("losing", f"{v.stream}: {v.state}") for v in status.streams if v.state not in ("ok", "waiting")
     ]
+    lost: Severity = "losing" if status.state == "recording" else "soon"
+    found += [Reason(lost, text) for text in status.problems.values() if text not in status.fault]
+    if status.desired_error:
+        found.append(Reason("odd", status.desired_error))
     spool = status.spool
     if spool.free_bytes <= spool.reserve_bytes:
         found.append(Reason("soon", f"card is full: {spool.free_bytes / 1e6:.0f} MB free"))
