@@ -1,0 +1,166 @@
+/* The sensor drivers on buses that fail at random: sensor_fuzz SEED STEPS.
+ *
+ * Whatever the bus answers, a driver comes back, wants to be called again within its retry time, and gives rows in
+ * order of time. Built with sanitizers by test_sensors.py. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "icm42688.h"
+#include "mlx90393.h"
+
+#define LONGEST_WAIT_US 1100000u
+
+static uint64_t state;
+static uint64_t now_us;
+static uint64_t transfers;
+static uint64_t rows;
+static uint64_t lost;
+static uint64_t last_row_us;
+
+static uint32_t draw(uint32_t n)
+{
+    state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(state >> 33) % n;
+}
+
+static void require(int holds, const char *what)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "violated at %llu us: %s\n", (unsigned long long)now_us, what);
+    exit(1);
+}
+
+/* Mostly plausible answers, so that the drivers get far; sometimes noise or nothing. */
+static bool spi_transfer(void *ctx, const uint8_t *out, uint8_t *in, size_t n)
+{
+    (void)ctx;
+    static uint8_t registers[128];
+    static uint16_t stamp;
+    transfers++;
+    now_us += n;
+    const uint8_t address = out[0] & 0x7F;
+    if (draw(400) == 0)
+        return false;
+    if ((out[0] & 0x80) == 0 && n == 2)
+        registers[address] = out[1];
+    for (size_t i = 0; in != NULL && i < n; i++)
+        in[i] = draw(1000) == 0 ? (uint8_t)draw(256) : registers[(address + i - 1) & 127];
+    if (in == NULL)
+        return true;
+    if (address == 0x75 && draw(20) != 0)
+        in[1] = 0x47;
+    if (address == 0x2E) {
+        in[1] = draw(100) == 0 ? (uint8_t)draw(256) : 0;
+        in[2] = (uint8_t)draw(7);
+    }
+    for (size_t at = 1; address == 0x30 && at + 16 <= n; at += 16) {
+        stamp = (uint16_t)(stamp + 1000 + draw(3) - 1);
+        in[at] = draw(300) == 0 ? (uint8_t)draw(256) : 0x68;
+        in[at + 14] = (uint8_t)(stamp >> 8);
+        in[at + 15] = (uint8_t)stamp;
+    }
+    return true;
+}
+
+static ec_i2c_result i2c_transfer(void *ctx, uint8_t address, const uint8_t *out, size_t n_out, uint8_t *in,
+                                  size_t n_in)
+{
+    (void)ctx;
+    (void)address;
+    static uint8_t registers[64][2];
+    transfers++;
+    now_us += 25 * (n_out + n_in);
+    if (draw(150) == 0) {
+        now_us += 1000;
+        return draw(2) == 0 ? EC_I2C_STUCK : EC_I2C_NO_ANSWER;
+    }
+    for (size_t i = 0; i < n_in; i++)
+        in[i] = i == 0 && draw(100) != 0 ? 0 : (uint8_t)draw(256);
+    if ((out[0] & 0xF0) == 0x60 && n_out == 4) {
+        registers[out[3] >> 2 & 63][0] = out[1];
+        registers[out[3] >> 2 & 63][1] = out[2];
+    } else if ((out[0] & 0xF0) == 0x50 && n_out == 2 && n_in == 3 && draw(100) != 0) {
+        in[1] = registers[out[1] >> 2 & 63][0];
+        in[2] = registers[out[1] >> 2 & 63][1];
+    }
+    return EC_I2C_OK;
+}
+
+static void take_row(void *ctx, uint64_t t_us, const uint8_t *row)
+{
+    (void)ctx;
+    (void)row;
+    require(t_us <= now_us, "a row from the future");
+    require(rows == 0 || t_us > last_row_us, "rows out of order");
+    last_row_us = t_us;
+    rows++;
+}
+
+static void take_lost(void *ctx, uint64_t t_us, uint32_t n)
+{
+    (void)ctx;
+    (void)t_us;
+    require(n > 0 && n < 5000, "an impossible number of lost rows");
+    lost += n;
+}
+
+static uint64_t tell_now(void *ctx)
+{
+    (void)ctx;
+    return now_us;
+}
+
+static void run_imu(uint32_t steps)
+{
+    static const ec_spi SPI = {NULL, spi_transfer};
+    static const ec_icm_sink SINK = {NULL, take_row, take_lost};
+    ec_icm42688 imu;
+    uint64_t edge_us = 0;
+    rows = 0;
+    ec_icm42688_init(&imu, &SPI);
+    for (uint32_t i = 0; i < steps; i++) {
+        now_us += draw(8) == 0 ? draw(20000) : draw(1500);
+        while (edge_us + 1000 <= now_us) {
+            edge_us += 1000;
+            if (now_us - edge_us < 100000 && draw(500) != 0)
+                ec_icm42688_edge(&imu, (uint32_t)edge_us);
+        }
+        ec_icm42688_step(&imu, now_us, &SINK);
+        require(imu.due_us <= now_us + LONGEST_WAIT_US, "the inertial sensor is left alone too long");
+        require((imu.state == EC_ICM_FAULT) <= (imu.fault != NULL), "a fault without a reason");
+    }
+    printf("imu: %llu rows, %llu lost, %u times aligned anew\n", (unsigned long long)rows,
+           (unsigned long long)lost, (unsigned)imu.realigned);
+}
+
+static void run_magnets(uint32_t steps)
+{
+    static const ec_i2c I2C = {NULL, i2c_transfer};
+    static const uint8_t ADDRESSES[] = {0x0C, 0x0D, 0x0E};
+    ec_mlx_group group;
+    rows = 0;
+    ec_mlx90393_init(&group, &I2C, ADDRESSES, 3, 5000);
+    for (uint32_t i = 0; i < steps; i++) {
+        now_us += draw(1500);
+        const uint64_t before = transfers;
+        if (ec_mlx90393_step(&group, tell_now, NULL))
+            take_row(NULL, group.t_us, group.row);
+        require(transfers - before <= 2, "more than two transfers in one step");
+        require(group.due_us <= now_us + LONGEST_WAIT_US, "the magnetometers are left alone too long");
+        require(group.at < group.n, "the turn of a sensor that is not there");
+    }
+    printf("magnets: %llu rows\n", (unsigned long long)rows);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return 2;
+    state = strtoull(argv[1], NULL, 10);
+    const uint32_t steps = (uint32_t)strtoul(argv[2], NULL, 10);
+    now_us = UINT64_C(1) << (20 + draw(13)); /* also beyond 32 bits */
+    run_imu(steps);
+    run_magnets(steps);
+    return 0;
+}
