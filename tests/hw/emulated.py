@@ -18,7 +18,7 @@ from typing import Any
 from edgecap.sim.firmware import SOURCES
 
 EMULATOR = Path(__file__).with_name("emulator")
-BOARDS = ("glove", "force4", "imu")
+BOARDS = ("glove", "hand", "force4", "imu")
 MAGNETS = (0x0C, 0x0D, 0x0E, 0x0F)
 FLASH_ID = bytes.fromhex("e66164084337a52c")
 ANSWER_S = 60.0
@@ -84,7 +84,7 @@ class EmulatedBoard:
                 {
                     "image": str(image or images / f"edgecap-{board}.bin"),
                     "flashId": list(FLASH_ID),
-                    "muxed": board == "glove",
+                    "muxed": board in ("glove", "hand"),
                     "seed": seed,
                     "record": record,
                     "imu": {"ppm": 0} | (imu or {}),

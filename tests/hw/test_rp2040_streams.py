@@ -226,3 +226,24 @@ def test_rates_that_a_sensor_cannot_do_are_refused(images, tmp_path):
     board = asyncio.run(main())
     _, t_us, _ = joined(board.samples(FORCE))
     assert set(np.diff(t_us)) == {500}
+
+
+@pytest.mark.parametrize(("kind", "most"), [("glove", 0.5), ("hand", 0.4), ("force4", 0.2), ("imu", 0.2)])
+def test_the_processor_sleeps_most_of_the_time(images, tmp_path, kind, most):
+    """By the count of instruction cycles; waiting for buses and converters is sleep, or it shows here."""
+
+    async def main():
+        async with emulated(images, kind, tmp_path, record=False) as (chip, board):
+            states = []
+            await board.command(sf.OP_START)
+            for _ in range(2):
+                n = board.n_samples()
+                await board.until(lambda n=n: board.n_samples() > n + 100, "rows")
+                states.append(await chip.command("state"))
+            await board.command(sf.OP_STOP)
+            return states
+
+    before, after = asyncio.run(main())
+    awake = (after["cycles"] - before["cycles"]) * 8 / (after["nanos"] - before["nanos"])
+    print(f"{kind}: awake {awake:.1%} of the time")
+    assert awake < most

@@ -66,6 +66,20 @@ const board BOARD_HERE = {.name = "glove",
                           .analog = {.positions = 16, .inputs = 1},
                           .magnetic_addresses = ADDRESSES,
                           .n_magnetic = 4};
+#elif defined(BOARD_hand)
+/* The glove without magnetometers. */
+static const ec_channel TAXELS[] = {TAXEL(0),  TAXEL(1),  TAXEL(2),  TAXEL(3), TAXEL(4),  TAXEL(5),
+                                    TAXEL(6),  TAXEL(7),  TAXEL(8),  TAXEL(9), TAXEL(10), TAXEL(11),
+                                    TAXEL(12), TAXEL(13), TAXEL(14), TAXEL(15)};
+static const ec_channel AXES[] = {ACCEL("x"), ACCEL("y"), ACCEL("z"), GYRO("x"), GYRO("y"), GYRO("z")};
+static const ec_stream STREAMS[] = {FORCE_STREAM(16, 16), IMU_STREAM};
+const board BOARD_HERE = {.name = "hand",
+                          .streams = STREAMS,
+                          .n_streams = 2,
+                          .force = 0,
+                          .imu = 1,
+                          .magnetic = EC_NO_STREAM,
+                          .analog = {.positions = 16, .inputs = 1}};
 #elif defined(BOARD_force4)
 /* Four force sensors straight on the ADC, for boards that bring GPIO29 out. */
 static const ec_channel TAXELS[] = {TAXEL(0), TAXEL(1), TAXEL(2), TAXEL(3)};
@@ -88,5 +102,5 @@ const board BOARD_HERE = {.name = "imu",
                           .imu = 0,
                           .magnetic = EC_NO_STREAM};
 #else
-#error "define one of BOARD_glove, BOARD_force4, BOARD_imu"
+#error "define one of BOARD_glove, BOARD_hand, BOARD_force4, BOARD_imu"
 #endif

@@ -84,6 +84,7 @@ const commands = {
   state: () => ({
     ...counters,
     nanos: chip.clock.nanos,
+    cycles: chip.mcu.core.cycles,
     waiting: chip.mcu.core.waiting,
     baud: chip.mcu.uart[0].baudRate,
     uart: { overruns: chip.line.state.overruns, lost: chip.line.state.lost },
