@@ -52,7 +52,14 @@ def _told(status: RigStatus) -> list[Reason]:
     if status.fault or status.state == "fault":
         found.append(Reason("losing", status.fault or "fault"))
     found += [
-        Reason("losing", f"{v.stream}: {v.state}") for v in status.streams if v.state not in ("ok", "waiting")
+        Reason("losing", f"{v.stream}: {v.state}")
+        for v in status.streams
+        if v.state not in ("ok", "waiting", "drift")
+    ]
+    found += [
+        Reason("odd", f"{v.stream}: drifts, {v.drift_of}: {v.drift or 0.0:+.3g}")
+        for v in status.streams
+        if v.state == "drift"
     ]
     lost: Severity = "losing" if status.state == "recording" else "soon"
     found += [Reason(lost, text) for text in status.problems.values() if text not in status.fault]

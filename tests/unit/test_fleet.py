@@ -83,6 +83,12 @@ def test_a_rig_that_is_well_gives_no_reason() -> None:
         ({"fault": "no sensor"}, 0, "losing", "no sensor"),
         ({"state": "fault"}, 0, "losing", "fault"),
         ({"streams": [Verdict("cam", "silent", 0.0, 0)]}, 0, "losing", "cam: silent"),
+        (
+            {"streams": [Verdict("glove", "drift", 1e3, 9, drift=-0.5, drift_of="tare of thumb [N], limit 0.3")]},
+            0,
+            "odd",
+            "glove: drifts, tare of thumb [N], limit 0.3: -0.5",
+        ),
         ({"problems": {"glove": "glove: unplugged"}}, 0, "losing", "glove: unplugged"),
         ({"problems": {"cam": "cam: taken"}, "state": "idle"}, 0, "soon", "cam: taken"),
         ({"problems": {"cam": "taken"}, "fault": "none works: taken"}, 0, "losing", "none works: taken"),
