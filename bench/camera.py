@@ -112,6 +112,7 @@ async def measure(args: argparse.Namespace, directory: Path) -> dict:
                 },
                 "daemon_rss_mb": rss_mb("self"),
                 "camera_rss_mb": rss_mb(feed.pid),
+                "standby_rss_mb": rss_mb(feed.standby_pid) if feed.standby_pid else 0.0,
                 "loop_lag_ms": rig.lag.quantiles_ms(),
             }
             if args.kills:

@@ -13,7 +13,7 @@ from edgecap.source.camera_process import CameraProcess, Listener
 AFTER_S = 5.0
 """Not at once: a session's start has better use for the processor."""
 WORTH_BYTES = 900_000_000
-"""It holds some 60 MB; a computer with less memory than this (Zero 2 W) goes without."""
+"""It holds some 50 MB; a computer with less memory than this (Zero 2 W) goes without."""
 
 
 class Standby:
