@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,7 +118,15 @@ def test_the_daemon_takes_receipts_on_start(tmp_path: Path, capsys: pytest.Captu
         'site = "site-a"\nrig = "rig-01"\n[session]\ntask = "t"\noperator = "o"\nconsent = "c"\n'
         f'[spool]\ndir = "{card}"\nreserve_mb = 1\n[[serial]]\nname = "glove"\nport = "/dev/not-there"\n'
     )
-    assert main(["run", "--config", str(config)]) == 1  # its port is missing; the start got that far
+    command = [sys.executable, "-m", "edgecap", "run", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stderr is not None
+        said = []
+        for line in daemon.stderr:
+            said.append(line)
+            if "cannot open /dev/not-there" in line:  # waits for its port; what the start does is done
+                daemon.terminate()
+        assert daemon.wait() == 0, said
     assert not list(card.glob("*.receipts"))
     survey = run_json(capsys, "spool", "ls", card)
     assert survey["unsent_chunks"] == 1, "the record that closed the cut-off session"
