@@ -1,8 +1,9 @@
 """Durable appends: the spool beside SQLite WAL, LMDB, a file per chunk and the mcap writer, in one run.
 
-    python bench/spool.py [--mb 200] [--chunk-kb 100] [--dir DIR] [--json]
+    python bench/spool.py [--mb 200] [--chunk-kb 100] [--rounds 3] [--dir DIR] [--json]
 
-Every contender stores the same chunks and makes them durable after each `--sync-kb`. A latency is the time
+Contenders take turns, and of each figure the median of the rounds is told: a machine is not the same from one
+minute to the next. Every contender stores the same chunks and makes them durable after each `--sync-kb`. A latency is the time
 of one append, the sync included where one falls due. What was written is read from /proc/self/io.
 """
 
@@ -214,28 +215,32 @@ def main() -> None:
     parser.add_argument("--mb", type=int, default=200)
     parser.add_argument("--chunk-kb", type=int, default=100)
     parser.add_argument("--sync-kb", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     chunks = make_chunks(args.mb * 1000 // args.chunk_kb, args.chunk_kb * 1000)
     root = Path(tempfile.mkdtemp(prefix="edgecap-bench-", dir=args.dir))
+    results: dict[str, list[dict[str, float]]] = {}
     try:
-        for name, contender in CONTENDERS.items():
-            try:
-                result = measure(contender, root / "run", chunks, args.sync_kb << 10)
-            except ImportError as missing:
-                print(f"{name:36} not installed ({missing.name})", file=sys.stderr)
-                continue
-            finally:
-                shutil.rmtree(root / "run", ignore_errors=True)
-            if args.json:
-                print(
-                    json.dumps({"name": name, "chunk_kb": args.chunk_kb, "sync_kb": args.sync_kb, **result})
-                )
-            else:
-                print(f"{name:36}" + "".join(f"  {key} {value:8.2f}" for key, value in result.items()))
+        for _ in range(args.rounds):
+            for name, contender in CONTENDERS.items():
+                try:
+                    result = measure(contender, root / "run", chunks, args.sync_kb << 10)
+                except ImportError as missing:
+                    print(f"{name:36} not installed ({missing.name})", file=sys.stderr)
+                    continue
+                finally:
+                    shutil.rmtree(root / "run", ignore_errors=True)
+                results.setdefault(name, []).append(result)
     finally:
         shutil.rmtree(root)
+    for name, rounds in results.items():
+        middle = {key: float(np.median([r[key] for r in rounds])) for key in rounds[0]}
+        if args.json:
+            print(json.dumps({"name": name, "chunk_kb": args.chunk_kb, "sync_kb": args.sync_kb, **middle}))
+        else:
+            print(f"{name:36}" + "".join(f"  {key} {value:8.2f}" for key, value in middle.items()))
 
 
 if __name__ == "__main__":
