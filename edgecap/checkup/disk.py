@@ -29,7 +29,9 @@ async def check_state_directory(exam: Exam) -> list[Finding]:
             pass
     except OSError as error:
         text = f"{where} cannot be written: {error.strerror}"
-        fix = "run this as the daemon's user (sudo -u edgecap …); check owner, mode and mount of the directory"
+        fix = (
+            "run this as the daemon's user (sudo -u edgecap …); check owner, mode and mount of the directory"
+        )
         return [fail("state directory", text, fix)]
     return [ok("state directory", f"{made}{where} can be written")]
 

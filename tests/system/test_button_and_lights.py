@@ -22,6 +22,7 @@ from edgecap.cli.run import serve, sources_of
 from edgecap.clock import now_ns
 from edgecap.config import load_config
 from edgecap.daemon.recording import _BOARD_PATTERN as BOARD_PATTERN
+from edgecap.kernels.compile import warm_up
 from edgecap.mqtt import parse_broker
 from edgecap.session.machine import LEDS, SOUNDS
 from edgecap.sim.firmware import HostFirmware, motion_imu
@@ -126,6 +127,7 @@ async def rig(
         text = path.read_text().replace('consent = "c-1"', f'consent = "{consent}"')
         path.write_text(text.replace("reserve_mb = 16", f"reserve_mb = {reserve_mb}"))
         config = load_config(path)
+        await asyncio.to_thread(lambda: list(warm_up()))  # compiling takes longer than a test is patient
         task = asyncio.create_task(serve(config, parse_broker(site.broker.url), sources_of(config)))
         try:
             await site.until_state("idle")

@@ -31,14 +31,14 @@ from edgecap.cli.run import panel_of, serve, sources_of
 from edgecap.config import load_config
 from edgecap.daemon import grounded
 from edgecap.daemon.recording import _BOARD_PATTERN as BOARD_PATTERN
+from edgecap.kernels.compile import warm_up
 from edgecap.mqtt import parse_broker
 from edgecap.session.machine import LEDS
 from edgecap.sim.firmware import FirmwareStream, HostFirmware, motion_imu
 from edgecap.source.camera_pi import PiCamera
-from edgecap.source.frames import Kind
+from edgecap.source.frames import Channel, Descriptor, Hello, Kind
 from edgecap.source.protocol import Source
-from tests.contract.test_pi_camera import CHILD, PREFIX, PYTHON, ROOT
-from tests.contract.test_serial_source import hello
+from tests.camera.virtual_camera import CHILD, PREFIX, PYTHON, use_virtual_libcamera
 from tests.reference import framing as reference
 from tests.system.site import Site
 from tests.unprivileged import file_permissions_hold
@@ -136,6 +136,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
 async def daemon(site: Site, config: Path, sources: list[Source] | None = None) -> AsyncIterator[None]:
     """The daemon in this process, as `edgecap run` composes it; ended by SIGTERM."""
     loaded = load_config(config)
+    await asyncio.to_thread(lambda: list(warm_up()))  # compiling takes longer than a test is patient
     task = asyncio.create_task(
         serve(loaded, parse_broker(site.broker.url), sources or sources_of(loaded)), name="serve"
     )
@@ -166,6 +167,12 @@ def row(findings: list[Any], check: str) -> Any:
     return found
 
 
+def hello(*, rate_mhz: int) -> bytes:
+    """A HELLO of one stream."""
+    channels = (Channel("x", "N", 1.0, 0.0),)
+    return Hello(1, 0, 1, "fw 1", "sn", Descriptor(0, 1, 1, rate_mhz, 0, "imu", channels)).pack()
+
+
 def cameras() -> list[Source]:
     """Real picamera2: one that another process holds, and none at all because no overlay is loaded."""
     if not PYTHON.exists():
@@ -176,20 +183,12 @@ def cameras() -> list[Source]:
     return [held, PiCamera("no-cam", "", 640, 480, child=blind)]
 
 
-def camera_environment(patch: pytest.MonkeyPatch) -> None:
-    if PYTHON.exists():
-        packages = next(PREFIX.glob("lib/python3*/site-packages"))
-        patch.setenv("PYTHONPATH", f"{ROOT}:{packages}")
-        patch.setenv("LD_LIBRARY_PATH", str(next(PREFIX.glob("lib/*/libcamera.so")).parent))
-        patch.setenv("LIBCAMERA_PIPELINES_MATCH_LIST", "virtual")
-        patch.setenv("LIBCAMERA_LOG_LEVELS", "*:FATAL")
-
-
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """One rig with everything broken at once, looked at from everywhere."""
     with pytest.MonkeyPatch.context() as patch:
-        camera_environment(patch)
+        if PYTHON.exists():
+            use_virtual_libcamera(patch)
         # Real gpiozero without pins: as on a machine that is not a Pi.
         patch.setenv("GPIOZERO_PIN_FACTORY", "native")
         patch.setattr(Device, "pin_factory", None)
@@ -198,7 +197,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 async def look(out: Path) -> Seen:
     found = Seen()
-    old = reference.wire(Kind.HELLO, hello(), version=2)
+    old = reference.wire(Kind.HELLO, hello(rate_mhz=1000), version=2)
     liar = reference.wire(Kind.HELLO, hello(rate_mhz=0))
     with logged() as lines, file_permissions_hold():
         async with Site(out) as site, answering(old) as old_port, answering(liar) as liar_port:
