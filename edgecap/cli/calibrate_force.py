@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
+import stat
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -177,6 +179,8 @@ async def _at_terminal(
     port: str, stream: str, channels: list[str], loads: list[tuple[str, float]], options: ForceOptions
 ) -> tuple[ForceRecord, list[str]]:
     """Ask on the terminal; standard input is read without a thread, so that Ctrl-C ends it at once."""
+    if not sys.stdin.isatty() and not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        raise UsageError("standard input is no terminal", fix="run it where somebody can press Enter")
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgecap.calibration import ForceRecord, find
-from edgecap.cli.calibrate_force import measure_live
 from edgecap.cli.main import main
 from edgecap.dataset.calibrate_force import Point, calibrate_channel, parse_load
-from edgecap.dataset.force_session import ForceOptions
 from edgecap.dataset.sync import Signal
 from edgecap.errors import CalibrationError, ConfigError
 from edgecap.model import ChannelInfo
@@ -222,8 +222,8 @@ def test_a_record_that_is_damaged_is_named():
 
 
 def test_live_from_a_board(tmp_path: Path):
-    """The real firmware replays weights on one finger; each Enter comes once its plateau has begun."""
-    rate, held = 500, 2000  # 4 s each
+    """The command itself: the real firmware replays weights, Enter comes once each plateau has begun."""
+    rate, held = 500, 1500  # 3 s each
     levels = [0.0, 2.0, 5.0, 12.0]
     rng = np.random.default_rng(5)
     counts = np.repeat(200 + np.array(levels) / 0.005, held)[:, None] * [[1.0, 0.0]] + [[0.0, -50.0]]
@@ -231,30 +231,76 @@ def test_live_from_a_board(tmp_path: Path):
     np.save(file, np.rint(counts + rng.normal(0, 2, counts.shape)).astype(np.int16))
     channels = (ChannelInfo("thumb", "N", 0.005, 160.0), ChannelInfo("index", "N", 0.005, 160.0))
     stream = FirmwareStream("force", "force", rate, channels, file=file)
+    out = tmp_path / "calibration.json"
     asked: list[str] = []
 
     async def scenario():
         async with HostFirmware([stream], link=tmp_path / "board", loop=False) as board:
-
-            async def ask(prompt: str) -> None:
-                begins = len(asked) * held
-                asked.append(prompt)
-                async with asyncio.timeout(60):
+            arguments = [
+                "--port",
+                str(tmp_path / "board"),
+                "--stream",
+                "left-hand-force",
+                "--channel",
+                "thumb",
+            ]
+            arguments += [f"--load={n:g}N" for n in levels[1:]]
+            command = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edgecap", "calibrate", "force", *arguments,
+                "--window-s", "0.4", "--out", str(out),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            assert command.stdin is not None
+            assert command.stderr is not None
+            async with asyncio.timeout(90):
+                for begins in range(0, len(levels) * held, held):
+                    asked.append((await command.stderr.readuntil(b", press Enter ")).decode())
                     while (await board.totals())["force"] < begins:
                         await asyncio.sleep(0.02)
+                    command.stdin.write(b"\n")
+                return await command.communicate()
 
-            options = ForceOptions(window_s=0.4)
-            loads = [(f"{n:g} N", n) for n in levels[1:]]
-            return await measure_live(
-                str(tmp_path / "board"), "left-hand-force", ["thumb"], loads, options, ask
-            )
-
-    record, refused = asyncio.run(scenario())
-    assert refused == []
-    assert asked == ["take everything off the sensors"] + [
-        f"finger thumb: put {n:g} N on" for n in levels[1:]
+    said, errors = asyncio.run(scenario())
+    assert not errors, errors.decode()
+    assert asked == ["take everything off the sensors, press Enter "] + [
+        f"finger thumb: put {n:g}N on, press Enter " for n in levels[1:]
     ]
+    assert "left-hand-force: 1 channels" in said.decode()
+    record = find(json.loads(out.read_text()), ForceRecord, "left-hand-force")
+    assert record is not None
+    assert record.source == "host-0001"
     (channel,) = record.channels
-    assert (record.stream, record.source) == ("left-hand-force", "host-0001")
     assert abs(channel.gain - 0.005) <= channel.u_gain
     assert abs(channel.tare - 200) <= max(channel.u_tare, 1)
+
+
+def test_nobody_at_the_terminal_is_told(tmp_path: Path):
+    stream = FirmwareStream("force", "force", 100.0, (ChannelInfo("thumb", "N", 0.005, 160.0),))
+
+    async def scenario(*arguments: str):
+        async with HostFirmware([stream], link=tmp_path / "board"):
+            command = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edgecap", "calibrate", "force", "--port", str(tmp_path / "board"),
+                "--load", "1N", "--load", "2N", *arguments,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            async with asyncio.timeout(60):
+                _, errors = await command.communicate(b"")
+            return command.returncode, errors.decode().splitlines()[-1]
+
+    code, line = asyncio.run(scenario("--stream", "left-hand-force"))
+    assert code == 1
+    assert "nobody answers: standard input has ended; run it on a terminal" in line
+    command = [sys.executable, "-m", "edgecap", "calibrate", "force", "--port", "/dev/none", "--stream", "s"]
+    done = subprocess.run(
+        [*command, "--load=1N", "--load=2N"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input is no terminal" in done.stderr
+    code, line = asyncio.run(scenario("--stream", "left-hand-grip"))
+    assert code == 1
+    assert "has no stream 'left-hand-grip'; it has force" in line
