@@ -293,7 +293,8 @@ class WireClient(aiomqtt.Client):
         detail = self._complaint.text
         if not detail and not flags.is_disconnect_packet_from_server:
             detail = _own_words(str(reason_code))
-        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        with contextlib.suppress(asyncio.CancelledError):  # raised where nobody waits for CONNACK any more
+            super()._on_disconnect(client, userdata, flags, reason_code, properties)
         self.fail(disconnect_error(self.broker.name, code, detail))
 
     def _on_publish(
