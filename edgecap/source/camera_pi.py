@@ -152,6 +152,9 @@ class PiWorker:
             raise SourceError(f"{self._label} gives no frames", fix="check its cable") from error
         except (RuntimeError, OSError, ValueError, KeyError, IndexError) as error:
             raise self._refusal(error) from error
+        finally:
+            if tuning is not None:
+                Path(tuning).unlink(missing_ok=True)
         self._domain = plausible_domains(samples)[0]
         width, height = stream["size"]
         return Opened(
@@ -216,18 +219,26 @@ class PiWorker:
     def _choose(self, cameras: Sequence[dict[str, Any]]) -> int:
         """Position of the wanted camera in picamera2's (sorted) list."""
         wanted = self._spec.camera_id
-        known = ", ".join(str(c["Id"]) for c in cameras)
+        usb = [str(c["Id"]) for c in cameras if "/usb" in str(c["Id"])]
+        known = ", ".join(str(c["Id"]) for c in cameras if str(c["Id"]) not in usb)
+        if usb and (wanted in usb or not known):
+            raise SourceError(
+                f"{self._label}: {wanted or usb[0]} is a USB camera",
+                fix='set backend to "uvc" and its device',
+            )
         if not cameras:
             raise SourceError(
                 f"{self._label}: libcamera finds no camera",
                 fix=overlay_hint(),
             )
-        if not wanted and len(cameras) > 1:
+        if not wanted and len(cameras) - len(usb) > 1:
             raise SourceError(
                 f"{self._label}: there are several cameras", fix=f"set camera_id to one of {known}"
             )
         found = [
-            k for k, c in enumerate(cameras) if not wanted or wanted in (str(c["Id"]), str(c.get("Model")))
+            k
+            for k, c in enumerate(cameras)
+            if str(c["Id"]) not in usb and (not wanted or wanted in (str(c["Id"]), str(c.get("Model"))))
         ]
         if len(found) != 1:
             raise SourceError(

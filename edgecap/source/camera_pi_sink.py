@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,7 @@ class FrameSink:
         self._codec, self._watch, self._looked_at = codec, watch, looked_at
         self._sets = ParameterSets()
         self._requests: dict[int, tuple[int, int, bytes]] = {}
+        self._lock = threading.Lock()  # a hardware encoder hands frames over on a thread of its own
         self._picture: tuple[int, av.VideoFrame] | None = None
         self._awaits_key = False
 
@@ -120,9 +122,10 @@ class FrameSink:
             metadata = request.get_metadata()
             tick = int(metadata["SensorTimestamp"])
             exposure_ns = int(metadata.get("ExposureTime", 0)) * 1000
-            self._requests[tick // 1000] = tick, exposure_ns, pack_metadata(metadata)
-            while len(self._requests) > REMEMBERED_REQUESTS:
-                del self._requests[next(iter(self._requests))]
+            with self._lock:
+                self._requests[tick // 1000] = tick, exposure_ns, pack_metadata(metadata)
+                while len(self._requests) > REMEMBERED_REQUESTS:
+                    del self._requests[next(iter(self._requests))]
             if self._watch is not None and self._picture is None and self._watch.due(tick):
                 buffer = request.make_buffer(self._looked_at)
                 self._picture = tick, picture_of(buffer, request.config[self._looked_at])
@@ -164,9 +167,10 @@ class FrameSink:
 
     def _numbers_of(self, timestamp_us: int) -> tuple[int, int, bytes]:
         """Raw sensor timestamp, exposure and metadata; picamera2 rounds through a float, hence ± 1 µs."""
-        for candidate in (timestamp_us, timestamp_us + 1, timestamp_us - 1):
-            if candidate in self._requests:
-                return self._requests.pop(candidate)
+        with self._lock:
+            for candidate in (timestamp_us, timestamp_us + 1, timestamp_us - 1):
+                if candidate in self._requests:
+                    return self._requests.pop(candidate)
         self.unknown += 1
         return timestamp_us * 1000, 0, b""
 

@@ -195,6 +195,19 @@ def tell(told: dict) -> None:
     CompletedRequest.get_metadata = lambda self: read(self) | more
 
 
+def keep_tuning(path: Path) -> None:
+    """Copy the tuning file that libcamera would read whenever its manager starts."""
+    singleton = libcamera.CameraManager.singleton
+
+    def starting():
+        found = os.environ.get("LIBCAMERA_RPI_TUNING_FILE")
+        if found:
+            path.write_bytes(Path(found).read_bytes())
+        return singleton()
+
+    libcamera.CameraManager.singleton = starting
+
+
 def starve_at(number: int) -> None:
     """From release `number` on no buffer goes back to the camera."""
     from picamera2.request import CompletedRequest
@@ -229,6 +242,7 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=0)
     parser.add_argument("--unplug-at", type=int, default=0)
     parser.add_argument("--tell", type=json.loads, default={})
+    parser.add_argument("--keep-tuning", type=Path)
     parser.add_argument("--unplugged", type=Path, help="while this file exists there is no camera")
     parser.add_argument("--once", type=Path, help="faults only while this file does not exist; makes it")
     parser.add_argument("link", nargs=2)
@@ -249,6 +263,8 @@ def main() -> None:
     ):
         if number and faulty:
             fault(number)
+    if args.keep_tuning:
+        keep_tuning(args.keep_tuning)
     if args.tell:
         tell(args.tell)
     if args.hang_in_stop:

@@ -267,11 +267,12 @@ def test_longest_exposure_reaches_libcamera_as_a_tuning(tmp_path, monkeypatch):
         (tunings / "Virtual Front.json").write_text(json.dumps({"version": 2.0, "algorithms": [agc]}))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    limited = camera(exposure=ExposurePolicy(max_exposure_us=8000))
+    seen = tmp_path / "seen"
+    limited = camera("--keep-tuning", seen, exposure=ExposurePolicy(max_exposure_us=8000))
     taker, _ = record(limited, lambda f, t: play(f, t, 5))
     assert len(taker.frames) >= 5
-    (written,) = tmp_path.glob("*.json")
-    found = json.loads(written.read_text())["algorithms"][0]["rpi.agc"]["channels"][0]
+    assert not list(tmp_path.glob("*.json"))
+    found = json.loads(seen.read_text())["algorithms"][0]["rpi.agc"]["channels"][0]
     assert found["exposure_modes"]["normal"]["shutter"] == [100, 8000, 8000]
 
 
@@ -291,7 +292,7 @@ def test_motion_jpeg_and_small_pictures():
     assert decode_jpeg(shown[0].jpeg).shape == (240, 320)
     frames_ns = [rig_ns(f) for f in taker.frames]
     for p in looks:  # each is a look at a frame of the recording, at that frame's time
-        assert min(abs(p.t_ns - t) for t in frames_ns) < 1000
+        assert min(abs(p.t_ns - t) for t in frames_ns) < 100_000
         # colour bars from white to black
         assert 0.3 < p.brightness < 0.7
         assert min(p.clipped, p.crushed) > 0.05

@@ -138,3 +138,20 @@ def test_line_time_is_unknown_without_a_sensor():
     assert read_line_ns([], 1920) == 0
     assert read_line_ns([os.makedev(81, 250)], 1920) == 0
     assert read_line_ns([os.makedev(1, 3)], 1920) == 0
+
+
+CSI = {"Id": "/base/soc/i2c0mux/i2c@1/imx708@1a", "Model": "imx708_wide"}
+USB = {"Id": "/base/scb/pcie@7d500000/pci@0,0/usb@0,0-1.3:1.0-046d:0825", "Model": "C270"}
+
+
+def choose(cameras, camera_id=""):
+    return PiWorker(PiSpec("head", camera_id, 640, 480, 30.0, 2000, "auto"))._choose(cameras)
+
+
+def test_a_usb_camera_is_left_to_the_other_back_end():
+    assert choose([CSI, USB]) == choose([CSI, USB], "imx708_wide") == 0
+    assert choose([USB, CSI]) == 1
+    for cameras, wanted in (([USB], ""), ([CSI, USB], USB["Id"])):
+        with pytest.raises(SourceError, match="is a USB camera") as caught:
+            choose(cameras, wanted)
+        assert "uvc" in caught.value.fix
