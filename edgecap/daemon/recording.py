@@ -101,7 +101,8 @@ class OpenSource:
             # A camera's fault lasts until it is `connected` again; a board's may be a single overrun.
             self.away |= event.kind == "disconnected" or self.is_camera
             what = event.text or event.kind
-            self._fault = what if event.kind == "fault" else f"{self.name} is disconnected: {what}"
+            fix = "" if "; " in what else "; plug it in again"
+            self._fault = what if event.kind == "fault" else f"{self.name} is disconnected: {what}{fix}"
             self._fault_ns = event.t_ns
         else:
             return False

@@ -28,6 +28,8 @@ HELLO_REOPENED_S = 1.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_LAST_S = 2.0
 WATCH_S = 0.25
+MUTE_NS = 3_000_000_000
+"""A device that answers nothing for this long is gone."""
 QUIET_NS = 1_000_000_000
 """A device that says nothing for this long is asked who it is, in case its HELLO after a reset was lost."""
 
@@ -300,11 +302,23 @@ class SerialFeed:
             due_ns = clock.next_ping_due_ns()
         self._pinger = self._loop.call_later(max(0.0, (due_ns - now_ns()) / 1e9), self._ping)
 
+    def _note_line(self, t_ns: int) -> None:
+        """A UART does not tell that the other end has gone, or is back: whether anybody answers does."""
+        quiet_ns = t_ns - self._intake.heard_ns
+        if quiet_ns > MUTE_NS and not self._down:
+            self._down = True
+            self._intake.tell("disconnected", t_ns, f"{self._path}: no answer for {MUTE_NS / 1e9:g} s")
+        elif quiet_ns < QUIET_NS and self._down and not self._stale:
+            self._down = False
+            self._intake.tell("connected", t_ns, f"{self._path} answers again")
+
     def _watch(self) -> None:
         """Look for silence a few times a second."""
         t_ns = now_ns()
         if self._intake.check_silent(t_ns) or t_ns - self._intake.heard_ns > QUIET_NS:
             self._ask()
+        if self._port is not None:
+            self._note_line(t_ns)
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
     def _ask(self) -> None:
@@ -326,10 +340,13 @@ class SerialFeed:
                         await self._attach()
                     await self._set_up()
                 except SourceError as error:
+                    # It is another device now: its port was let go.
+                    kind = "disconnected" if self._port is None and not self._down else "fault"
+                    self._down |= self._port is None
                     # A port that cannot be opened is no news: it was said to be disconnected.
                     if "errno" not in error.evidence and str(error) != told:
                         told = str(error)
-                        self._intake.tell("fault", now_ns(), told)
+                        self._intake.tell(kind, now_ns(), told)
                     await asyncio.sleep(wait_s)
                     wait_s = min(2 * wait_s, BACKOFF_LAST_S)
 

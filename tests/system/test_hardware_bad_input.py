@@ -29,7 +29,7 @@ from edgecap.checkup.disk import check_state_directory
 from edgecap.checkup.panel import check_panel
 from edgecap.cli.run import panel_of, serve, sources_of
 from edgecap.config import load_config
-from edgecap.daemon import grounded
+from edgecap.daemon import grounded, recording
 from edgecap.daemon.recording import _BOARD_PATTERN as BOARD_PATTERN
 from edgecap.kernels.compile import warm_up
 from edgecap.mqtt import parse_broker
@@ -41,6 +41,7 @@ from edgecap.source.protocol import Source
 from tests.camera.virtual_camera import CHILD, PREFIX, PYTHON, use_virtual_libcamera
 from tests.reference import framing as reference
 from tests.system.site import Site
+from tests.system.uart_cable import UartCable
 from tests.unprivileged import file_permissions_hold
 
 pytestmark = pytest.mark.timeout(240)
@@ -338,6 +339,42 @@ def test_a_board_swapped_in_mid_session(tmp_path: Path) -> None:
                     await site.until_state("idle")
                 await left.start()
             assert any("another device" in line for line in lines)
+
+    asyncio.run(run())
+
+
+def test_a_board_on_a_uart_that_is_pulled_and_swapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No port vanishes there, and nothing is recorded: only that nobody answers, or somebody else, tells."""
+    monkeypatch.setattr(recording, "FAULT_SHOWN_NS", 0)  # what is shown must last as long as it holds
+
+    async def run() -> None:
+        async with Site(tmp_path) as site, UartCable() as cable:
+            mine = HostFirmware([motion_imu()], link=tmp_path / "mine", serial_number="mine")
+            other = HostFirmware([motion_imu()], link=tmp_path / "other", serial_number="other")
+            async with mine, other:
+                site.add_section(f'[[serial]]\nname = "hand"\nport = "{cable.port}"')
+                cable.plug(mine.port)
+                async with daemon(site, site.config()):
+                    await site.until_state("idle")
+                    cable.plug(None)
+                    await site.until_state("fault")
+                    assert "no answer for 3 s" in site.status["problems"]["hand"]
+                    cable.plug(mine.port)
+                    await site.until_state("idle")
+                    assert site.status["problems"] == {}
+                    cable.plug(other.port)
+                    await site.until("told", lambda: "other" in site.status["problems"].get("hand", ""))
+                    await site.until_state("fault")
+                    assert "another device" in site.status["fault"]
+                    assert site.status["led"] == "fault"
+                    cable.plug(mine.port)
+                    await site.until_state("idle")
+                    await mine.press(80)
+                    await site.until_state("recording")
+                    await mine.press(80)
+                    await site.until_state("idle")
 
     asyncio.run(run())
 
