@@ -174,14 +174,18 @@ install_packages() {
     trap - EXIT
 }
 
-install_camera() {
+# What a Raspberry Pi's hardware needs of its own system, where apt has it: the camera, and GPIO where pip has no wheel.
+install_for_pi() {
     case $role in site) return ;; esac
-    python3 -c 'import picamera2' 2>/dev/null && return
-    if [ -z "$offline" ] && command -v apt-cache >/dev/null && apt-cache show python3-picamera2 >/dev/null 2>&1; then
-        say "installing picamera2"
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-picamera2 >>"$LOG" 2>&1 && return
-    fi
-    say "picamera2 is not there: a Raspberry Pi camera will not open until: apt-get install python3-picamera2"
+    for module in picamera2 lgpio; do
+        if python3 -c "import $module" 2>/dev/null; then continue; fi
+        if [ -z "$offline" ] && command -v apt-cache >/dev/null && apt-cache show "python3-$module" >/dev/null 2>&1; then
+            say "installing python3-$module"
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "python3-$module" \
+                >>"$LOG" 2>&1 && continue
+        fi
+        say "python3-$module is not there; a Raspberry Pi needs it: apt-get install python3-$module"
+    done
 }
 
 install_files() {
@@ -260,7 +264,7 @@ install_all() {
     umask 022
     check_source
     check_python
-    install_camera
+    install_for_pi
     install_packages
     install_files
     switch_over

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +19,12 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PAGER": "",
 }
+
+START = """
+while "$@"; code=$?; [ $code = 133 ]; do :; done
+exit $code
+"""
+"""With --keep-unit, nspawn ends with 133 when its machine reboots, and wants to be started again."""
 
 
 class Machine:
@@ -56,7 +63,7 @@ class Machine:
         with (self.folder / "console.log").open("ab") as console:
             # The mount lives in a namespace that ends with the container.
             self._nspawn = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-ec", f'{enter}{overlay}; exec "$@"', "sh", *nspawn],
+                ["unshare", "--mount", "sh", "-ec", f"{enter}{overlay}; {START}", "sh", *nspawn],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -72,13 +79,14 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         process = self._nspawn
         assert process is not None
-        if process.poll() is None:
-            process.terminate()  # asks the container to power off
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for nspawn in _children(process.pid):
+            os.kill(nspawn, signal.SIGTERM)  # asks the container to power off
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            for pid in (*_children(process.pid), process.pid):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
         self._nspawn = None
         for group in self._groups:
             _remove(group)
@@ -94,10 +102,10 @@ class Machine:
         assert process is not None
         if process.poll() is not None:
             raise AssertionError(f"the container ended: {self.console()[-3000:]}")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if not children:
-            raise ProcessLookupError("the container has no process 1 now")
-        return int(children[0])
+        for nspawn in _children(process.pid):
+            for leader in _children(nspawn):
+                return leader
+        raise ProcessLookupError("the container has no process 1 now")
 
     def console(self) -> str:
         return (self.folder / "console.log").read_text(errors="replace")
@@ -162,6 +170,13 @@ class Machine:
         self.run("systemctl", "reboot", "--no-block")
         self.until("rebooted", lambda: self.leader != before)
         self.until_booted()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def _control_groups(name: str) -> list[Path]:
