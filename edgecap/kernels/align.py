@@ -32,6 +32,9 @@ _FALL_BACK_NS = 1_000_000_000
 _STEP_BACK = 64
 """The same in a frame numbered this much lower than the newest: not merely repeated or overtaken."""
 _OLD_BOOT_FRAMES = 8
+_GAP_MOST_S = 2.0
+_GAP_SHARE = 1.0 / 16.0
+"""Weight of the newest time between two answered pings, and the most that it counts."""
 _KEPT_SLOPE_NS_S = 5e3
 """How far the slope may jump over a restart."""
 
@@ -195,7 +198,10 @@ def _take_pong(whole: I64, real: F64, row: I64, tick: int) -> bool:
         whole[at.N_REJECTED_PONGS] += 1
         return False
     whole[at.HAS_LOWER] = 1
-    real[at.LOWER_D_MOST] = max(real[at.LOWER_D_MOST], d)
+    if d > real[at.LOWER_D_MOST]:
+        gap = min(d - real[at.LOWER_D_MOST], _GAP_MOST_S)
+        real[at.PONG_GAP] += _GAP_SHARE * (gap - real[at.PONG_GAP])
+        real[at.LOWER_D_MOST] = d
     whole[at.N_PONGS] += 1
     whole[at.EPOCH_PONGS] += 1
     whole[at.DUE] = 1

@@ -21,6 +21,13 @@ _LOCK_NS = 500e3
 _LOCK_PONGS_WIDE = 10
 _UNLOCK_NS = 20e6
 _TWO_STEP_MEMORY_S = 2.0
+_SLACK = 1.4
+_KNOWN_NS = 10e3
+_KNOWN_SHARE = 0.4
+"""One-step links: slack of the lower end, and how well it is known."""
+_SHOWN_PONGS = 64.0
+_USEFUL_NS = 900e3
+_HOLD_S = 2.0
 _SPREAD_S = 10.0
 _SPREAD_EVERY_S = 1.0
 _YOUNG_PONGS = 32
@@ -140,6 +147,38 @@ def _likely(whole: I64, real: F64) -> tuple[float, float]:
 
 
 @kernel
+def _one_step(real: F64) -> tuple[float, float]:
+    """The likeliest offset where frames do not say when they left, and one standard deviation of it.
+
+    Pings leave at random moments, so that the best of them hardly waited for the line: the lower end is
+    tight. Frames may wait equally long for ever. What the band is wider than both legs' least latency is
+    therefore put on their side, as far as the pings have shown the line to make anybody wait; the rest is
+    halved.
+    """
+    width: float = real[at.HI] - real[at.LO]
+    n = real[at.OUT_N]
+    middle = 0.5 * width
+    if n < 2.0:
+        return real[at.LO] + middle, 0.3 * width
+    wait = max(2.0 * (real[at.OUT_SUM] / n - real[at.OUT_MIN]), 0.0)
+    # a bound of age tau has lost about wait * gap / tau by waiting and slope * tau since
+    slope = 0.5 * (real[at.SLOPE_HI] - real[at.SLOPE_LO])
+    slack = min(_SLACK * math.sqrt(wait * slope * real[at.PONG_GAP]), 0.5 * wait)
+    slack = max(slack, wait / (n + 1.0))
+    floor: float = min(real[at.FLOOR_NOW], real[at.FLOOR_BEFORE], _FLOOR_GUESS_NS)
+    excess = width - floor - slack
+    if excess <= 0.0:
+        return real[at.LO] + middle, 0.25 * width
+    explained = min(max(2.0 * wait / excess - 1.0, 0.0), 1.0) * min(n / _SHOWN_PONGS, 1.0)
+    sigma = _KNOWN_SHARE * slack + _KNOWN_NS
+    share = max(sigma * sigma / (sigma * sigma + excess * excess / 12.0), 1.0 - explained)
+    tight = 0.5 * floor + slack
+    above = tight + share * (middle - tight)
+    # a bound beyond a millisecond is of no use to anybody
+    return real[at.LO] + max(above, min(middle, width - _USEFUL_NS)), sigma
+
+
+@kernel
 def _parabola(whole: I64, real: F64, ceiling: float, fit: F64) -> float:
     """Fit a parabola to the upper bounds of the last 24 s, in u = 1 - age / 12 s.
 
@@ -231,15 +270,16 @@ def follow(whole: I64, real: F64) -> bool:
         real[at.KEPT_D] = d
         real[at.KEPT_SLOPE_HI] = real[at.SLOPE_HI]
         real[at.KEPT_SLOPE_LO] = real[at.SLOPE_LO]
-    middle = 0.5 * (hi + lo)
     likely, sigma = _likely(whole, real)
     half = 0.5 * (hi - lo)
     stamp_d = float(whole[at.TWO_STEP_TICK] - whole[at.REF_TICK]) * whole[at.TICK_NS] * 1e-9
     two_step = d - stamp_d <= _TWO_STEP_MEMORY_S
+    if not two_step:
+        likely, sigma = _one_step(real)
     slope_half = 0.5 * (real[at.SLOPE_HI] - real[at.SLOPE_LO])
     if real[at.FILTER_READY] == 0.0:
         real[at.FILTER_READY] = 1.0
-        real[at.THETA] = likely if two_step else middle
+        real[at.THETA] = likely
         prior = 0.5 * (real[at.SLOPE_PRIOR_HI] + real[at.SLOPE_PRIOR_LO])
         real[at.SLOPE] = min(max(prior, real[at.SLOPE_LO]), real[at.SLOPE_HI])
         real[at.P00] = half * half / 3.0
@@ -260,14 +300,21 @@ def follow(whole: I64, real: F64) -> bool:
         gain0 = real[at.P00] / total
         gain1 = real[at.P01] / total
         off = likely - real[at.THETA]
+        if not two_step and d - real[at.LOWER_D_MOST] > _HOLD_S:
+            gain0 = gain1 = 0.0
         real[at.THETA] += gain0 * off
         real[at.SLOPE] += gain1 * off
         p01 = real[at.P01]
         real[at.P00] *= 1.0 - gain0
         real[at.P01] *= 1.0 - gain0
         real[at.P11] -= gain1 * p01
-        if not two_step:
-            real[at.THETA] = middle
+        if not two_step and whole[at.EPOCH_PONGS] < _YOUNG_PONGS:
+            # the band is still closing: nothing to smooth yet
+            real[at.THETA] = likely
+            real[at.SLOPE] = 0.5 * (real[at.SLOPE_HI] + real[at.SLOPE_LO])
+            real[at.P00] = sigma * sigma
+            real[at.P01] = 0.0
+            real[at.P11] = slope_half * slope_half / 3.0
         real[at.THETA] = min(max(real[at.THETA], lo), hi)
         real[at.SLOPE] = min(max(real[at.SLOPE], real[at.SLOPE_LO]), real[at.SLOPE_HI])
         real[at.SLEW] = real[at.THETA] - predicted

@@ -21,6 +21,8 @@ RING = 256
 """Frames whose arrival is remembered for the transmit stamp in the next one."""
 BINS = 80
 """Histogram bins, four per octave above 1 µs."""
+PONG_GAP_S = 0.1
+"""Time between answered pings, assumed until seen."""
 EMPTY = -(1 << 62)
 
 # columns of an input row (int64)
@@ -128,8 +130,9 @@ WHOLE_WIDTH = TRIP_BINS + BINS
     PREV_SLOPE,
     PREV_BAND_D,
     PREV_U,
+    PONG_GAP,
     REAL_SCALARS,
-) = range(43)
+) = range(44)
 PARABOLA = REAL_SCALARS
 UPPER_D = PARABOLA + 4
 UPPER_THETA = UPPER_D + BUCKETS
@@ -173,6 +176,7 @@ def new_state(
     real[SLOPE_PRIOR_LO] = -max_skew_ppm * 1e3
     real[FLOOR_NOW] = real[FLOOR_BEFORE] = np.inf
     real[KEPT_D] = -1.0
+    real[PONG_GAP] = PONG_GAP_S
     real[OUT_LEAST] = ping_least_ns
     real[IN_LEAST] = reply_least_ns
     return whole, real

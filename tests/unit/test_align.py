@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgecap.sim.clock import SCENARIOS, LinkLog, simulate
 from edgecap.timeline.device_clock import KIND_OTHER, KIND_PONG, KIND_SAMPLES, DeviceClock
@@ -39,6 +40,34 @@ def test_error_after_ten_seconds_and_in_the_first(name, limit_ns):
         young = (since < 1e9) & (result.locked == 1)
         assert np.percentile(error[young], 99) <= 400_000, f"seed {seed}"
         assert np.median(result.u_ns[since > 10e9]) <= 80_000, f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "limit_ns"),
+    [("usb-1ms-one-step", 1, 220_000), ("usb-1ms-one-step", 10, 220_000), ("usb-125us-one-step", 1, 60_000)],
+)
+def test_without_stamps_a_wait_that_never_varies_is_put_where_it_belongs(name, batch, limit_ns):
+    """The middle of the band would be up to half a USB frame off, half a millisecond."""
+    for seed in range(4):
+        log = simulate(replace(SCENARIOS[name], batch=batch), seed=seed, seconds=120)
+        result = run(log)
+        error = np.abs(errors(log, result))
+        late = result.arrival_ns - result.arrival_ns[0] > 10e9
+        assert np.percentile(error[late], 99) <= limit_ns, f"seed {seed}"
+        assert (error <= result.u_ns).all(), f"seed {seed}"
+        assert np.percentile(result.u_ns[late], 99) < 1_000_000, f"seed {seed}"
+        assert result.epoch.max() == 0, f"seed {seed}"
+
+
+def test_without_stamps_a_minute_of_unanswered_pings_is_bridged():
+    scenario = replace(SCENARIOS["silence"], two_step=False)
+    for seed in range(3):
+        log = simulate(scenario, seed=seed, seconds=150)
+        result = run(log)
+        error = np.abs(errors(log, result))
+        late = result.arrival_ns - result.arrival_ns[0] > 10e9
+        assert np.percentile(error[late], 99) <= 400_000, f"seed {seed}"
+        assert (error <= result.u_ns).mean() >= 0.999, f"seed {seed}"
 
 
 def test_epochs_count_resets_and_suspends_and_nothing_else():
