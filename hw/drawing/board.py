@@ -145,7 +145,7 @@ def _draw_wires(
             if place.left != on_left:
                 # From the other column: pass below the pin's row, several wires of one pin side by side.
                 far_side[wire.pin] = far_side.get(wire.pin, -1) + 1
-                start += 7 + 4 * far_side[wire.pin]
+                start += (7 if header.columns == "pairs" else 10) + 4 * far_side[wire.pin]
             ends.append((wire, start, _pin_y(part, y, n)))
     down = sorted((e for e in ends if e[2] >= e[1]), key=lambda e: (-e[1], -e[2]))
     up = sorted((e for e in ends if e[2] < e[1]), key=lambda e: (e[1], e[2]))

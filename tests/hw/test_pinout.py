@@ -177,6 +177,17 @@ def test_pictures_show_every_wire_and_stay_inside(wiring):
     assert len(signals) > 30
 
 
+def test_words_fit_their_boxes(wiring):
+    """A box is 250 px wide: some 8 px a letter of the title, 6 px of the note."""
+    for part in wiring[0].part:
+        assert len(part.title) <= 29, part.title
+        assert len(part.note) <= 38, part.note
+    for rig in wiring[0].rig:
+        for block in rig.block:
+            assert len(block.text[0]) <= 26, block.text
+            assert all(len(line) <= 38 for line in block.text[1:]), block.text
+
+
 def test_wires_of_one_part_differ_in_colour(wiring):
     """Whoever solders tells a part's signals apart by colour; only supplies may share red and black."""
     pinout = wiring[0]
