@@ -1,6 +1,8 @@
 # make demo            the whole system on this machine, no hardware   (ARGS="--seconds 10 --out DIR")
 # make test            every check that CI runs
 # make lock            resolve the dependencies again
+# make wheels          do they all have wheels for a Raspberry Pi?
+# make arm64           do the unit tests pass on (emulated) arm64?
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,7 @@ LIBCAMERA := /var/cache/edgecap-libcamera
 SYSTEMD_ROOT := /var/cache/edgecap-systemd-root
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 pyproject.toml
 
-.PHONY: demo test lint types layers unit lock bench clean system-packages
+.PHONY: demo test lint types layers unit lock wheels arm64 bench clean system-packages
 
 demo: $(VENV)/demo
 	@$(BIN)/edgecap demo $(ARGS)
@@ -78,6 +80,18 @@ lock:
 	$(LOCK) --extra rig -c requirements.lock -o requirements-rig.lock
 	$(LOCK) --extra ingest --extra fleet -c requirements.lock -o requirements-site.lock
 	$(LOCK) --all-extras -o requirements-dev.lock
+
+# Every package of the locks has a wheel for 64-bit Raspberry Pi OS, bookworm's Python and trixie's. Needs uv, as lock does.
+wheels:
+	@for python in 3.11 3.13; do for lock in requirements-rig.lock requirements-site.lock requirements.lock; do \
+	  uv pip install --quiet --dry-run --target build/no-wheels --python-version $$python \
+	    --python-platform aarch64-manylinux_2_36 --only-binary :all: --no-deps --require-hashes -r $$lock || exit 1; \
+	  echo "$$lock: a wheel of every package for aarch64, Python $$python"; \
+	done; done
+
+# The wheels of a rig and the unit tests on emulated arm64: half an hour, root on Debian.
+arm64:
+	.ci/arm64 $(ARGS)
 
 bench: $(VENV)/dev
 	$(BIN)/python bench/pipeline.py $(ARGS)

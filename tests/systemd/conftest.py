@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgecap.sim.firmware import build_firmware
-from tests.systemd.installed import InstalledRig
+from tests.systemd.installed import REPOSITORY, InstalledRig, collect
 from tests.systemd.machine import CACHE, Machine
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +34,7 @@ def cache() -> Path:
 @pytest.fixture(scope="session")
 def bundle(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `install.sh --collect` makes for a site without network; pip finds every wheel in the cache."""
-    folder = tmp_path_factory.mktemp("bundle")
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str((cache / "wheels").resolve())}
-    done = subprocess.run(
-        [REPOSITORY / "systemd/install.sh", "--collect", folder, "--role", "both"],
-        env={**os.environ, **offline}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return collect(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 from edgecap.daemon.neighbour import address_of
 from edgecap.model import ChannelInfo
 from edgecap.sim.firmware import FirmwareStream
-from tests.systemd.machine import Machine
+from tests.systemd.machine import CACHE, Machine
 
+REPOSITORY = Path(__file__).parents[2]
 STORE = "/var/lib/edgecap-ingest"
 SPOOL = "/var/lib/edgecap/spool"
 PASSWORDS = {"rig-01": "correct horse", "ingest": "battery staple"}
@@ -70,6 +74,17 @@ url = "mqtt://ingest@127.0.0.1:1883"
 [ingest]
 store = "/var/lib/edgecap-ingest"
 """
+
+
+def collect(folder: Path) -> Path:
+    """What `install.sh --collect` makes for a site without network; pip finds the wheels in the cache."""
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str((CACHE / "wheels").resolve())}
+    done = subprocess.run(
+        [REPOSITORY / "systemd/install.sh", "--collect", folder, "--role", "both"],
+        env={**os.environ, **offline}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
 
 
 def imu() -> FirmwareStream:
