@@ -11,17 +11,7 @@ import msgspec
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
-from edgecap.model import (
-    MJPEG,
-    PREVIEW_SUFFIX,
-    ClockFit,
-    DeviceEvent,
-    FramePacket,
-    Gap,
-    Item,
-    PictureReport,
-    StreamInfo,
-)
+from edgecap.model import ClockFit, DeviceEvent, FramePacket, Gap, Item, PictureReport, StreamInfo
 from edgecap.source.camera_link import (
     Alive,
     Ended,
@@ -126,23 +116,7 @@ class CameraFeed:
     async def launch(self) -> None:
         """Open the camera for the first time; afterwards a supervisor keeps it open."""
         opened = await self._spawn()
-        video = StreamInfo(
-            name=self.name,
-            kind="video",
-            device=self.name,
-            rate_hz_nominal=opened.rate_hz,
-            clock=opened.clock,
-            serial_number=opened.serial_number,
-            firmware=opened.firmware,
-            width=opened.width,
-            height=opened.height,
-            codec=opened.codec,
-        )
-        self.info = (video,)
-        if self._preview_s > 0:
-            rate_hz = 1 / self._preview_s
-            name = self.name + PREVIEW_SUFFIX
-            self.info += (StreamInfo(name, "preview", self.name, rate_hz, clock="raw", codec=MJPEG),)
+        self.info = opened.streams(self.name, self._preview_s)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"camera {self.name}")
 
     async def close(self) -> None:

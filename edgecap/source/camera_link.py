@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edgecap.errors import SourceError
-from edgecap.model import H264, ClockFit
+from edgecap.model import H264, MJPEG, PREVIEW_SUFFIX, ClockFit, StreamInfo
 
 HEADER = struct.Struct("<BI")
 FRAME_HEADER = struct.Struct("<qqqqqqdqBBH")
@@ -57,6 +57,25 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     serial_number: str = ""
     firmware: str = ""
     codec: str = H264
+
+    def streams(self, name: str, preview_s: float) -> tuple[StreamInfo, ...]:
+        """The camera's streams: its video, and small pictures every `preview_s` if that is not 0."""
+        video = StreamInfo(
+            name=name,
+            kind="video",
+            device=name,
+            rate_hz_nominal=self.rate_hz,
+            clock=self.clock,
+            serial_number=self.serial_number,
+            firmware=self.firmware,
+            width=self.width,
+            height=self.height,
+            codec=self.codec,
+        )
+        if preview_s <= 0:
+            return (video,)
+        preview = StreamInfo(name + PREVIEW_SUFFIX, "preview", name, 1 / preview_s, clock="raw", codec=MJPEG)
+        return video, preview
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):

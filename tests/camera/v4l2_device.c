@@ -6,7 +6,8 @@
  *   V4L2_MODES   "MJPG 640x480 30 15;MJPG 1280x720 30;YUYV 640x480 30" (fourcc, size, rates)
  *   V4L2_FRAMES  file of frames, each a 32-bit length and its bytes, played round and round
  *   V4L2_FAULTS  "miss=20,21 cut=30 error=31 freeze=40 unplug=50" (numbers of frames), "eacces", "output",
- *                "mplane"; after `unplug` the file is gone
+ *                "mplane", "grid" (sizes on a grid, no list of rates); after `unplug` the file is gone
+ *   V4L2_SET     file to which each control that is set is added: "id value"
  *   V4L2_ONCE    faults with a number happen only while this file does not exist; makes it
  *
  * A stream holds a lock on the file: a second reader is told EBUSY, as by a driver.
@@ -233,6 +234,12 @@ static int answer(int fd, struct device *d, unsigned long request, void *arg) {
     }
     case VIDIOC_ENUM_FRAMESIZES: {
         struct v4l2_frmsizeenum *s = arg;
+        if (has_fault("grid", -1)) {
+            if (s->index) return refuse(EINVAL);
+            s->type = V4L2_FRMSIZE_TYPE_STEPWISE;
+            s->stepwise = (struct v4l2_frmsize_stepwise){160, 1280, 16, 120, 720, 8};
+            return 0;
+        }
         for (int k = 0; k < n; k++)
             if (known[k].fourcc == s->pixel_format && seen++ == (int)s->index) {
                 s->type = V4L2_FRMSIZE_TYPE_DISCRETE;
@@ -243,6 +250,7 @@ static int answer(int fd, struct device *d, unsigned long request, void *arg) {
     }
     case VIDIOC_ENUM_FRAMEINTERVALS: {
         struct v4l2_frmivalenum *s = arg;
+        if (has_fault("grid", -1)) return refuse(EINVAL);
         for (int k = 0; k < n; k++)
             if (known[k].fourcc == s->pixel_format && known[k].width == s->width && known[k].height == s->height &&
                 s->index < known[k].n_rates) {
@@ -295,8 +303,15 @@ static int answer(int fd, struct device *d, unsigned long request, void *arg) {
     case VIDIOC_STREAMOFF:
         d->streaming = d->n_queued = 0;
         return 0;
+    case VIDIOC_S_CTRL: {
+        struct v4l2_control *c = arg;
+        if (!*setting("V4L2_SET")) return refuse(EINVAL);
+        FILE *file = fopen(setting("V4L2_SET"), "a");
+        fprintf(file, "%x %d\n", c->id, c->value);
+        return fclose(file);
     }
-    return refuse(request == VIDIOC_S_CTRL ? EINVAL : ENOTTY);
+    }
+    return refuse(ENOTTY);
 }
 
 static int is_device(const char *path) {

@@ -216,6 +216,19 @@ def test_a_mode_that_the_camera_lacks_is_refused_with_the_nearest(device, settin
     assert words in refusal(device.camera(**settings))
 
 
+def test_a_size_on_the_drivers_grid_is_taken_and_the_nearest_is_named(device):
+    device.plug("grid")
+    taker, _ = record(device.camera(), lambda f, t: play(f, t, 3))
+    assert len(taker.frames) >= 3
+    assert "the nearest is width = 336, height = 240" in refusal(device.camera(width=330))
+
+
+def test_the_camera_is_told_to_keep_its_rate_in_the_dark(device, tmp_path, monkeypatch):
+    monkeypatch.setenv("V4L2_SET", str(tmp_path / "set"))
+    record(device.camera(), lambda f, t: play(f, t, 1))
+    assert (tmp_path / "set").read_text().split() == ["9a0903", "0"]
+
+
 @pytest.mark.parametrize(
     ("faults", "modes", "words"),
     [
