@@ -15,9 +15,17 @@ import pytest
 GRACE_S = 3.0
 """Threads and children that were told to end may need this long to be gone."""
 
-ONE_AT_A_TIME = ("fault", "systemd", "contract/test_pi_camera.py", "contract/test_uvc_camera.py")
-"""Tests that fill a processor or take what the machine has once (mounts, namespaces, a container): where
-tests run side by side, these follow one another. Paths below tests/."""
+ONE_AT_A_TIME = (
+    "fault",
+    "hw",
+    "systemd",
+    "contract/test_pi_camera.py",
+    "contract/test_uvc_camera.py",
+    "system/test_button_and_lights.py",
+    "system/test_flow.py",
+)
+"""Tests that fill a processor, live in a board's real time, or take what the machine has once (mounts,
+namespaces, a container): where tests run side by side, these follow one another. Paths below tests/."""
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
