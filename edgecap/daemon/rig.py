@@ -37,6 +37,8 @@ from edgecap.status import CommandResult
 
 log = logging.getLogger("edgecap.rig")
 
+HARMLESS = ("ok", "waiting", "drift", "blurred")
+"""Verdicts that the worker need not act on: a bare wall is no sharper than a blurred room."""
 MAX_INTENTS = 64
 DEVICES = "devices"
 """Whose intents follow from which devices work."""
@@ -148,7 +150,7 @@ class Rig:
     @property
     def sensors_ok(self) -> bool:
         """No device has a problem, and no stream anything worse than a late start."""
-        return not self.problems() and all(v.state in ("ok", "waiting", "drift") for v in self.verdicts)
+        return not self.problems() and all(v.state in HARMLESS for v in self.verdicts)
 
     def problems(self) -> dict[str, str]:
         """What is wrong with devices and parts now, each in a line that names the fix."""
@@ -203,7 +205,7 @@ class Rig:
         if event.kind == "stopped":
             source.live.stopped.set()
             return
-        if event.kind in SESSION_EVENTS:
+        if event.kind in SESSION_EVENTS and (event.text or event.kind != "connected"):
             self.counters.source_faults += event.kind in ("fault", "disconnected", "reset")
             self.say(
                 event.kind, event.t_ns, f"{event.device}: {event.text or event.kind}", device=event.device
@@ -216,7 +218,8 @@ class Rig:
                 if not source.started:
                     self._latecomers.put_nowait(source)
         bad = event.kind in ("fault", "disconnected")
-        log.log(logging.WARNING if bad else logging.INFO, "%s %s: %s", event.device, event.kind, event.text)
+        text = f": {event.text}" if event.text else ""
+        log.log(logging.WARNING if bad else logging.INFO, "%s %s%s", event.device, event.kind, text)
 
     async def _start_latecomers(self) -> None:
         """Start sources that were away when the session began, once they are back."""
@@ -331,6 +334,9 @@ class Rig:
             infos,
         )
         self.last_session, self.recorder = session, recorder
+        for device in self.open_sources:  # one may have come while the manifest was written
+            for info in device.feed.info:
+                recorder.add_stream(pair.raw_ns, info)
         self.say("start", pair.raw_ns, session, task=self.provenance.task, by=intent.by)
         log.info("recording %s: %s", session, self.provenance.task)
         problems = await start_sources(self.open_sources)

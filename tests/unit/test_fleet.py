@@ -83,6 +83,8 @@ def test_a_rig_that_is_well_gives_no_reason() -> None:
         ({"fault": "no sensor"}, 0, "losing", "no sensor"),
         ({"state": "fault"}, 0, "losing", "fault"),
         ({"streams": [Verdict("cam", "silent", 0.0, 0)]}, 0, "losing", "cam: silent"),
+        ({"streams": [Verdict("cam", "dark", 30.0, 9)]}, 0, "losing", "cam: dark"),
+        ({"streams": [Verdict("cam", "blurred", 30.0, 9)]}, 0, "odd", "cam: blurred, or a bare wall"),
         (
             {"streams": [Verdict("glove", "drift", 1e3, 9, drift=-0.5, drift_of="tare of thumb [N], limit 0.3")]},
             0,
