@@ -15,8 +15,10 @@ SILENT_NS = 1_000_000_000
 LOSS_RATIO = 1.5
 """Time stamps further apart than this many periods have samples lost between them."""
 PERIOD_TOLERANCE = 0.2
-"""A sensor's own oscillator is this true to its nominal rate; a median step outside is not believed."""
+"""A sensor's own oscillator is this true to its nominal rate; what says otherwise is not believed."""
 READS_KEPT = 64
+LEAST_SAMPLES = 8
+"""The true period is reckoned over this many samples or more, without a hole."""
 
 
 class IioTrack:
@@ -27,9 +29,10 @@ class IioTrack:
     * half the width of the paired clock readings, and what the kernel may slew its clock between them (none
       where the device stamps with MONOTONIC_RAW),
     * `latency_ns`: interrupt latency and whatever else the driver's stamp is known to be off by,
-    * by how much steps between successive stamps departed from their median in the last 64 reads: drivers
-      with a hardware FIFO stamp only the interrupt and interpolate the rest, and this is how far their
-      stamps contradict one another,
+    * how far stamps contradicted one another in the last 64 reads: drivers with a hardware FIFO stamp only
+      the interrupt and count back by the nominal period. It is the greatest departure of one read's last
+      stamp from where the read before it and the true period would have it (late interrupts), and the
+      greatest departure of a read's length from as many true periods (counting back),
     * by how much a stamp lies after the moment at which it was read, which cannot be.
 
     Args:
@@ -50,8 +53,10 @@ class IioTrack:
         self._latency_ns = latency_ns
         self._nominal_ns = 1e9 / info.rate_hz_nominal
         self._period_ns = self._nominal_ns
-        self._medians: deque[float] = deque(maxlen=READS_KEPT)
-        self._jitter: deque[int] = deque(maxlen=READS_KEPT)
+        self._reads: deque[tuple[int, int]] = deque(maxlen=READS_KEPT)
+        """Samples so far and last stamp, of each read since the last hole."""
+        self._late: deque[int] = deque(maxlen=READS_KEPT)
+        self._stretch: deque[int] = deque(maxlen=READS_KEPT)
         self._delays: deque[int] = deque(maxlen=READS_KEPT)
         self._epoch = 0
         self._next = 0
@@ -97,7 +102,7 @@ class IioTrack:
         fresh = self._last is None or bool(self._cause)
         steps[0] = self._period_ns if fresh else float(int(ticks[0]) - self._last[0])  # type: ignore[index]
         broken = (steps > LOSS_RATIO * self._period_ns) | (steps <= 0)
-        self._learn(steps[~broken])
+        self._learn(ticks, whole=not broken.any())
         cuts = [0, *(np.flatnonzero(broken[1:]) + 1).tolist()]
         items: list[Item] = []
         for at, stop in zip(cuts, [*cuts[1:], len(ticks)], strict=True):
@@ -132,20 +137,26 @@ class IioTrack:
             return []
         return [Gap(self.info.name, min(self._last_ns(), t_ns), t_ns, -1, self._cause or "silent")]
 
-    def _learn(self, steps: NDArray[np.float64]) -> None:
-        """Note the true period, and how uneven the stamps are."""
-        if len(steps) < 2:
-            return
-        ordered = np.sort(steps)  # np.median takes ten times as long for so few
-        median = float(ordered[len(ordered) // 2])
-        self._jitter.append(int(max(median - ordered[0], ordered[-1] - median)))
-        if abs(median / self._nominal_ns - 1) < PERIOD_TOLERANCE:
-            self._medians.append(median)
-            self._period_ns = sorted(self._medians)[len(self._medians) // 2]
+    def _learn(self, ticks: I64, *, whole: bool) -> None:
+        """Note the true period, over many reads, and how far the stamps depart from it."""
+        first, last = int(ticks[0]), int(ticks[-1])
+        if not whole or self._last is None or self._cause:
+            self._reads.clear()
+        else:
+            n, before = len(ticks), self._last[0]
+            self._reads.append((self.samples + n, last))
+            samples0, last0 = self._reads[0]
+            if self.samples + n - samples0 >= LEAST_SAMPLES:
+                period_ns = (last - last0) / (self.samples + n - samples0)
+                if abs(period_ns / self._nominal_ns - 1) < PERIOD_TOLERANCE:
+                    self._period_ns = period_ns
+            self._late.append(abs(round(last - before - n * self._period_ns)))
+        if whole:
+            self._stretch.append(abs(round(last - first - (len(ticks) - 1) * self._period_ns)))
 
     def _fit(self, first: int, last: int, arrival_ns: int) -> ClockFit:
         fit = self._host.fit(first)
-        u_ns = fit.u_ns + self._latency_ns + max(self._jitter, default=0)
+        u_ns = fit.u_ns + self._latency_ns + max(self._late, default=0) + max(self._stretch, default=0)
         delay = arrival_ns - _rig_ns(fit, last)
         self._delays.append(delay)
         self.u_ns = max(u_ns, -delay)
