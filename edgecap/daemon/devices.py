@@ -89,8 +89,9 @@ class Devices:
     async def _serve(self, name: str, feed: Feed) -> None:
         device = self._open[name] = OpenSource(name, feed, Live())
         was_missing = self.missing.pop(name, None) is not None
-        if was_missing:
-            await self._take(device, DeviceEvent(name, "connected", now_ns(), "it is there now"))
+        # Told even the first time, without a text: a session may have begun before a slow device was open.
+        text = "it is there now" if was_missing else ""
+        await self._take(device, DeviceEvent(name, "connected", now_ns(), text))
         if (twin := twins(self._open.values()).get(name)) is not None:
             log.error("%s", twin)
         self._note_tried(name)

@@ -284,6 +284,34 @@ def test_a_rig_without_any_working_device_is_in_fault_until_one_comes(tmp_path: 
     asyncio.run(run())
 
 
+def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Site(tmp_path) as site:
+            glove = await site.add_device("glove", [motion_imu()])
+            port = tmp_path / "tty-late"
+            site.add_section(f'[[serial]]\nname = "late"\nport = "{port}"')
+            await site.start_ingest()
+            async with daemon(site, site.config()):
+                await site.until("told", lambda: "late" in site.status.get("problems", {}))
+                await glove.press(80)
+                await site.until_state("recording")
+                assert site.status["led"] == "sensor-fault"
+                session = str(site.status["session"])
+                async with HostFirmware([motion_imu()], link=port, serial_number="late") as late:
+                    site.devices["late"] = late
+                    await site.until("taken in", lambda: not site.status["problems"])
+                    await site.samples("late-imu", 300)
+                    await glove.press(80)
+                    await site.until_state("idle")
+                    await site.until_complete(session)
+                report = site.report(session)
+                assert report is not None
+                got = {s.name: s.samples for s in report.streams}
+                assert got["glove-imu"] > got["late-imu"] >= 300
+
+    asyncio.run(run())
+
+
 def test_two_boards_with_one_serial_number(tmp_path: Path) -> None:
     async def run() -> None:
         with logged() as lines:
