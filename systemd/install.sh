@@ -207,19 +207,39 @@ install_files() {
     echo "$role" >"$PREFIX/role"
 }
 
+# Compiling takes minutes on a small Pi, and most versions change no kernel. Numba finds what it compiled by the folder
+# of the source, and trusts it by the source's time and size: both are carried over from $1 to $2 where all else is equal.
+keep_kernels() {
+    [ -d "$1" ] && [ -d "$2" ] && diff -rq -x __pycache__ "$1" "$2" >/dev/null || return 0
+    for file in "$1"/*.py; do touch -r "$file" "$2/${file##*/}"; done
+    "$new/bin/python" -m compileall -q "$2" >>"$LOG" 2>&1 || true
+    for cache in /var/cache/edgecap/numba /var/cache/edgecap-ingest/numba; do
+        from=$cache/$(numba_folder "$1")
+        # A copy: the old version still runs.
+        [ ! -d "$from" ] || cp -a "$from" "$cache/$(numba_folder "$2")"
+    done
+}
+numba_folder() { echo "kernels_$(printf %s "$1" | sha1sum | cut -c 1-40)"; }
+
 switch_over() {
     [ "$changed" = yes ] || return 0
+    kernels=lib/$(cd "$new/lib" && echo python3*)/site-packages/edgecap/kernels
+    [ -z "$now" ] || keep_kernels "$PREFIX/${now%/bin}/$kernels" "$new/$kernels"
     ln -sfn "venv-$mark/bin" "$PREFIX/bin.new"
     mv -T "$PREFIX/bin.new" "$PREFIX/bin"
     ln -sfn "$PREFIX/bin/edgecap" /usr/local/bin/edgecap
-    for old in "$PREFIX"/venv-*; do [ "$old" = "$new" ] || rm -rf "$old"; done
-    # Kernels are compiled for one version's files.
-    rm -rf /var/cache/edgecap/numba /var/cache/edgecap-ingest/numba
+    # The one before stays until the next upgrade: the daemon may still load from it while it closes a session.
+    for old in "$PREFIX"/venv-*; do
+        case $old in "$new" | "$PREFIX/${now%/bin}") ;; *) rm -rf "$old" ;; esac
+    done
     case $role in site) return ;; esac
-    say "compiling kernels, once"
+    say "compiling kernels, where they are new"
     install -d -o edgecap -g edgecap /var/cache/edgecap
     (cd / && runuser -u edgecap -- env NUMBA_CACHE_DIR=/var/cache/edgecap/numba "$PREFIX/bin/edgecap" warmup) >>"$LOG" 2>&1 ||
         die "the kernels cannot be compiled (see $LOG)"
+    # What still older versions left.
+    find /var/cache/edgecap/numba -mindepth 1 -maxdepth 1 ! -name "$(numba_folder "$new/$kernels")" \
+        ! -name "$(numba_folder "$PREFIX/${now%/bin}/$kernels")" -exec rm -rf {} +
 }
 
 # Still the example, or has somebody written down what this rig is?
