@@ -70,6 +70,10 @@ class _Panel:
     envelope: Envelope
 
     @property
+    def offsets(self) -> NDArray[np.float64]:
+        return np.array([self.info.channels[c].offset for c in self.columns], np.float64)
+
+    @property
     def is_heat_map(self) -> bool:
         return len(self.columns) > MANY_CHANNELS
 
@@ -165,7 +169,8 @@ def _collect(
     """One pass over a stream fills all its panels."""
     for chunk in session.sample_chunks(info.name):
         for panel in panels:
-            panel.envelope.add(chunk.t_ns, chunk.values[:, panel.columns] * panel.factors)
+            shown = (chunk.values[:, panel.columns] + panel.offsets) * panel.factors
+            panel.envelope.add(chunk.t_ns, shown)
         bound.t_ns.append(int(chunk.t_ns[0]))
         bound.u_ns.append(chunk.u_ns)
         gaps += [gap for gap in chunk.gaps if gap not in gaps]
