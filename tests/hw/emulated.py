@@ -63,6 +63,7 @@ class EmulatedBoard:
         imu: Settings of the inertial sensor: `whoAmI`, `present`, `ppm`, `frozen`, `int1`.
         magnets: Addresses that have a sensor.
         image: Another image than the board's own.
+        usb: The port is the board's USB; otherwise its UART.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class EmulatedBoard:
         imu: dict[str, Any] | None = None,
         magnets: tuple[int, ...] = MAGNETS,
         image: Path | None = None,
+        usb: bool = False,
     ) -> None:
         self.port = ""
         self._options = folder / f"emulator-{board}-{seed}.json"
@@ -85,6 +87,7 @@ class EmulatedBoard:
                     "image": str(image or images / f"edgecap-{board}.bin"),
                     "flashId": list(FLASH_ID),
                     "muxed": board in ("glove", "hand"),
+                    "usb": usb,
                     "seed": seed,
                     "record": record,
                     "imu": {"ppm": 0} | (imu or {}),

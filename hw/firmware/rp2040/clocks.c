@@ -61,5 +61,6 @@ void clocks_start(void)
     wait_for(CLK_SYS_SELECTED, 1u << FROM_AUX);
     REG(CLK_PERI_CTRL) = CLK_ENABLE; /* from clk_sys */
     REG(CLK_ADC_CTRL) = CLK_ENABLE;  /* from PLL_USB */
+    REG(CLK_USB_CTRL) = CLK_ENABLE;
     REG(WATCHDOG_TICK) = 1u << 9 | CRYSTAL_MHZ;
 }

@@ -1,4 +1,4 @@
-/* Clocks from the 12 MHz crystal: 125 MHz for core and peripherals, 48 MHz for the ADC, 1 MHz for the timer. */
+/* Clocks from the 12 MHz crystal: 125 MHz for core and peripherals, 48 MHz for ADC and USB, 1 MHz for the timer. */
 #ifndef RP2040_CLOCKS_H
 #define RP2040_CLOCKS_H
 

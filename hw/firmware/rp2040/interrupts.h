@@ -8,6 +8,7 @@ void analog_begin_isr(void);    /* timer alarm 0: a row is due */
 void analog_position_isr(void); /* DMA: the conversions of one multiplexer position are there */
 void uart_sent_isr(void);       /* timer alarm 1: the last byte should be out */
 void uart_received_isr(void);
+void usb_isr(void);
 void wake_isr(void);            /* timer alarm 2: the main loop has something to do */
 void i2c_done_isr(void);        /* a transfer has ended */
 void i2c_late_isr(void);        /* timer alarm 3: a transfer should have ended */

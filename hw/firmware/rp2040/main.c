@@ -14,10 +14,10 @@
 #include "gpio.h"
 #include "identity.h"
 #include "interrupts.h"
+#include "line.h"
 #include "pins.h"
 #include "registers.h"
 #include "rgb.h"
-#include "uart.h"
 #include "watchdog.h"
 
 #define US_PER_S_MHZ UINT64_C(1000000000)
@@ -31,7 +31,7 @@ static ec_icm42688 imu;
 static ec_mlx_group magnets;
 static const char *told_imu;
 static const char *told_magnets;
-static uint32_t told_uart_lost;
+static uint32_t told_line_lost;
 static volatile bool woken; /* alarm 2 has come */
 
 static struct {
@@ -101,7 +101,7 @@ static uint32_t boot_id(void *ctx)
 static void transmit(void *ctx, const uint8_t *bytes, size_t n)
 {
     (void)ctx;
-    uart_send(bytes, n);
+    line_send(bytes, n);
 }
 
 static bool no_row(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us, uint8_t *row)
@@ -158,12 +158,12 @@ static void take_line(void)
 {
     uint8_t byte;
     uint32_t t_us;
-    if (uart_take_sent(&t_us))
+    if (line_take_sent(&t_us))
         ec_transmitted(&device, t_us);
-    while (uart_take_received(&byte, &t_us))
+    while (line_take_received(&byte, &t_us))
         ec_receive(&device, byte, t_us);
-    if (uart_lost() != told_uart_lost) {
-        told_uart_lost = uart_lost();
+    if (line_lost() != told_line_lost) {
+        told_line_lost = line_lost();
         ec_send_log(&device, EC_WARNING, "bytes from the host were lost or broken");
     }
 }
@@ -265,7 +265,7 @@ static uint64_t next_us(void)
 
 static bool has_news(void)
 {
-    return uart_has_news() || button.taken != button.put || analog_has_news();
+    return line_has_news() || button.taken != button.put || analog_has_news();
 }
 
 /* Sleep until the main loop has something to do; most interrupts bring nothing yet. They are off between the look and
@@ -287,14 +287,14 @@ static void rest(void)
     }
 }
 
-static void start_board(void)
+static void start_board(const char *serial_number)
 {
     unreset(RESET_IO_BANK0 | RESET_PADS_BANK0 | RESET_TIMER);
     clocks_start();
-    unreset(RESET_ADC | RESET_DMA | RESET_I2C0 | RESET_PWM | RESET_SPI0 | RESET_UART0);
+    unreset(RESET_ADC | RESET_DMA | RESET_I2C0 | RESET_PWM | RESET_SPI0 | RESET_UART0 | RESET_USB);
     watchdog_start();
     rgb_start();
-    uart_start();
+    line_start(serial_number);
     start_pins();
     if (BOARD_HERE.force != EC_NO_STREAM)
         analog_start(&BOARD_HERE.analog);
@@ -314,8 +314,9 @@ static void start_board(void)
 int main(void)
 {
     static const ec_hal HAL = {NULL, micros, boot_id, transmit, no_row, sampling, rate, tare, led, reset};
-    start_board();
-    if (ec_init(&device, &HAL, BOARD_HERE.streams, BOARD_HERE.n_streams, identity_serial()) != NULL)
+    const char *serial_number = identity_serial();
+    start_board(serial_number);
+    if (ec_init(&device, &HAL, BOARD_HERE.streams, BOARD_HERE.n_streams, serial_number) != NULL)
         for (;;) /* a board table that cannot be described: resets for ever */
             ;
     for (;;) {

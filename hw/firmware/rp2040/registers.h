@@ -23,6 +23,7 @@
 #define RESET_SPI0 (1u << 16)
 #define RESET_TIMER (1u << 21)
 #define RESET_UART0 (1u << 22)
+#define RESET_USB (1u << 24)
 
 /* § 2.13 power-on state machine: what the watchdog resets */
 #define PSM_WDSEL 0x40010008u
@@ -35,6 +36,7 @@
 #define CLK_SYS_DIV 0x40008040u
 #define CLK_SYS_SELECTED 0x40008044u
 #define CLK_PERI_CTRL 0x40008048u
+#define CLK_USB_CTRL 0x40008054u
 #define CLK_ADC_CTRL 0x40008060u
 #define CLK_ENABLE (1u << 11)
 
@@ -89,6 +91,39 @@ enum gpio_function { GPIO_SPI = 1, GPIO_UART = 2, GPIO_I2C = 3, GPIO_PWM = 4, GP
 #define DMA_QUIET (1u << 21)
 #define DREQ_UART0_TX 20u
 #define DREQ_ADC 36u
+
+/* § 4.1 USB: dual-port RAM and controller, as a device */
+#define USB_DPRAM 0x50100000u
+#define USB_SETUP_PACKET USB_DPRAM
+#define USB_EP_CONTROL(endpoint, out) (USB_DPRAM + 8u * (endpoint) + 4u * (out))
+#define USB_BUFFER_CONTROL(endpoint, out) (USB_DPRAM + 0x80u + 8u * (endpoint) + 4u * (out))
+#define USB_EP0_BUFFER 0x100u /* offset in the dual-port RAM */
+#define USB_ADDR_ENDP 0x50110000u
+#define USB_MAIN_CTRL 0x50110040u
+#define USB_SIE_CTRL 0x5011004Cu
+#define USB_SIE_STATUS 0x50110050u
+#define USB_BUFF_STATUS 0x50110058u
+#define USB_EP_STALL_ARM 0x50110068u
+#define USB_MUXING 0x50110074u
+#define USB_PWR 0x50110078u
+#define USB_INTE 0x50110090u
+#define USB_INTS 0x50110098u
+#define USB_SIE_EP0_INTERRUPTS (1u << 29)
+#define USB_SIE_PULL_UP (1u << 16)
+#define USB_SIE_SETUP (1u << 17)
+#define USB_SIE_BUS_RESET (1u << 19)
+#define USB_INT_BUFFER (1u << 4)
+#define USB_INT_BUS_RESET (1u << 12)
+#define USB_INT_SETUP (1u << 16)
+#define USB_EP_ENABLE (1u << 31)
+#define USB_EP_INTERRUPT (1u << 29)
+#define USB_EP_TYPE(type) ((type) << 26)
+#define USB_BUFFER_LENGTH 0x3FFu
+#define USB_BUFFER_AVAILABLE (1u << 10)
+#define USB_BUFFER_STALL (1u << 11)
+#define USB_BUFFER_DATA1 (1u << 13)
+#define USB_BUFFER_LAST (1u << 14)
+#define USB_BUFFER_FULL (1u << 15)
 
 /* § 4.2 UART (PL011) */
 #define UART_DR 0x40034000u
@@ -193,6 +228,7 @@ enum irq {
     IRQ_TIMER_1 = 1,
     IRQ_TIMER_2 = 2,
     IRQ_TIMER_3 = 3,
+    IRQ_USB = 5,
     IRQ_DMA_0 = 11,
     IRQ_IO_BANK0 = 13,
     IRQ_UART0 = 20,

@@ -51,6 +51,7 @@ __attribute__((section(".vectors"), used)) static const handler VECTORS[16 + 26]
     [16 + IRQ_TIMER_0] = analog_begin_isr,
     [16 + IRQ_TIMER_1] = uart_sent_isr,
     [16 + IRQ_TIMER_2] = wake_isr,
+    [16 + IRQ_USB] = usb_isr,
     [16 + IRQ_DMA_0] = analog_position_isr,
     [16 + IRQ_IO_BANK0] = pins_isr,
     [16 + IRQ_TIMER_3] = i2c_late_isr,

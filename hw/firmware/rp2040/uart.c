@@ -4,30 +4,21 @@
 #include "clocks.h"
 #include "gpio.h"
 #include "interrupts.h"
+#include "line.h"
 #include "pins.h"
 #include "registers.h"
+#include "usb.h"
 
 #define TX_DMA 1u
 #define BYTE_US (10u * 1000000u / UART_BAUD)
 /* The receive time-out comes this many bit times after the last byte (PL011, UARTRTINTR). A bit less is taken off,
  * so that no stamp lies before the byte. */
 #define RX_TIMEOUT_US 30u
-#define RING 1024u
 /* If the last byte is not out when it should be, look again so much later. */
 #define AGAIN_US 2u
 #define BREAK_ERRORS 0xF00u
 
-typedef struct {
-    uint32_t t_us;
-    uint8_t byte;
-} received;
-
-static received ring[RING];
-static volatile uint32_t ring_put;
-static volatile uint32_t ring_taken;
-static volatile uint32_t lost;
 static volatile uint32_t sent_us;
-static volatile bool sent;
 
 void uart_start(void)
 {
@@ -70,16 +61,7 @@ void uart_sent_isr(void)
         alarm_at(1, now_us + AGAIN_US);
         return;
     }
-    sent = true;
-}
-
-bool uart_take_sent(uint32_t *t_us)
-{
-    if (!sent)
-        return false;
-    *t_us = sent_us;
-    sent = false;
-    return true;
+    line_sent(sent_us);
 }
 
 void uart_received_isr(void)
@@ -90,31 +72,9 @@ void uart_received_isr(void)
     const uint32_t t_us = timed_out ? now_us - RX_TIMEOUT_US : now_us;
     while ((REG(UART_FR) & UART_FR_RXFE) == 0) {
         const uint32_t data = REG(UART_DR);
-        if (ring_put - ring_taken == RING || (data & BREAK_ERRORS) != 0) {
-            lost++;
-            continue;
-        }
-        ring[ring_put % RING] = (received){t_us, (uint8_t)data};
-        ring_put++;
+        if ((data & BREAK_ERRORS) != 0)
+            line_broken();
+        else if (!usb_is_open()) /* one host at a time */
+            line_received((uint8_t)data, t_us);
     }
-}
-
-bool uart_take_received(uint8_t *byte, uint32_t *t_us)
-{
-    if (ring_put == ring_taken)
-        return false;
-    *byte = ring[ring_taken % RING].byte;
-    *t_us = ring[ring_taken % RING].t_us;
-    ring_taken++;
-    return true;
-}
-
-uint32_t uart_lost(void)
-{
-    return lost;
-}
-
-bool uart_has_news(void)
-{
-    return sent || ring_put != ring_taken;
 }

@@ -14,7 +14,7 @@ const BEHIND_NANOS = 100e6;
 
 const options = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
 const random = seeded(options.seed);
-const samples = { analog: [], imu: [], magnet: [], red: [], sent: [], received: [] };
+const samples = { analog: [], imu: [], magnet: [], red: [], sent: [], received: [], packets: [] };
 let source = () => 0;
 let epoch = 0; // emulated nanoseconds of earlier boots
 let chip = null;
@@ -25,6 +25,7 @@ const world = {
   flash: fs.readFileSync(options.image),
   flashId: options.flashId,
   muxed: options.muxed,
+  usb: options.usb,
   random,
   button: false,
   i2cStuck: false,
@@ -41,6 +42,7 @@ const world = {
   imuSample: (nanos, values) => options.record && samples.imu.push([counters.resets, nanos, ...values]),
   magnetSample: (address, nanos, values) =>
     options.record && samples.magnet.push([counters.resets, nanos, address, ...values]),
+  packet: (length) => options.record && samples.packets.push(length),
   redEdge: (on, nanos) => samples.red.push([counters.resets, nanos, on ? 1 : 0]),
   sent: (byte, nanos) => {
     output.push(byte);
@@ -87,26 +89,30 @@ const commands = {
     cycles: chip.mcu.core.cycles,
     waiting: chip.mcu.core.waiting,
     baud: chip.mcu.uart[0].baudRate,
-    uart: { overruns: chip.line.state.overruns, lost: chip.line.state.lost },
+    uart: { overruns: chip.uart.state.overruns, lost: chip.uart.state.lost },
     violations: [...chip.imu.violations, ...[...chip.magnets.values()].flatMap((m) => m.violations)],
   }),
   samples: () => samples,
+  control: async ({ setup, data }) => ({ answer: await chip.usb.request(setup, data) }),
+  open: async ({ open }) => ({ answer: await chip.usb.setOpen(open) }),
 };
 
 let pending = '';
+async function obey(line) {
+  const { name, ...rest } = JSON.parse(line);
+  let answer;
+  try {
+    answer = await commands[name](rest);
+  } catch (error) {
+    answer = { error: String(error.stack) };
+  }
+  process.stdout.write(JSON.stringify(answer) + '\n');
+}
+
 process.stdin.on('data', (data) => {
   const lines = (pending + data).split('\n');
   pending = lines.pop();
-  for (const line of lines) {
-    const { name, ...rest } = JSON.parse(line);
-    let answer;
-    try {
-      answer = commands[name](rest);
-    } catch (error) {
-      answer = { error: String(error.stack) };
-    }
-    fs.writeSync(1, JSON.stringify(answer) + '\n');
-  }
+  for (const line of lines) obey(line);
 });
 process.stdin.on('end', () => process.exit(0));
 
@@ -169,5 +175,5 @@ function turn() {
 }
 
 boot();
-fs.writeSync(1, JSON.stringify({ ready: true }) + '\n');
+process.stdout.write(JSON.stringify({ ready: true }) + '\n');
 turn();

@@ -6,6 +6,7 @@ import { RP2040 } from 'rp2040js';
 import { Icm42688 } from './icm42688.mjs';
 import { Mlx90393 } from './mlx90393.mjs';
 import { paceUart } from './uart.mjs';
+import { UsbHost } from './usbhost.mjs';
 
 export const PINS = { muxS0: 6, muxEnable: 10, button: 11, red: 12, green: 13, blue: 14, imuCs: 17, imuInt: 20 };
 const CYCLE_NANOS = 8;
@@ -59,7 +60,14 @@ export class Chip {
     mcu.logger = { debug() {}, info() {}, warn: world.warn, error: world.warn };
     mcu.flash.set(world.flash);
     this.clock = mcu.clock;
-    this.line = paceUart(mcu, mcu.uart[0], (byte, nanos) => world.sent(byte, nanos));
+    this.uart = paceUart(mcu, mcu.uart[0], (byte, nanos) => world.sent(byte, nanos));
+    if (world.usb) {
+      this.usb = new UsbHost(mcu, (packet, nanos) => {
+        world.packet(packet.length);
+        packet.forEach((byte) => world.sent(byte, nanos));
+      });
+    }
+    this.line = world.usb ? this.usb : this.uart;
     this.correctAlarms();
     this.correctAdc();
     this.addRandomBit();
