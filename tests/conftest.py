@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the machine's other work, not about the example.
+settings.register_profile("edgecap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgecap")
 
 GRACE_S = 3.0
 """Threads and children that were told to end may need this long to be gone."""
