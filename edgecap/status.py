@@ -14,7 +14,7 @@ import msgspec
 from edgecap.errors import EdgecapError
 from edgecap.model import Verdict
 
-Commands = Literal["start", "stop", "mark", "discard", "task", "status", "pause", "resume"]
+Commands = Literal["start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit"]
 MAX_COMMAND_BYTES = 16 * 1024
 REMEMBERED_IDS = 1024
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -52,6 +52,8 @@ class UplinkStatus(msgspec.Struct, frozen=True):
     """Why nothing is sent; empty while it is."""
     receipt_p50_ms: float
     receipt_p99_ms: float
+    max_kbit_s: int = 0
+    """Bandwidth cap, 0 for none."""
 
 
 class ClockStatus(msgspec.Struct, frozen=True):

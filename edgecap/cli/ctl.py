@@ -24,9 +24,10 @@ examples:
   edgecap ctl lab/rig-01 mark "found the screw" --kind recovered
   edgecap ctl rig-01 task "stack three cups"
   edgecap ctl rig-01 stop
+  edgecap ctl rig-01 limit 2000            on a metered link: 2 Mbit/s at most; 0 lifts it
   edgecap ctl rig-01 status --json
 """
-COMMANDS = ("start", "stop", "mark", "discard", "task", "status", "pause", "resume")
+COMMANDS = ("start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +41,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("rig", help="RIG, or SITE/RIG where two sites have a rig of that name")
     parser.add_argument("cmd", choices=COMMANDS)
-    parser.add_argument("text", nargs="?", default="", help="the task (for task), or a remark (for mark)")
+    parser.add_argument(
+        "text", nargs="?", default="", help="the task (for task), a remark (for mark), or kbit/s (for limit)"
+    )
     parser.add_argument("--task", default="", help="with start: the task in words")
     parser.add_argument("--kind", default="note", help="with mark: went-wrong, recovered, subtask, note")
     parser.add_argument(
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
             check_name(what, name)
     if args.cmd == "task" and not args.text:
         raise UsageError("task needs the task in words", fix='as in: edgecap ctl rig-01 task "fold a towel"')
+    if args.cmd == "limit" and not args.text.isdecimal():
+        raise UsageError("limit needs kbit/s as a whole number", fix="as in: edgecap ctl rig-01 limit 2000")
     result = asyncio.run(_command(broker, args))
     if args.json:
         print(json.dumps(msgspec.to_builtins(result), indent=2))
@@ -107,6 +112,7 @@ async def _command(broker: Broker, args: argparse.Namespace) -> CommandResult:
         "start": {"task": args.task},
         "task": {"text": args.text},
         "mark": {"kind": args.kind, "text": args.text},
+        "limit": {"kbit_s": args.text},
     }.get(args.cmd, {})
     wanted = secrets.token_hex(8)
     command = Command(wanted, args.cmd, details, time.time() + args.timeout)

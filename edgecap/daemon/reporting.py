@@ -40,6 +40,8 @@ log = logging.getLogger("edgecap.report")
 STATUS_EVERY_S = 10.0
 """Retained status is repeated at least this often, and at every change."""
 RATE_WINDOW_S = 60.0
+BYTES_S_PER_KBIT_S = 125
+MOST_KBIT_S = 10_000_000
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ class Desired(msgspec.Struct, frozen=True):
     operator: str | None = None
     consent: str | None = None
     paused: bool | None = None
+    max_kbit_s: Annotated[int, msgspec.Meta(ge=0, le=MOST_KBIT_S)] | None = None
+    """Bandwidth cap, 0 for none."""
 
 
 class Reporter:
@@ -237,6 +241,7 @@ class Reporter:
             held=s.held,
             receipt_p50_ms=s.receipt_p50_ms,
             receipt_p99_ms=s.receipt_p99_ms,
+            max_kbit_s=round((self.uplink.max_bytes_s or 0) / BYTES_S_PER_KBIT_S),
         )
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────
@@ -284,8 +289,20 @@ class Reporter:
             case "pause" | "resume":
                 self.uplink.paused = command.cmd == "pause"
                 return CommandResult(command.id, True, f"uplink {command.cmd}d")
+            case "limit":
+                text = args.get("kbit_s", "")
+                if not text.isdecimal() or len(text) > 9 or int(text) > MOST_KBIT_S:
+                    reason = f"refused limit: kbit_s is {text[:20]!r}, not a number up to {MOST_KBIT_S}"
+                    return CommandResult(command.id, False, reason)
+                self._limit(int(text))
+                told = f"is limited to {int(text)} kbit/s" if int(text) else "is not limited"
+                return CommandResult(command.id, True, f"uplink {told}")
             case "status":
                 return CommandResult(command.id, True, rig.machine.state.value, self.status())
+
+    def _limit(self, kbit_s: int) -> None:
+        self.uplink.max_bytes_s = kbit_s * BYTES_S_PER_KBIT_S or None
+        self.rig.changed.set()
 
     def _desired(self, payload: bytes) -> None:
         if not payload:
@@ -305,6 +322,8 @@ class Reporter:
         self._refuse_desired("")
         if desired.paused is not None:
             self.uplink.paused = desired.paused
+        if desired.max_kbit_s is not None:
+            self._limit(desired.max_kbit_s)
         self.rig.desired_version = desired.version
 
     def _refuse_desired(self, why: str) -> None:
