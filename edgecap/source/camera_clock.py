@@ -15,7 +15,9 @@ DOMAINS: tuple[Domain, ...] = ("monotonic", "boottime", "raw")
 text says BOOTTIME (the same until the machine has slept), nobody is known to use RAW."""
 
 MAX_DELAY_NS = 500_000_000
-"""A completed request is at most this much older than its arrival in our process."""
+"""A frame is at most this much older than its arrival in our process, while the camera is opened …"""
+LATE_NS = 5_000_000_000
+"""… and later, when a starved machine may be slow, at most this much."""
 MAX_SLEW = 500e-6
 """The kernel speeds or slows MONOTONIC against RAW by no more than this (500 ppm)."""
 LOSS_RATIO = 1.5
@@ -32,11 +34,14 @@ def host_time(pair: ClockPair, domain: Domain) -> int:
             return pair.raw_ns
 
 
-def plausible_domains(samples: Sequence[tuple[int, ClockPair]]) -> list[Domain]:
+def plausible_domains(
+    samples: Sequence[tuple[int, ClockPair]], max_delay_ns: int = MAX_DELAY_NS
+) -> list[Domain]:
     """Host clocks in which every timestamp lies shortly before the moment at which its frame arrived.
 
     Args:
         samples: (sensor timestamp in ns, reading of the host clocks when the frame arrived).
+        max_delay_ns: How much older than its arrival a timestamp may be.
 
     Returns:
         Those that fit, preferred one first.
@@ -45,7 +50,7 @@ def plausible_domains(samples: Sequence[tuple[int, ClockPair]]) -> list[Domain]:
         SourceError: None fits, or there are no samples.
     """
     fitting = [
-        d for d in DOMAINS if samples and all(0 <= host_time(p, d) - ts <= MAX_DELAY_NS for ts, p in samples)
+        d for d in DOMAINS if samples and all(0 <= host_time(p, d) - ts <= max_delay_ns for ts, p in samples)
     ]
     if fitting:
         return fitting

@@ -15,7 +15,7 @@ from edgecap.clock import read_pair
 from edgecap.codec.video import MAX_METADATA_BYTES
 from edgecap.errors import SourceError
 from edgecap.model import H264, MJPEG
-from edgecap.source.camera_clock import FrameNumbers, HostClock, plausible_domains
+from edgecap.source.camera_clock import LATE_NS, FrameNumbers, HostClock, plausible_domains
 from edgecap.source.camera_encoder import Encoded, ParameterSets, has_picture
 from edgecap.source.camera_jpeg import JpegEncoder, complete_jpeg
 from edgecap.source.camera_link import LinkFrame
@@ -139,7 +139,7 @@ class FrameSink:
             pair = read_pair(tries=2)
             self._clock.note(pair)
             tick, exposure_ns, metadata = self._numbers_of(timestamp_us)
-            if self._clock.domain not in plausible_domains([(tick, pair)]):
+            if self._clock.domain not in plausible_domains([(tick, pair)], LATE_NS):
                 raise SourceError(f"timestamps are not in {self._clock.domain} any more")
             index = self._numbers.number(tick)
             if self._awaits_key and not key:

@@ -13,7 +13,7 @@ import msgspec
 from edgecap.clock import now_ns, read_pair
 from edgecap.errors import SourceError
 from edgecap.model import H264, MJPEG
-from edgecap.source.camera_clock import Domain, FrameNumbers, HostClock, plausible_domains
+from edgecap.source.camera_clock import LATE_NS, Domain, FrameNumbers, HostClock, plausible_domains
 from edgecap.source.camera_encoder import H264Encoder
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_jpeg import JpegEncoder, complete_jpeg
@@ -141,7 +141,13 @@ class UvcWorker:
             for tick, data in self._packets(container):
                 if stop.is_set():
                     break
-                clock.note(read_pair(tries=2))
+                pair = read_pair(tries=2)
+                clock.note(pair)
+                if self._domain not in plausible_domains([(tick, pair)], LATE_NS):
+                    raise SourceError(
+                        f"{self._label}: its time stamps are not in {self._domain} any more",
+                        fix="see the log",
+                    )
                 if tick <= start.last_tick:
                     continue
                 index = numbers.number(tick)

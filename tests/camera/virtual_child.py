@@ -216,6 +216,12 @@ def starve_at(number: int) -> None:
     CompletedRequest.release = lambda self: release(self) if next(calls) < number else None
 
 
+def hang_in_open() -> None:
+    from picamera2 import Picamera2
+
+    Picamera2.configure = lambda *_: threading.Event().wait()
+
+
 def hang_in_stop() -> None:
     from picamera2 import Picamera2
 
@@ -239,6 +245,7 @@ def main() -> None:
     parser.add_argument("--callback-raises-at", type=int, default=0)
     parser.add_argument("--starve-at", type=int, default=0)
     parser.add_argument("--hang-in-stop", type=int, default=0)
+    parser.add_argument("--hang-in-open", type=int, default=0)
     parser.add_argument("--held", type=int, default=0)
     parser.add_argument("--unplug-at", type=int, default=0)
     parser.add_argument("--tell", type=json.loads, default={})
@@ -267,6 +274,8 @@ def main() -> None:
         keep_tuning(args.keep_tuning)
     if args.tell:
         tell(args.tell)
+    if args.hang_in_open:
+        hang_in_open()
     if args.hang_in_stop:
         hang_in_stop()
     if args.held:

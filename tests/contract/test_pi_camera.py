@@ -18,6 +18,7 @@ from edgecap.clock import now_ns
 from edgecap.codec.video import decode_metadata
 from edgecap.errors import SourceError
 from edgecap.model import PictureReport
+from edgecap.source import camera_feed
 from edgecap.source.camera_encoder import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.source.camera_exposure import ExposurePolicy
 from edgecap.source.camera_jpeg import complete_jpeg
@@ -248,6 +249,12 @@ def test_what_cannot_be_opened_is_refused_in_one_line(make, words):
         record(make(), lambda f, t: play(f, t, 1))
     assert "\n" not in str(caught.value)
     assert caught.value.fix
+
+
+def test_a_camera_that_hangs_while_it_is_opened_is_given_up(monkeypatch):
+    monkeypatch.setattr(camera_feed, "OPEN_LIMIT_S", 1.0)
+    with pytest.raises(SourceError, match="did not open; check its cable"):
+        record(camera("--hang-in-open", 1), lambda f, t: play(f, t, 1))
 
 
 def test_no_camera_connected(monkeypatch):

@@ -76,6 +76,16 @@ def test_raw_times_travel_with_their_frame(link):
     assert (sink.produced, sink.unknown) == (4, 0)
 
 
+def test_a_frame_that_a_starved_machine_hands_over_late_is_kept(link):
+    sock, outbox = link
+    sink = sink_of(outbox)
+    tick = read_pair().monotonic_ns - 3_000_000_000
+    sink.note_request(request(tick))
+    sink.take(packets(1)[0], tick // 1000)
+    (frame,) = received(sock, 1)
+    assert (frame.tick, sink.failure) == (tick, "")
+
+
 def test_a_frame_without_metadata_keeps_its_microseconds(link):
     sock, outbox = link
     sink = sink_of(outbox)
