@@ -28,6 +28,13 @@ MINIMAL = 'site = "lab"\nrig = "rig-01"\n'
         ('[[camera]]\nname = "a"', "camera[0]: `backend` is missing"),
         ('[[serial]]\nname = "a"\nport = 3', "key `serial[0].port`: Expected `str`, got `int`"),
         ('[[serial]]\nname = "a"', "missing required field `port`"),
+        ('[[iio]]\nname = "a"\ndevise = "x"', "unknown key `iio[0].devise`; did you mean `iio[0].device`?"),
+        ('[[iio]]\nname = "a"\ndevice = "x"\nclock = "realtime"', "key `iio[0].clock`: Invalid enum value"),
+        ('[[iio]]\nname = "a"\ndevice = "x"\nattributes = { f = 3 }', "Expected `str`, got `int`"),
+        (
+            '[[serial]]\nname = "a"\nport = "p"\n[[iio]]\nname = "a"\ndevice = "x"',
+            "two devices are called 'a'",
+        ),
         ('[[serial]]\nname = "../a"\nport = "p"', "key `serial[0].name`: Expected `str` matching"),
         ("[capture]\nchunk_seconds = 99", "key `capture.chunk_seconds`: Expected `float` <= 10"),
         ('[capture]\ncodec_level = "best"', "key `capture.codec_level`: Invalid enum value 'best'"),
