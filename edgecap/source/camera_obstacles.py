@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from edgecap.errors import SourceError
 
 BOOT_CONFIGS = (Path("/boot/firmware/config.txt"), Path("/boot/config.txt"))
 SENSORS = ("imx", "ov", "camera", "ar0", "gc", "mira", "vc-mipi")
@@ -38,6 +40,16 @@ def end_holders(nodes: Iterable[str], proc: Path = Path("/proc")) -> str:
 def pi_nodes() -> list[str]:
     """Device nodes that libcamera holds while a camera of the CSI port is in use."""
     return sorted(str(n) for n in Path("/dev").glob("media*"))
+
+
+def absence(label: str, nodes: Sequence[str], configs: Iterable[Path] = BOOT_CONFIGS) -> SourceError:
+    """Why libcamera lists no camera: it may look at none of the nodes, or there is none."""
+    if nodes and not any(os.access(n, os.R_OK | os.W_OK) for n in nodes):
+        return SourceError(
+            f"{label}: {nodes[0]} may not be opened by this user",
+            fix="add it to the group video and log in anew",
+        )
+    return SourceError(f"{label}: libcamera finds no camera", fix=overlay_hint(configs))
 
 
 def overlay_hint(configs: Iterable[Path] = BOOT_CONFIGS) -> str:

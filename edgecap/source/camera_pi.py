@@ -28,7 +28,7 @@ from edgecap.source.camera_exposure import ExposurePolicy, limit_exposure
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_lines import read_line_ns
 from edgecap.source.camera_link import Note, Opened, Start, Started
-from edgecap.source.camera_obstacles import end_holders, overlay_hint, pi_nodes
+from edgecap.source.camera_obstacles import absence, end_holders, pi_nodes
 from edgecap.source.camera_outbox import Outbox
 from edgecap.source.camera_pi_sink import PLANES, FrameSink, as_output, software_jpeg_encoder
 from edgecap.source.camera_picture import PictureWatch, reduced_size
@@ -227,10 +227,7 @@ class PiWorker:
                 fix='set backend to "uvc" and its device',
             )
         if not cameras:
-            raise SourceError(
-                f"{self._label}: libcamera finds no camera",
-                fix=overlay_hint(),
-            )
+            raise absence(self._label, pi_nodes())
         if not wanted and len(cameras) - len(usb) > 1:
             raise SourceError(
                 f"{self._label}: there are several cameras", fix=f"set camera_id to one of {known}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgecap.source.camera_obstacles import end_holders, holders, overlay_hint
+from edgecap.source.camera_obstacles import absence, end_holders, holders, overlay_hint
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ def test_a_missing_overlay_is_named(tmp_path, config, words):
     assert words in hint
     assert str(path) in hint
     assert "\n" not in hint
+
+
+def test_no_camera_because_of_permissions_is_told_apart(tmp_path):
+    node = tmp_path / "media0"
+    node.touch()
+    nowhere = [tmp_path / "absent.txt"]
+    # root may open everything: what cannot be opened here is a node that is gone
+    locked = str(absence("camera head", [str(tmp_path / "media1")], nowhere))
+    assert "media1 may not be opened by this user; add it to the group video" in locked
+    assert "finds no camera; connect one" in str(absence("camera head", [str(node)], nowhere))
+    assert "finds no camera; connect one" in str(absence("camera head", [], nowhere))
 
 
 def test_elsewhere_than_on_a_pi_a_camera_has_to_be_connected(tmp_path):
