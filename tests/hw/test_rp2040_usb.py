@@ -11,6 +11,7 @@ from edgecap.model import SampleBlock
 from edgecap.source.serial_mcu import SerialSource
 from tests.hw.board import emulated, joined
 from tests.hw.emulated import FLASH_ID, EmulatedBoard
+from tests.hw.test_rp2040_daemon import started
 from tests.reference import serial_frames as sf
 
 SEED = 31
@@ -134,7 +135,7 @@ def test_the_daemon_takes_a_board_on_usb(images, tmp_path):
             await chip.command("analog", values=[100, 2000, 4095, 7])
             async with SerialSource("hand", chip.port).open() as feed:
                 assert {i.serial_number for i in feed.info} == {SERIAL}
-                await feed.start()
+                await started(feed)
                 force = []
                 async with asyncio.timeout(90):
                     async for item in feed:
