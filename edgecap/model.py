@@ -241,8 +241,8 @@ class PictureReport:
 class DeviceEvent:
     """Something a device reported: a button edge, a fault, a (re)connection.
 
-    `kind` is one of `button-down`, `button-up`, `led-on`, `led-off`, `connected`, `disconnected`, `reset`, `fault`, `log`,
-    `stopped` (the last item of a source after `Feed.stop`).
+    `kind` is one of `button-down`, `button-up`, `led-on`, `led-off`, `connected`, `disconnected`, `reset`,
+    `fault`, `log`, `stopped` (the last item of a source after `Feed.stop`).
     """
 
     device: str

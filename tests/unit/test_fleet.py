@@ -86,10 +86,10 @@ def test_a_rig_that_is_well_gives_no_reason() -> None:
         ({"streams": [Verdict("cam", "dark", 30.0, 9)]}, 0, "losing", "cam: dark"),
         ({"streams": [Verdict("cam", "blurred", 30.0, 9)]}, 0, "odd", "cam: blurred, or a bare wall"),
         (
-            {"streams": [Verdict("glove", "drift", 1e3, 9, drift=-0.5, drift_of="tare of thumb [N], limit 0.3")]},
+            {"streams": [Verdict("glove", "drift", 1e3, 9, drift=-0.5, drift_of="tare of thumb [N]")]},
             0,
             "odd",
-            "glove: drifts, tare of thumb [N], limit 0.3: -0.5",
+            "glove: drifts, tare of thumb [N]: -0.5",
         ),
         ({"problems": {"glove": "glove: unplugged"}}, 0, "losing", "glove: unplugged"),
         ({"problems": {"cam": "cam: taken"}, "state": "idle"}, 0, "soon", "cam: taken"),
