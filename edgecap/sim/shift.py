@@ -250,7 +250,7 @@ class Shift:
         rng, hour_s = random.Random(f"{self.plan.seed}/wi-fi"), self.plan.hour_s
         number = 0
         while True:
-            seconds = rng.choice((rng.uniform(3, 30), rng.uniform(0.005, 0.05) * hour_s))
+            seconds = rng.choice((rng.uniform(0.001, 0.01), rng.uniform(0.005, 0.05))) * hour_s
             await self._sleep(rng.uniform(0.005, 0.1) * hour_s)
             for begin, end in self.plan.away:
                 if begin <= self._hour < end:
