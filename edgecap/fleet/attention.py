@@ -57,9 +57,7 @@ def _told(status: RigStatus) -> list[Reason]:
         if v.state not in ("ok", "waiting", "drift", "blurred")
     ]
     found += [
-        Reason("odd", f"{v.stream}: blurred, or a bare wall")
-        for v in status.streams
-        if v.state == "blurred"
+        Reason("odd", f"{v.stream}: blurred, or a bare wall") for v in status.streams if v.state == "blurred"
     ]
     found += [
         Reason("odd", f"{v.stream}: drifts, {v.drift_of}: {v.drift or 0.0:+.3g}")
