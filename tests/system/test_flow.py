@@ -134,6 +134,7 @@ def test_marks_discards_and_commands(tmp_path: Path) -> None:
         await asyncio.sleep(0.2)  # the worker's own rhythm, not synchronisation
         await glove.press(80)
         await site.until("marked", lambda: any(e["kind"] == "mark" for e in site.events))
+        await asyncio.sleep(0.2)  # the mark is told while the button is still down: let it come up
         await glove.command("down")
         await site.until_state("idle")
         await glove.command("up")
