@@ -181,10 +181,8 @@ def test_uninstalling_keeps_data_and_purging_does_not(rig: InstalledRig) -> None
     # It still records: the session is closed first.
     assert "recordings stay in /var/lib/edgecap" in rig.install("uninstall", folder="/newer")
     left = "find /opt /etc /usr/local /var/cache /var/log -name '*edgecap*' ! -path '/etc/edgecap*'"
-    assert (
-        m.out("sh", "-c", f"{left} ! -name 'edgecap.service.d'; ls /run/edgecap 2>/dev/null", check=False)
-        == ""
-    )
+    left = m.out("sh", "-c", f"{left} ! -name 'edgecap.service.d'; ls -la /run/edgecap || :")
+    assert left == ""
     assert m.out("systemctl", "list-units", "--all", "--no-legend", "edgecap*", check=False) == ""
     assert any("complete " + session in e["MESSAGE"] for e in m.journal("edgecap"))
     assert m.out("sh", "-c", f"find {SPOOL} {STORE} -name '*.seg' | wc -l") != "0"
