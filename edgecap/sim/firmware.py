@@ -148,6 +148,8 @@ class FirmwareStream:
     dtype: SampleDtype = "int16"
     file: Path | None = None
     lag_us: int = 0
+    own_ppm: float | None = None
+    """A sensor that samples by a clock of its own, so much slower than the board's, into a FIFO."""
 
     def spec(self) -> str:
         """The value of `--stream`."""
@@ -162,6 +164,8 @@ class FirmwareStream:
             "scales": ":".join(f"{channel.scale:.9g}" for channel in self.channels),
             "full_scales": ":".join(f"{channel.full_scale:.9g}" for channel in self.channels),
         }
+        if self.own_ppm is not None:
+            pairs["own_ppm"] = f"{self.own_ppm:.6f}"
         if self.file is not None:
             pairs["file"] = str(self.file)
         else:

@@ -8,7 +8,7 @@
 #define MAX_MS 3600000
 
 static const char USAGE[] =
-    "press MS, down, up, reset, stall MS, silence STREAM MS, garbage N, drop N, corrupt N, "
+    "press MS, down, up, reset, stall MS, silence STREAM MS, lose STREAM N, garbage N, drop N, corrupt N, "
     "unplug MS [power], led, totals, quit";
 
 /* The next word as a whole number from 0 to `top`; false if it is not one. */
@@ -66,6 +66,24 @@ static void silence(host *self, char **rest, int64_t now_ns)
     printf("error no stream `%s`\n", name);
 }
 
+static void lose(host *self, char **rest)
+{
+    const char *name = strtok_r(NULL, " ", rest);
+    long n = 0;
+    if (name == NULL || !take_number(rest, 1000000, &n)) {
+        puts("error lose STREAM N");
+        return;
+    }
+    for (uint8_t s = 0; s < self->opts.n_sensors; s++) {
+        if (self->opts.sensors[s].stream.given && strcmp(self->opts.sensors[s].stream.name, name) == 0) {
+            self->opts.sensors[s].lose = (uint32_t)n;
+            puts("ok");
+            return;
+        }
+    }
+    printf("error no stream `%s` with a clock of its own\n", name);
+}
+
 static void unplug(host *self, char **rest, int64_t now_ns)
 {
     long ms = 0;
@@ -121,6 +139,8 @@ void control_obey(host *self, char *text)
         puts("ok");
     } else if (strcmp(word, "silence") == 0) {
         silence(self, &rest, now_ns);
+    } else if (strcmp(word, "lose") == 0) {
+        lose(self, &rest);
     } else if (strcmp(word, "garbage") == 0 && take_number(&rest, 1000000, &n)) {
         line_garbage(&self->line, (uint32_t)n);
         puts("ok");

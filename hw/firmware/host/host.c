@@ -8,6 +8,8 @@
 
 /* Between the last bounce of one press and the next press: more than the debouncing. */
 #define BUTTON_REST_NS 10000000
+/* A FIFO is read so often, as on a board whose bus is shared. */
+#define READ_EVERY_US 4000u
 
 static uint32_t micros(void *ctx)
 {
@@ -44,10 +46,47 @@ static bool read_sensor(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us
 static void sampling(void *ctx, bool on)
 {
     host *self = ctx;
+    for (uint8_t s = 0; on && s < self->opts.n_sensors; s++) {
+        self->opts.sensors[s].own_tick = 0;
+        self->opts.sensors[s].read_us = self->device.start_us + READ_EVERY_US;
+    }
     if (on)
         self->run++;
     else if (self->truth != NULL)
         fflush(self->truth);
+}
+
+/* When a sensor with a clock of its own takes a row, by the board's counter. */
+static uint64_t own_row_us(const host *self, uint8_t stream)
+{
+    const sensor *s = &self->opts.sensors[stream];
+    const uint64_t ns = (s->own_tick + 1) * UINT64_C(1000000000000) / self->device.samplers[stream].rate_mhz;
+    return self->device.start_us + (ns + (uint64_t)((int64_t)ns / 1000000000 * s->own_ppb) +
+                                    (uint64_t)((int64_t)ns % 1000000000 * s->own_ppb / 1000000000)) / 1000u;
+}
+
+static void read_fifo(host *self, uint8_t stream, uint64_t now_us)
+{
+    sensor *s = &self->opts.sensors[stream];
+    uint8_t row[EC_PAYLOAD_MAX];
+    for (uint64_t t_us = own_row_us(self, stream); t_us <= now_us; t_us = own_row_us(self, stream)) {
+        s->own_tick++;
+        if (s->lose > 0) {
+            s->lose--;
+            ec_lose_rows(&self->device, stream, t_us, 1);
+        } else if (read_sensor(self, stream, self->device.samplers[stream].produced, t_us, row)) {
+            ec_give_row(&self->device, stream, t_us, row);
+        }
+    }
+    s->read_us = now_us + READ_EVERY_US;
+}
+
+static void read_fifos(host *self)
+{
+    const uint64_t now_us = counter_at(&self->clock, raw_now_ns());
+    for (uint8_t s = 0; self->device.sampling && s < self->opts.n_sensors; s++)
+        if (self->opts.sensors[s].stream.given && now_us >= self->opts.sensors[s].read_us)
+            read_fifo(self, s, now_us);
 }
 
 static bool tare(void *ctx, uint8_t stream)
@@ -123,6 +162,7 @@ void host_service(host *self)
     move_contacts(self, raw_now_ns());
     if (self->power_lost)
         return;
+    read_fifos(self);
     for (bool more = true; more;) {
         ec_poll(&self->device);
         if (self->reset_asked)
@@ -143,6 +183,12 @@ int64_t host_due_ns(const host *self)
         due = wake_us == UINT64_MAX ? INT64_MAX : counter_raw_ns(&self->clock, wake_us);
         const int64_t line_ns = line_due_ns(&self->line);
         due = line_ns < due ? line_ns : due;
+        for (uint8_t s = 0; self->device.sampling && s < self->opts.n_sensors; s++) {
+            if (!self->opts.sensors[s].stream.given)
+                continue;
+            const int64_t read_ns = counter_raw_ns(&self->clock, self->opts.sensors[s].read_us);
+            due = read_ns < due ? read_ns : due;
+        }
         if (self->n_edges > 0 && self->edges[0].raw_ns < due)
             due = self->edges[0].raw_ns;
     }

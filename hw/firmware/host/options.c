@@ -27,10 +27,11 @@ static const char HELP[] =
     "  --seed N            seed of the model and the faults (default 1)\n"
     "\n"
     "SPEC: name=N,kind=imu|force|tactile|magnetic|scalar,rate_hz=R,\n"
-    "  [dtype=int16|int24|int32|float32,][lag_us=L,] file=REC.npy or model=motion,channels=C;\n"
+    "  [dtype=int16|int24|int32|float32,][lag_us=L,][own_ppm=P,] file=REC.npy or model=motion,channels=C;\n"
+    "  own_ppm: the sensor samples by a clock of its own, so much slower than the board's, into a FIFO;\n"
     "  channel_names=a:b:c, units=, scales=, full_scales= (one item serves all channels).\n"
-    "stdin commands: press MS, down, up, reset, stall MS, silence STREAM MS, garbage N, drop N, corrupt N,\n"
-    "  unplug MS [power], led, totals, quit; each is answered by one line, `ok ...` or `error ...`.\n"
+    "stdin commands: press MS, down, up, reset, stall MS, silence STREAM MS, lose STREAM N, garbage N,\n"
+    "  drop N, corrupt N, unplug MS [power], led, totals, quit; each is answered by one line, `ok ...` or `error ...`.\n"
     "\n"
     "Example:\n"
     "  edgecap-fw-host --link /tmp/hand --stream name=imu,kind=imu,rate_hz=1000,model=motion,channels=6\n";
@@ -78,6 +79,12 @@ static void keep(char **slot, const char *text)
         fail("out of memory");
 }
 
+static void give_own_clock(sensor *s, double ppm)
+{
+    s->stream.given = true;
+    s->own_ppb = llround(1000.0 * ppm);
+}
+
 static void parse_pair(sensor *s, spec_texts *texts, const char *key, const char *value)
 {
     static const char *const KINDS[] = {"imu", "force", "tactile", "magnetic", "scalar"};
@@ -89,6 +96,8 @@ static void parse_pair(sensor *s, spec_texts *texts, const char *key, const char
         s->stream.rate_mhz = (uint32_t)llround(1000.0 * number("rate_hz", value, 0.1, 10000.0));
     else if (strcmp(key, "lag_us") == 0)
         s->stream.lag_us = (int32_t)number("lag_us", value, -1e9, 1e9);
+    else if (strcmp(key, "own_ppm") == 0)
+        give_own_clock(s, number("own_ppm", value, -50000.0, 50000.0));
     else if (strcmp(key, "dtype") == 0)
         keep(&texts->dtype, value);
     else if (strcmp(key, "file") == 0)

@@ -16,6 +16,10 @@ typedef struct {
     uint64_t n_rows;
     uint64_t seed;          /* of the model */
     int64_t silent_until_ns;
+    int64_t own_ppb;    /* of a sensor with a clock of its own (stream.given): how much slower than the counter */
+    uint64_t own_tick;  /* of its next row */
+    uint64_t read_us;   /* when its rows are next read */
+    uint32_t lose;      /* rows that shall be lost */
     int32_t zero[EC_MAX_CHANNELS]; /* tare of integer streams, raw counts */
     float zero_f[EC_MAX_CHANNELS];
     uint8_t last[EC_PAYLOAD_MAX]; /* latest row, before tare */
