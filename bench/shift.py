@@ -6,11 +6,12 @@
 Firmware, daemon, its camera's process and ingest are the real programs; a library preloaded into them makes
 their clocks run faster and their waits shorter (edgecap/sim/fast_time.c), so every timer of theirs fires as
 often as in a real day. mosquitto and the network namespace, whose cable is cut in six ways for seconds,
-minutes and hours, live in real time (needs root). Each hour RSS, file descriptors, threads and the disk that
-the spool takes are measured, at rest where Wi-Fi allows. Exit 1 unless every session is whole in the store and
-what is measured at the end equals what was measured after the first hour: descriptors and threads exactly,
-RSS + 2 %, disk + 1.25 MiB (a segment, here of 1 MiB, stays while it is being written, and SQLite keeps the pages
-that it has needed). A machine too busy for the speed shows as overruns and silent sensors in the daemon's log.
+minutes and hours, live in real time (needs root). Each hour RSS, file descriptors, threads and the disk
+that the spool takes are measured, at rest where Wi-Fi allows. Exit 1 unless every session is whole in the
+store and what is measured at the end equals what was measured after the first hour: descriptors and threads
+exactly, RSS + 2 %, disk + 1.25 MiB (a segment, here of 1 MiB, stays while it is being written, and SQLite
+keeps the pages that it has needed). A machine too busy for the speed shows as overruns and silent sensors
+in the daemon's log.
 """
 
 from __future__ import annotations
