@@ -249,8 +249,9 @@ def test_a_dead_broker_and_a_late_ingest_cost_nothing(tmp_path: Path) -> None:
         await site.start_daemon()
         session = await record(site, 100)
         assert site.status["spool"]["chunks"] > 0
+        await site.until("held", lambda: "nobody listens" in site.status["uplink"]["held"])
         code, out = await cli("fleet", "--once", "--broker", site.broker.url)
-        assert (code, "rig-01" in out) == (0, True), out
+        assert (code, "rig-01" in out, "nobody listens" in out) == (1, True, True), out
         await site.start_ingest()
         await site.until_complete(session)
         await site.until("delivered", lambda: site.status["spool"]["chunks"] == 0)
