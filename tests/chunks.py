@@ -10,6 +10,7 @@ from edgecap.codec.records import CODEC, encode_records
 
 BOOT = "5a0c8e1e-3f5e-4c6e-9d0f-0123456789ab"
 SECOND_NS = 1_000_000_000
+STREAM_KIND = {"video": "video", "event": "preview"}
 
 
 class SessionMaker:
@@ -35,7 +36,7 @@ class SessionMaker:
 
     def open(self) -> Chunk:
         infos = [
-            {"name": n, "kind": "video" if k == "video" else "imu", "device": "d", "rate_hz_nominal": 1000.0}
+            {"name": n, "kind": STREAM_KIND.get(k, "imu"), "device": "d", "rate_hz_nominal": 1000.0}
             for n, k in self.kinds.items()
         ]
         names = self.names

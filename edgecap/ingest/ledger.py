@@ -15,7 +15,7 @@ other, from the first or to the last chunk of any stream) is divided, every nano
 captured = delivered + gapped + missing, and session time = captured + unclaimed. These are sums over streams:
 ten streams of one hour are ten stream hours; `session_ns` alone counts a session once. Captured time is also
 told by the session's outcome: discarded by its worker, interrupted (cut off by a crash or a cut of power) or
-still open.
+still open. A camera's previews show again what its own stream holds, and add no time.
 
 Presence is taken from the segments' indexes and the session's own records: no payload is read and no hash
 is checked; `edgecap sessions verify` does that.
@@ -164,6 +164,8 @@ def session_time(store: Store, key: SessionKey) -> SessionTime:
             stated = records.chunks.get(name)
             have = len(seqs)
             whole = whole and have == (stated or 0) and (not have or int(seqs[-1]) + 1 == have)
+            if name in records.previews:
+                continue
             streams.append(
                 stream_time(
                     name,
@@ -267,6 +269,7 @@ class _Records:
         self.utc_trusted = False
         self.outcome = "open"
         self.streams: set[str] = set()
+        self.previews: set[str] = set()
         self.chunks: dict[str, int] = {}
         """Chunks per stream, as the close record states."""
         self.gaps: list[Gap] = []
@@ -303,9 +306,9 @@ class _Records:
             self.utc_trusted = record.get("utc_trusted") is True
             self.day = _day(_int(record.get("utc_ns")) or 0)
             streams = record.get("streams")
-            self.streams |= _names(streams if isinstance(streams, list) else [])
+            self._name(streams if isinstance(streams, list) else [])
         elif record["type"] == "stream":
-            self.streams |= _names([record.get("stream", record)])
+            self._name([record.get("stream", record)])
         elif record["type"] == "gap":
             try:
                 self.gaps.append(msgspec.convert(record, Gap))
@@ -319,9 +322,12 @@ class _Records:
                 if isinstance(name, str) and count is not None:
                     self.chunks[name] = max(0, count)
 
-
-def _names(infos: Sequence[object]) -> set[str]:
-    return {i["name"] for i in infos if isinstance(i, dict) and isinstance(i.get("name"), str)}
+    def _name(self, infos: Sequence[object]) -> None:
+        for info in infos:
+            if isinstance(info, dict) and isinstance(info.get("name"), str):
+                self.streams.add(info["name"])
+                if info.get("kind") == "preview":
+                    self.previews.add(info["name"])
 
 
 def _int(value: object) -> int | None:

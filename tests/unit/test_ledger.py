@@ -230,6 +230,19 @@ def test_losses_of_each_kind(tmp_path: Path) -> None:
         assert found.outcome == ("complete" if number < 5 else "open")
 
 
+def test_previews_add_no_time_and_are_still_wanted(tmp_path: Path) -> None:
+    streams = {"left-imu": "samples", "head-cam": "video", "head-cam-preview": "event"}
+    maker = SessionMaker(streams=streams)
+    chunks = recorded(maker, None)
+    shown = maker.data("head-cam-preview")
+    chunks += [shown, maker.close("complete")]
+    found, parts = entry(tmp_path / "whole", chunks)
+    assert found.whole
+    assert set(parts) == {"left-imu", "head-cam"}
+    found, _ = entry(tmp_path / "lacking", [c for c in chunks if c is not shown])
+    assert not found.whole
+
+
 def test_gaps_of_headers_count_when_records_are_gone(tmp_path: Path) -> None:
     maker = SessionMaker()
     gap = Gap("left-imu", T0 + SECOND_NS // 4, T0 + SECOND_NS // 2, 3, "line")
