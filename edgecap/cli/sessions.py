@@ -119,10 +119,11 @@ def _show(args: argparse.Namespace) -> int:
         ("task", report.task),
         ("operator", report.operator),
         ("consent", report.consent),
+        ("calibrated", ", ".join(report.calibration)),
         ("stored", f"{report.chunks} chunks, {report.bytes / 1e6:.2f} MB"),
     ]
     for name, value in facts:
-        print(f"{name:<10}{printable(value) or '–'}")
+        print(f"{name:<11}{printable(value) or '–'}")
     print()
     header = ("STREAM", "KIND", "CHUNKS", "OF", "SAMPLES", "SENT", "GAPS", "LOST", "MB", "BOUND µs")
     print_table(header, [_stream_row(s) for s in report.streams], range(2, 10))

@@ -73,6 +73,8 @@ class SessionReport(msgspec.Struct, kw_only=True):
     """Why it is not complete, in words; empty when it is."""
     notes: list[str]
     """What is worth knowing and does not make it incomplete."""
+    calibration: list[str] = []
+    """The records that the manifest carries, with version and date."""
 
     @property
     def missing(self) -> list[str]:
@@ -200,6 +202,7 @@ def report_contents(contents: SessionContents) -> SessionReport:
         streams=reports,
         problems=problems,
         notes=[*_notes(contents, reports), *_drift_notes(records)],
+        calibration=list(_calibration(opening.get("calibration"))),
     )
 
 
@@ -342,6 +345,14 @@ def _notes(contents: SessionContents, reports: list[StreamReport]) -> Iterator[s
         yield f"{stream}: different chunks came as chunk {seq}; the one that fits the hash chain counts"
     for boot, count in contents.other_boots.items():
         yield f"the session id was used again: {count} chunks of kernel boot {boot} are kept and not counted"
+
+
+def _calibration(found: object) -> Iterator[str]:
+    """Each record by its key, as far as it tells its version and date."""
+    for key, record in sorted(found.items()) if isinstance(found, dict) else ():
+        fields = record if isinstance(record, dict) else {}
+        version, date = fields.get("version"), _text(fields, "date")[:10]
+        yield f"{key}{f' version {version}' if version else ''}{f' of {date}' if date else ''}"
 
 
 def _drift_notes(records: _Records) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,17 +13,12 @@ import pytest
 from edgecap.calibration import GyroRecord
 from edgecap.cli.main import main
 from edgecap.cli.run import sources_of
-from edgecap.clock import now_ns
-from edgecap.codec.chunk import unpack_chunk
 from edgecap.config import parse_config
-from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
-from edgecap.dataset.session import RecordedSession, load_session
-from edgecap.ingest.store import open_store
+from edgecap.dataset.session import RecordedSession
 from edgecap.source.iio import IioSource
-from edgecap.spool import Spool
-from edgecap.spool.writer import SpoolWriter
 from tests.iio_tree import SCAN, IioTree, host_ns, iio_tree
+from tests.rig_session import record
 
 RATE = 200
 PERIOD = 1_000_000_000 // RATE
@@ -41,41 +37,23 @@ def at_rest(t_ns: np.ndarray, rng: np.random.Generator) -> bytes:
     return out.tobytes()
 
 
-async def record(tree: IioTree, config_text: str, out: Path) -> list[bytes]:
-    """Six seconds of samples in a moment, with a hole, then more as they come; returns the spool's chunks."""
-    config = parse_config(config_text)
-    (source,) = sources_of(config)
-    assert isinstance(source, IioSource)
-    source.sys_root, source.dev_root = tree.sys_root, tree.dev_root
+async def lie_still(tree: IioTree, rig: Rig) -> None:
+    """Six seconds of samples in a moment, with a hole, then more as they come, until the rig tells drift."""
     rng = np.random.default_rng(5)
-    with Spool.open(out / "spool", reserve_bytes=0) as spool:
-        async with SpoolWriter(spool) as writer:
-            rig = Rig(config, sources=[source], writer=writer)
-            running = asyncio.create_task(rig.run())
-            async with asyncio.timeout(60):
-                await rig.ready()
-                started = asyncio.create_task(rig.ask(Intent("start", "test", now_ns())))
-                while tree.read("buffer/enable") != "1":
-                    await asyncio.sleep(0.01)
-                t_ns = host_ns() - 6 * 10**9 + PERIOD * np.arange(6 * RATE)
-                kept = np.r_[t_ns[:700], t_ns[750:]]
-                for part in np.array_split(kept, 40):
-                    tree.feed(at_rest(part, rng))
-                    await asyncio.sleep(0)
-                assert (await started).ok
-                fed = int(t_ns[-1])
-                while not any(v.state == "drift" for v in rig.verdicts):
-                    due = np.arange(fed + PERIOD, host_ns(), PERIOD)[:500]
-                    if len(due):
-                        tree.feed(at_rest(due, rng))
-                        fed = int(due[-1])
-                    await asyncio.sleep(0.02)
-                stopped = await rig.ask(Intent("stop", "test", now_ns()))
-                assert stopped.ok
-                rig.shut_down()
-                await running
-        entries = spool.pending(10_000)
-        return [spool.read(e.id) for e in entries]
+    while tree.read("buffer/enable") != "1":
+        await asyncio.sleep(0.01)
+    t_ns = host_ns() - 6 * 10**9 + PERIOD * np.arange(6 * RATE)
+    kept = np.r_[t_ns[:700], t_ns[750:]]
+    for part in np.array_split(kept, 40):
+        tree.feed(at_rest(part, rng))
+        await asyncio.sleep(0)
+    fed = int(t_ns[-1])
+    while not any(v.state == "drift" for v in rig.verdicts):
+        due = np.arange(fed + PERIOD, host_ns(), PERIOD)[:500]
+        if len(due):
+            tree.feed(at_rest(due, rng))
+            fed = int(due[-1])
+        await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -102,13 +80,13 @@ def recorded(tmp_path: Path) -> tuple[str, RecordedSession]:
     channels = ["accel_x", "accel_y", "accel_z", "gyro_x", "gyro_y", "gyro_z", "temperature"]
     lag_us = 1500
     """
+    config = parse_config(text)
+    (source,) = sources_of(config)
+    assert isinstance(source, IioSource)
     with iio_tree(tmp_path) as tree:
-        chunks = asyncio.run(record(tree, text, tmp_path))
-    store = open_store(str(tmp_path / "store"), create=True)
-    store.append([unpack_chunk(c) for c in chunks])
-    store.commit()
-    (key,) = store.sessions()
-    return str(tmp_path / "store"), load_session(store, key)
+        source.sys_root, source.dev_root = tree.sys_root, tree.dev_root
+        session = asyncio.run(record(config, [source], tmp_path / "store", partial(lie_still, tree)))
+    return str(tmp_path / "store"), session
 
 
 def test_from_the_device_node_to_the_store(recorded, capsys):
