@@ -1,0 +1,146 @@
+"""Devices that come, go and fail: each is tried again by itself, and none stops another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecap.daemon import devices as module
+from edgecap.daemon.devices import Devices, twins
+from edgecap.daemon.recording import FAULT_SHOWN_NS, Live, OpenSource
+from edgecap.errors import SourceError
+from edgecap.model import DeviceEvent, Item, StreamInfo
+from edgecap.source.item_queue import ItemQueue
+
+
+class Scripted:
+    """A source whose first attempts at opening fail; what it yields is put into its queue."""
+
+    def __init__(self, name: str, failures: int = 0, serial_number: str = "", kind: str = "imu") -> None:
+        self.name = name
+        self.queue = ItemQueue()
+        self.attempts = 0
+        self.opened = 0
+        self._failures = failures
+        clock = "mcu" if kind == "imu" else "monotonic"
+        self.info = (StreamInfo(name, kind, name, 100.0, clock=clock, serial_number=serial_number),)  # type: ignore[arg-type]
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Scripted]:
+        self.attempts += 1
+        if self.attempts <= self._failures:
+            raise SourceError(f"{self.name}: not there", fix="plug it in")
+        self.opened += 1
+        try:
+            yield self
+        finally:
+            self.opened -= 1
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> dict[str, int]:
+        return {}
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self.queue.__aiter__()
+
+    def tell(self, kind: str, text: str = "", t_ns: int = 0) -> None:
+        self.queue.put(DeviceEvent(self.name, kind, t_ns, text))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_LAST_S", 0.002)
+
+
+def kept(*sources: Scripted) -> tuple[Devices, list[tuple[str, Item]], Callable[..., object]]:
+    """Devices under test, what they handed over, and a way to run them until something holds."""
+    taken: list[tuple[str, Item]] = []
+
+    async def take(source: OpenSource, item: Item) -> None:
+        taken.append((source.name, item))
+
+    devices = Devices(sources, take, lambda: None)
+
+    async def until(holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.001)
+
+    return devices, taken, until
+
+
+def test_one_that_is_missing_stops_nobody_and_is_awaited() -> None:
+    async def run() -> None:
+        good, late, never = Scripted("good"), Scripted("late", 3), Scripted("never", 10**9)
+        devices, taken, until = kept(good, late, never)
+        assert devices.working  # nothing is known yet
+        task = asyncio.create_task(devices.run())
+        await devices.all_tried()
+        assert devices.working
+        await until(lambda: len(devices.open) == 2)
+        assert [d.name for d in devices.open] == ["good", "late"]
+        assert devices.problems(0) == {"never": "never: not there; plug it in"}
+        await until(lambda: never.attempts > 5)
+        connected = [(n, i.text) for n, i in taken if isinstance(i, DeviceEvent) and i.kind == "connected"]
+        assert connected == [("good", ""), ("late", "it is there now")]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (good.opened, late.opened) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_working_follows_what_comes_and_goes() -> None:
+    async def run() -> None:
+        board, camera = Scripted("board"), Scripted("camera", kind="video")
+        devices, _, until = kept(board, camera)
+        task = asyncio.create_task(devices.run())
+        await devices.all_tried()
+        board.tell("disconnected", "/dev/ttyX: gone")
+        await until(lambda: devices.problems(0))
+        assert devices.problems(0) == {"board": "board is disconnected: /dev/ttyX: gone; plug it in again"}
+        assert devices.working
+        camera.tell("fault", "camera: no frames")
+        await until(lambda: not devices.working)
+        assert list(devices.problems(FAULT_SHOWN_NS * 9)) == ["board", "camera"]  # for as long as it lasts
+        camera.tell("connected", "back")
+        await until(lambda: devices.working)
+        board.tell("connected", "back")
+        await until(lambda: not devices.problems(0))
+        board.tell("fault", "imu overran: 3 samples lost", t_ns=5)
+        await until(lambda: devices.problems(5))
+        assert devices.working
+        assert devices.problems(5 + FAULT_SHOWN_NS) == {}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_boards_that_give_one_serial_number() -> None:
+    def opened(name: str, serial: str, kind: str = "imu") -> OpenSource:
+        return OpenSource(name, Scripted(name, 0, serial, kind), Live())
+
+    found = twins([opened("a", "7"), opened("b", "8"), opened("c", "7"), opened("d", ""), opened("e", "")])
+    assert set(found) == {"a", "c"}
+    assert found["a"] == found["c"]
+    assert found["a"].startswith("a and c give the same serial number '7'; ")
+    assert twins([opened("a", "cam", "video"), opened("b", "cam", "video")]) == {}  # two modes of one camera
+
+
+@given(st.lists(st.sampled_from(["connected", "disconnected", "fault", "log", "reset"]), max_size=12))
+def test_a_device_that_was_lost_is_lost_until_it_is_connected(kinds: list[str]) -> None:
+    device = OpenSource("board", Scripted("board"), Live())
+    for k, kind in enumerate(kinds):
+        device.note(DeviceEvent("board", kind, k, "why"))
+    lost = [k for k, kind in enumerate(kinds) if kind in ("connected", "disconnected")][-1:]
+    away = bool(lost) and kinds[lost[0]] == "disconnected"
+    assert device.away == away
+    assert bool(device.problem(10**18)) == away
