@@ -3,9 +3,9 @@
     python bench/spool.py [--mb 200] [--chunk-kb 100] [--rounds 3] [--dir DIR] [--json]
 
 Contenders take turns, and of each figure the median of the rounds is told: a machine is not the same from
-one minute to the next. Every contender stores the same chunks and makes them durable after each `--sync-
-kb`. A latency is the time of one append, the sync included where one falls due. What was written is read
-from /proc/self/io.
+one minute to the next. Every contender stores the same chunks and makes them durable after each
+`--sync-kb`. A latency is the time of one append, the sync included where one falls due. What was written is
+read from /proc/self/io.
 """
 
 from __future__ import annotations
