@@ -187,7 +187,7 @@ CameraConfig = FileCameraConfig | SyntheticCameraConfig | PiCameraConfig | UvcCa
 
 
 class ButtonConfig(Section, frozen=True):
-    """`[button]`: button, LED and passive piezo on the Pi's GPIO; -1 for none. A glove's button always works."""
+    """`[button]`: button, LED and passive piezo on GPIO; -1 for none. A glove's own button always works."""
 
     gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
     led_gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
