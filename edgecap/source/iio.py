@@ -293,6 +293,16 @@ class IioFeed:
             self._tell("fault", f"{self.name} is silent")
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
+    async def _reopen(self) -> _Attached:
+        """Open in a thread; a node that is opened only after we were cancelled is closed again."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_device))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(SourceError):
+                os.close((await opening).fd)
+            raise
+
     async def _supervise(self) -> None:
         """Reopen the device after it went away, and let it sample again if it did."""
         while True:
@@ -301,10 +311,10 @@ class IioFeed:
             wait_s, told = BACKOFF_FIRST_S, ""
             while self._attached is None:
                 try:
-                    attached = await asyncio.to_thread(self._open_device)
+                    attached = await self._reopen()
                     async with self._control:
                         self._attach(attached)
-                        if self._running:
+                        if self._running:  # with the session that it left
                             await asyncio.to_thread(attached.device.enable, on=True)
                 except SourceError as error:
                     self._detach()
