@@ -109,6 +109,28 @@ def test_the_fleet_page_and_the_check(rig: InstalledRig) -> None:
     m.run("systemctl", "stop", "edgecap-fleet.service")
 
 
+def test_a_state_directory_that_cannot_be_written_is_told_everywhere_and_waited_for(
+    rig: InstalledRig,
+) -> None:
+    m = rig.machine
+    before = len(m.journal("edgecap"))
+    m.run("systemctl", "stop", "edgecap.service")
+    m.run("sh", "-c", f"chown -R root:root {SPOOL} && chmod 700 {SPOOL}")
+    m.run("systemctl", "start", "edgecap.service")
+    status = rig.until_state("fault")
+    assert SPOOL in status["fault"]
+    assert status["led"] == "fault"
+    m.until("systemctl tells it", lambda: SPOOL in m.show("edgecap.service", "StatusText")["StatusText"])
+    errors = [e for e in m.journal("edgecap")[before:] if int(e["PRIORITY"]) <= 3]
+    assert len(errors) == 1, errors
+    assert SPOOL in errors[0]["MESSAGE"]
+    # Once it is put right, nobody has to start anything.
+    pid = rig.main_pid()
+    m.run("sh", "-c", f"chown -R edgecap:edgecap {SPOOL}")
+    rig.until_state("idle")
+    assert (rig.main_pid(), rig.restarts()) == (pid, 0)
+
+
 def test_killed_while_recording_it_is_back_and_the_session_is_closed(rig: InstalledRig) -> None:
     session, before, pid = rig.start_recording(), rig.restarts(), rig.main_pid()
     rig.machine.run("systemctl", "kill", "--signal=KILL", "edgecap.service")
