@@ -127,5 +127,4 @@ def test_usb_frames_delay_and_the_two_step_stamp_shows_it(plain_binary, tmp_path
         if usb_frame_us:
             into = np.array([truth.raw_ns(done) % frame_ns for *_, done, _ in found])
             assert np.quantile(into, 0.25) < 0.1 * frame_ns  # spread evenly it would be 0.25
-    assert waits[0] < 500
-    assert waits[frame_ns // 1000] > 1000
+    assert waits[frame_ns // 1000] > max(600, 1.5 * waits[0])  # 2000 on average, with fifty of them
