@@ -16,7 +16,7 @@ from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.receipt import decode_receipt
 from edgecap.codec.records import CODEC, encode_records
 from edgecap.errors import BrokerError, EdgecapError
-from edgecap.model import SESSION_STREAM
+from edgecap.model import SESSION_STREAM, ClockPair
 from edgecap.mqtt import Connection, connect
 from edgecap.status import CommandResult
 
@@ -127,10 +127,13 @@ async def _delivery(exam: Exam, connection: Connection) -> Finding:
 def trial_session(site: str, rig: str) -> list[Chunk]:
     """A whole session without data, marked as discarded, whose bytes never change."""
     chain = StreamChain(site=site, rig=rig, boot=TRIAL, session=TRIAL, stream=SESSION_STREAM)
+    # Its times are zero by definition, so that no ledger calls this rig's clock doubtful for it.
+    pair = ClockPair(0, 0, 0, 0, 0, True, 0, 0, 0.0)
     opening = {
         "type": "open", "t_ns": 0, "v": 1, "site": site, "rig": rig, "boot": TRIAL, "session": TRIAL,
         "task": "edgecap doctor: is delivery possible?", "operator": "-", "consent": "-", "utc_ns": 0,
-        "utc_trusted": False, "clock": {}, "streams": [], "calibration": {}, "versions": {}, "config": {},
+        "utc_trusted": True, "clock": msgspec.to_builtins(pair), "streams": [], "calibration": {},
+        "versions": {}, "config": {},
     }  # fmt: skip
     closing = {"type": "close", "t_ns": 1, "outcome": "discarded", "reason": "a trial", "streams": {}}
     sealed = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -190,6 +191,12 @@ def test_a_broker_with_certificates(tmp_path: Path) -> None:
         )
         bare = speak(rig(tmp_path, broker.url, f'ca_file = "{made.ca}"'))
         assert bare["broker"].verdict == "fail"
+
+
+def test_the_trial_session_never_changes() -> None:
+    """A store that holds it would refuse other bytes under the same name: they need a new `TRIAL`."""
+    found = [hashlib.sha256(c.packed).hexdigest()[:16] for c in broker_check.trial_session("lab", "rig-01")]
+    assert (broker_check.TRIAL, found) == ("doctor-1", ["61a2cd39acecc50e", "b17566721e7e56af"])
 
 
 def test_an_ingest_that_gives_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
