@@ -106,10 +106,9 @@ def play(
         if stop.is_set():
             break
         produced = index + 1
-        late = clock() - tick > LATE_LIMIT_NS
-        if late or not outbox.has_room():
-            cause = "camera" if late else "queue"
-        else:
+        if not outbox.has_room():
+            cause = "queue"  # also of those that are late because of it
+        elif clock() - tick <= LATE_LIMIT_NS:
             data, key = encoder.encode(frame, tick)
             outbox.put_frame(LinkFrame(index, tick, 0, 0, fit, key, data, cause))
             cause = "camera"
