@@ -310,7 +310,8 @@ uninstall() {
         segments=$(find /var/lib/edgecap/spool -name '*.seg' 2>/dev/null | wc -l)
         rm -rf /var/lib/edgecap /var/lib/edgecap-ingest "$ETC" /etc/udev/rules.d/71-edgecap-names.rules
         for user in edgecap edgecap-ingest; do
-            userdel "$user" 2>/dev/null || true
+            id "$user" >/dev/null 2>&1 || continue
+            userdel "$user" 2>/dev/null || say "the user $user still runs programs and stays"
             groupdel "$user" 2>/dev/null || true
         done
         say "removed, with configuration, secrets and recordings ($segments undelivered segments)"

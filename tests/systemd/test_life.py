@@ -209,6 +209,7 @@ def test_uninstalling_keeps_data_and_purging_does_not(rig: InstalledRig) -> None
     assert any("complete " + session in e["MESSAGE"] for e in m.journal("edgecap"))
     assert m.out("sh", "-c", f"find {SPOOL} {STORE} -name '*.seg' | wc -l") != "0"
     assert m.run("test", "-s", SECRETS[0], check=False).returncode == 0
+    m.run("systemctl", "stop", "test-board.service")  # runs as the user that is about to go
     rig.install("--uninstall", "--purge")
     assert m.run("test", "-e", "/var/lib/edgecap", check=False).returncode != 0
     assert m.run("test", "-e", "/etc/edgecap", check=False).returncode != 0
