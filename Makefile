@@ -46,9 +46,9 @@ system-packages:
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	      gcc-arm-none-eabi libnewlib-arm-none-eabi $$(command -v npm >/dev/null || echo nodejs npm); }; \
 	  { command -v debootstrap && command -v systemd-nspawn && command -v systemd-analyze && command -v udevadm && \
-	    command -v shellcheck; } >/dev/null 2>&1 || \
+	    command -v shellcheck && command -v umockdev-run; } >/dev/null 2>&1 || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	      debootstrap systemd systemd-container udev shellcheck; }; \
+	      debootstrap systemd systemd-container udev shellcheck umockdev; }; \
 	  test -e $(SYSTEMD_ROOT)/wheels || echo "Building a small Debian to install into, in $(SYSTEMD_ROOT), once; this takes two minutes …"; \
 	  tests/systemd/build_root.sh $(SYSTEMD_ROOT) >$(SYSTEMD_ROOT).log 2>&1 || { tail -20 $(SYSTEMD_ROOT).log; exit 1; }; \
 	  test -d $(LIBCAMERA)/venv || echo "Building libcamera's virtual camera into $(LIBCAMERA), once; this takes three minutes …"; \
