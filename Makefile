@@ -97,4 +97,4 @@ bench: $(VENV)/dev
 	$(BIN)/python bench/pipeline.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build hw/firmware/build
+	rm -rf $(VENV) build hw/firmware/build tests/hw/emulator/node_modules
