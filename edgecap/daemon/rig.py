@@ -190,7 +190,7 @@ class Rig:
             reason = "no device works: " + "; ".join(self.devices.problems(clock.now_ns()).values())
             self._intend(Intent("failed", DEVICES, clock.now_ns(), reason=reason))
         elif self.devices.working and self._deviceless:
-            self._intend(Intent("mended", DEVICES, clock.now_ns()))
+            self._intend(Intent("mended", DEVICES, clock.now_ns(), reason="a device works again"))
         self._refresh()
 
     def _intend(self, intent: Intent) -> None:

@@ -311,6 +311,8 @@ class SerialFeed:
         elif quiet_ns < QUIET_NS and self._down and not self._stale:
             self._down = False
             self._intake.tell("connected", t_ns, f"{self._path} answers again")
+            if self._led is not None:  # what was sent meanwhile, nobody heard
+                self._talk.post(Op.LED, self._led)
 
     def _watch(self) -> None:
         """Look for silence a few times a second."""

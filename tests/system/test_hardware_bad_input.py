@@ -392,6 +392,11 @@ def test_a_board_on_a_uart_that_is_pulled_and_swapped(
                     cable.plug(mine.port)
                     await site.until_state("idle")
                     assert site.status["problems"] == {}
+                    async with asyncio.timeout(
+                        30
+                    ):  # the light says so, too, though it was told while unplugged
+                        while not (await mine.command("led")).startswith(light("idle")):
+                            await asyncio.sleep(0.02)
                     cable.plug(other.port)
                     await site.until("told", lambda: "other" in site.status["problems"].get("hand", ""))
                     await site.until_state("fault")
