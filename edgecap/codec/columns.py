@@ -93,7 +93,6 @@ class ColumnEncoder:
             self._since_key += 1
             out.append(_VERSION << 4 | (_SAME_ROWS if before == layout else 0))
             out.append(self._since_key)
-            out += self._check.to_bytes(1, "little")
             if before != layout:
                 write_rows(out, layout)
         memories: dict[str, Memory] = {} if key else self._memories
@@ -108,11 +107,11 @@ class ColumnEncoder:
                 out[0] |= _AS_BEFORE
                 bodies = [body[1:] for body in bodies]
             out += b"".join(bodies)
-        out += tail.finish()
+        out += tail.finish(0 if key else self._check)
         self._memories = memories
         payload = bytes(out)
         self._layout = layout
-        self._check = zlib.crc32(payload) & 0xFF
+        self._check = zlib.crc32(payload) & 0xFFFF
         return payload
 
 
@@ -156,36 +155,44 @@ class ColumnDecoder:
                 key_front = payload[: reader.at], layout
         else:
             since_key = reader.byte()
-            check = reader.byte()
             if since_key == 0:
                 raise ChunkError("columns payload is neither a key nor after one")
-            if self._since_key != since_key - 1 or self._check != check:
-                raise NeedsChunk(
-                    f"this chunk continues the one before it, number {since_key - 1} after their key chunk",
-                    fix=f"give the decoder the {since_key} chunks before it first",
-                    back=since_key,
-                )
+            if self._since_key != since_key - 1:
+                raise _needs(since_key, "this chunk continues the one before it")
             layout = self._layout if head & _SAME_ROWS else read_rows(reader, self._layout)
         before = {} if head & _KEY else self._memories
         fronts = [decode_front(column, reader, before, bool(head & _AS_BEFORE)) for column in layout]
         memories: dict[str, Memory] = {}
-        tables: dict[str, Array] = {}
-        tail: TailReader | None = None
-        for column, front in zip(layout, fronts, strict=True):
-            if isinstance(front, Pending):
-                tail = TailReader(payload[reader.at :]) if tail is None else tail
-                tables[column.name] = decode_tail(front, tail, memories)
-            else:
-                tables[column.name] = front
-        if tail is not None:
-            tail.finish()
+        tables = {
+            c.name: front for c, front in zip(layout, fronts, strict=True) if not isinstance(front, Pending)
+        }
+        pending = [front for front in fronts if isinstance(front, Pending)]
+        if pending:
+            tail = TailReader(payload[reader.at :])
+            try:
+                tables |= {front.column.name: decode_tail(front, tail, memories) for front in pending}
+                tail.finish(0 if head & _KEY else self._check)
+            except ChunkError as error:
+                if head & _KEY:
+                    raise
+                doubt = "this chunk is damaged, or continues another than the one before it"
+                raise _needs(since_key, doubt) from error
         elif reader.at != len(payload):
             raise ChunkError(f"columns payload: {len(payload) - reader.at} bytes left over")
+        tables = {column.name: tables[column.name] for column in layout}
         self._memories = memories
         self._key_front = key_front
         self._since_key, self._layout = since_key, layout
-        self._check = zlib.crc32(payload) & 0xFF
+        self._check = zlib.crc32(payload) & 0xFFFF
         return tables
+
+
+def _needs(since_key: int, why: str) -> NeedsChunk:
+    return NeedsChunk(
+        f"{why}, number {since_key - 1} after their key chunk",
+        fix=f"give the decoder the {since_key} chunks before it first",
+        back=since_key,
+    )
 
 
 def decode_columns(payload: bytes) -> dict[str, Array]:

@@ -20,7 +20,7 @@ from edgecap.codec.integers import (
 from edgecap.codec.layout import Array, ColumnLayout, Reader
 from edgecap.codec.tail import Memory, TailReader, TailWriter
 from edgecap.errors import ChunkError
-from edgecap.kernels import adaptive, rice
+from edgecap.kernels import rice
 from edgecap.kernels.bits import PAD_WORDS
 
 STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
@@ -33,7 +33,6 @@ class Pending:
 
     column: ColumnLayout
     meaning: Meaning
-    shift: int
     before: Memory | None
     recurring: bool
 
@@ -85,22 +84,16 @@ def _encode_adaptive(
     limit = column.raw_bytes - len(integers.meaning) - len(integers.extra) - 1
     if limit < 0:
         return None
-    shift = 0
-    if again:
-        states = tail.add_steps(integers.lanes, before.states if before else None)
-    else:
-        added = tail.add(integers.lanes, before.states if before else None, limit)
-        if added is None:
-            return None
-        states, shift = added
+    known = before.learned if before else None
+    learned = tail.add_steps(integers.lanes, known) if again else tail.add(integers.lanes, known, limit)
+    if learned is None:
+        return None
     coder = (STEPS_FRESH if again else FRESH) + (before is not None)
-    body = bytearray([integers.transform << 4 | coder])
+    body = bytes([integers.transform << 4 | coder])
     if before is None:
         body += integers.meaning
     body += integers.extra
-    if width_of(column) == 32 and not again:
-        body.append(shift)
-    return bytes(body), Memory(integers.transform, integers.meaning, states, integers.last, again)
+    return body, Memory(integers.transform, integers.meaning, learned, integers.last, again)
 
 
 def continuation(memory: Memory) -> int:
@@ -141,26 +134,23 @@ def decode_front(
         dtype: np.dtype[Any] = np.dtype(np.int16 if width_of(column) == 16 else np.int32)
         lanes = decode_rice(reader, meaning.rows(column, continued=False), column.lanes, dtype)
         return from_integers(meaning, column, lanes, None)
-    shift = reader.byte() if width_of(column) == 32 and not again else 0
-    if shift > adaptive.SHIFT_LIMIT:
-        raise ChunkError(f"column {column.name}: differences cannot be shifted by {shift} bits")
-    return Pending(column, meaning, shift, before, again)
+    return Pending(column, meaning, before, again)
 
 
 def decode_tail(pending: Pending, tail: TailReader, memories: dict[str, Memory]) -> Array:
     """Decode the rest of a column; what was learned goes to `memories`."""
     column, meaning, before = pending.column, pending.meaning, pending.before
     rows = meaning.rows(column, continued=before is not None)
-    states = before.states.copy() if before else None
+    learned = before.learned.copy() if before else None
     if pending.recurring:
-        lanes, states = tail.take_steps(rows, states)
+        lanes, learned = tail.take_steps(rows, learned)
     else:
-        lanes, states = tail.take(rows, column.lanes, width_of(column), pending.shift, states)
+        lanes, learned = tail.take(rows, column.lanes, width_of(column), learned)
     values = from_integers(meaning, column, lanes, before.last if before else None)
     last = None
     if meaning.transform == STEPS:
         last = values.view(np.int64).reshape(column.rows, column.lanes)[-1].copy()
-    memories[column.name] = Memory(meaning.transform, meaning.packed, states, last, pending.recurring)
+    memories[column.name] = Memory(meaning.transform, meaning.packed, learned, last, pending.recurring)
     return values
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.codec.layout import Array
 from edgecap.errors import ChunkError
-from edgecap.kernels import adaptive, rangecoder, recurring, spread
-from edgecap.kernels.bits import PAD_WORDS
+from edgecap.kernels import adaptive, rans, recurring, spread
+from edgecap.kernels.tables import build_tables
 
 I32 = NDArray[np.int32]
+F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
-Scalar = TypeVar("Scalar", bound=np.generic)
-
-NO_WORDS, NO_BYTES = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
+NO_WORDS = np.zeros(0, np.uint64)
 """What a writer holds before its first column: many payloads have none for it."""
 FRESH_BITS = 14
 """At most, beyond the bits of a sample: length of the first one, octave and preset."""
@@ -29,8 +27,34 @@ FRESH_BITS = 14
 @cache
 def tables() -> tuple[NDArray[np.uint32], Bytes, I32]:
     """Symbol starts, guesses and costs."""
-    starts, guess = rangecoder.build_tables()
+    starts, guess = build_tables()
     return starts, guess, spread.build_costs(starts)
+
+
+@dataclass(slots=True)
+class Learned:
+    """What an adaptive or a recurring column has taught: models (groups, MODEL) and states."""
+
+    models: F64
+    states: I64
+
+    def copy(self) -> Learned:
+        return Learned(self.models.copy(), self.states.copy())
+
+    @classmethod
+    def nothing(cls, channels: int) -> Learned:
+        """Of channels without a past."""
+        groups = adaptive.groups_of(channels)
+        return cls(
+            np.zeros((groups, adaptive.MODEL), np.float64), np.zeros((channels, adaptive.STATE), np.int64)
+        )
+
+    @classmethod
+    def no_steps(cls) -> Learned:
+        """Of recurring steps without a past."""
+        state = np.zeros(recurring.STATE, np.int64)
+        recurring.start_steps(state)
+        return cls(np.zeros((0, adaptive.MODEL), np.float64), state)
 
 
 @dataclass(slots=True)
@@ -39,160 +63,137 @@ class Memory:
 
     transform: int
     meaning: bytes
-    states: I64
+    learned: Learned
     last: I64 | None
     recurring: bool
 
 
 class TailWriter:
-    """Codes the adaptive columns of one payload: range-coded from the front, flat bits from the end."""
+    """Codes the adaptive columns of one payload: notes what is to be coded, then codes it from the end."""
 
     def __init__(self) -> None:
-        self.coder = NO_WORDS
-        self.out = NO_BYTES
-        self.flat = NO_WORDS
+        self.steps = NO_WORDS
+        self.count = 0
 
-    def add(self, lanes: Array, states: I64 | None, limit_bytes: int) -> tuple[I64, int] | None:
+    def add(self, lanes: Array, learned: Learned | None, limit_bytes: int) -> Learned | None:
         """Code integers (n, c), n ≥ 0.
 
         Args:
             lanes: int16 or int32.
-            states: What was learned before; None to start afresh. It is advanced.
+            learned: What was learned before; None to start afresh. It is advanced.
             limit_bytes: Write nothing when more than this would be needed.
 
         Returns:
-            The advanced states and the shift of differences; None when nothing was written.
+            What is learned after it; None when nothing was written.
         """
         rows, channels = lanes.shape
         width = 8 * lanes.dtype.itemsize
         values = np.array(lanes.T, np.int32, order="C")
-        shift = 0 if width == 16 else shift_of(values)
         choices = np.zeros((channels, 3), np.int64)
         bits = 0
-        fresh = states is None
-        if states is None:
-            states = np.zeros((channels, adaptive.STATE), np.int64)
+        fresh = learned is None
+        if learned is None:
+            learned = Learned.nothing(channels)
             if rows:
-                spread.start_fresh(values, states, adaptive.PRESETS, choices)
+                spread.start_fresh(values, learned.models, learned.states, adaptive.PRESETS, choices)
                 values = np.ascontiguousarray(values[:, 1:])
                 bits = channels * (width + FRESH_BITS) * 256
+        models, states = learned.models, learned.states
         rows = values.shape[1]
-        u = np.zeros((channels + 2, adaptive.PAST + rows), np.int32)
         e = np.empty((channels, rows), np.int64)
         phases = np.empty((channels, rows), np.int8)
         chosen = np.empty((channels, 2), np.int64)
         starts, _, costs = tables()
         if rows:
-            adaptive.residuals(values, width, shift, states, u, e, phases, adaptive.MIX)
+            adaptive.residuals(values, width, models, states, e, phases)
             bits += spread.choose(e, phases, width, states, costs, chosen)
         if bits > limit_bytes * 2048:
             return None
-        self._reserve((bits >> 11) + channels * 8 + (rows * channels >> 6) + 16)
+        self._reserve(4 * e.size + 8 * channels)
         if fresh and lanes.shape[0]:
-            spread.put_fresh(choices, width, self.coder, self.flat)
+            self.count = spread.put_fresh(choices, width, self.steps, self.count)
         if rows:
-            spread.encode_spread(e, phases, width, states, chosen, starts, self.coder, self.out, self.flat)
-        return states, shift
+            self.count = spread.encode_spread(
+                e, phases, width, states, chosen, starts, self.steps, self.count
+            )
+        return learned
 
-    def add_steps(self, steps: Array, state: I64 | None) -> I64:
-        """Code steps (n, 1) that recur; returns the advanced state, which is None to start afresh."""
-        if state is None:
-            state = np.zeros(recurring.STATE, np.int64)
-            recurring.start_steps(state)
-        self._reserve(8 * steps.size + 16)
+    def add_steps(self, steps: Array, learned: Learned | None) -> Learned:
+        """Code steps (n, 1) that recur; returns what is learned after it, which is None to start afresh."""
+        learned = Learned.no_steps() if learned is None else learned
+        self._reserve(5 * steps.size)
         if steps.size:
-            recurring.encode_steps(np.ascontiguousarray(steps[:, 0]), state, self.coder, self.out, self.flat)
-        return state
+            lane = np.ascontiguousarray(steps[:, 0])
+            self.count = recurring.encode_steps(lane, learned.states, self.steps, self.count)
+        return learned
 
-    def finish(self) -> bytes:
-        """The coded bytes."""
-        if not self.out.size:
+    def finish(self, check: int) -> bytes:
+        """The coded bytes: the decoder's first state in as few as it needs, then 32-bit words.
+
+        Args:
+            check: 16 bits that the reader must know.
+        """
+        if not self.count:
             return b""
-        low, span, at, bits = self.coder
-        count = rangecoder.finish(low, span, int(at), self.out)
-        flat = self.flat.astype("<u8", copy=False).view(np.uint8)[: (int(bits) + 7) >> 3]
-        return self.out[:count].tobytes() + flat[::-1].tobytes()
+        words = np.empty(self.count, np.uint64)
+        x, count = rans.encode(self.steps, self.count, check, words)
+        first = int(x)
+        state = first.to_bytes((first.bit_length() + 7) >> 3, "little")
+        return state + words[:count][::-1].astype("<u4").tobytes()
 
     def _reserve(self, count: int) -> None:
-        if not self.coder.size:
-            self.coder = spread.start_coder()
-        need = int(self.coder[spread.AT]) + count + 16
-        if self.out.size < need:
-            self.out = _grown(self.out, need + self.out.size)
-        words = ((int(self.coder[spread.FLAT]) + 8 * count) >> 6) + PAD_WORDS
-        if self.flat.size < words:
-            self.flat = _grown(self.flat, words + self.flat.size)
-
-
-def _grown(array: NDArray[Scalar], size: int) -> NDArray[Scalar]:
-    grown = np.zeros(size, array.dtype)
-    grown[: array.size] = array
-    return grown
+        if self.steps.size < self.count + count:
+            grown = np.empty(2 * self.count + count, np.uint64)
+            grown[: self.count] = self.steps[: self.count]
+            self.steps = grown
 
 
 class TailReader:
     """Decodes the adaptive columns of one payload, in their order."""
 
     def __init__(self, data: bytes) -> None:
-        self.data = np.frombuffer(data, np.uint8)
-        self.flat = np.zeros((len(data) >> 3) + 1 + PAD_WORDS, "<u8")
-        self.flat.view(np.uint8)[: len(data)] = self.data[::-1]
-        self.flat = self.flat.astype(np.uint64, copy=False)
-        self.coder = spread.start_coder()
-        self.coder[spread.LOW] = rangecoder.open_coder(self.data)
-        self.coder[spread.AT] = 6
+        self.data = data
+        # With words, the state has 5 to 8 bytes; without, up to 8.
+        state = len(data) if len(data) <= 8 else 5 + (len(data) - 5) % 4
+        self.words = np.zeros(((len(data) - state) >> 2) + 1, np.uint64)
+        self.words[:-1] = np.frombuffer(data, "<u4", offset=state)
+        self.coder = np.array([int.from_bytes(data[:state], "little"), 0], np.uint64)
 
-    def take(self, rows: int, channels: int, width: int, shift: int, states: I64 | None) -> tuple[Array, I64]:
-        """Decode integers (n, c); `states` is None for channels without a past, else it is advanced.
+    def take(self, rows: int, channels: int, width: int, learned: Learned | None) -> tuple[Array, Learned]:
+        """Decode integers (n, c); `learned` is None for channels without a past, else it is advanced.
 
         Raises:
             ChunkError: the bytes are not an encoding of them.
         """
         starts, guess, _ = tables()
-        values = np.empty((rows, channels), np.int16 if width == 16 else np.int32)
-        known = 0
-        valid = 0
-        if states is None:
-            states = np.zeros((channels, adaptive.STATE), np.int64)
-            if rows:
-                known = 1
-                first = np.empty(channels, np.int32)
-                bits = 8 * self.data.size
-                valid = spread.take_fresh(width, states, adaptive.PRESETS, self.coder, self.flat, bits, first)
-                values[0] = first
-        if rows > known and valid == 0:
-            found = np.empty((channels, rows - known), np.int32)
-            u = np.zeros((channels + 2, adaptive.PAST + rows - known), np.int32)
-            valid = spread.decode_samples(
-                found, width, shift, states, u, adaptive.MIX, starts, guess, self.coder, self.data, self.flat
+        values = np.empty((rows, channels), np.int32)
+        known = valid = 0
+        fresh = learned is None
+        learned = Learned.nothing(channels) if learned is None else learned
+        models, states = learned.models, learned.states
+        if fresh and rows:
+            known = 1
+            valid = spread.take_fresh(
+                width, models, states, adaptive.PRESETS, self.coder, self.words, values[0]
             )
-            values[known:] = found.T
+        if rows > known and valid == 0:
+            rest = values[known:]
+            valid = spread.decode_samples(rest, width, models, states, starts, guess, self.coder, self.words)
         if valid != 0:
             raise ChunkError("columns payload: the adaptively coded part is damaged")
-        return values, states
+        return (values.astype(np.int16) if width == 16 else values), learned
 
-    def take_steps(self, rows: int, state: I64 | None) -> tuple[Array, I64]:
-        """Decode steps (n, 1) that recur; `state` is None to start afresh, else it is advanced."""
-        if state is None:
-            state = np.zeros(recurring.STATE, np.int64)
-            recurring.start_steps(state)
+    def take_steps(self, rows: int, learned: Learned | None) -> tuple[Array, Learned]:
+        """Decode steps (n, 1) that recur; `learned` is None to start afresh, else it is advanced."""
+        learned = Learned.no_steps() if learned is None else learned
         steps = np.empty(rows, np.int32)
-        if recurring.decode_steps(steps, state, self.coder, self.data, self.flat) != 0:
+        if recurring.decode_steps(steps, learned.states, self.coder, self.words) != 0:
             raise ChunkError("columns payload: recurring steps are damaged")
-        return steps.reshape(rows, 1), state
+        return steps.reshape(rows, 1), learned
 
-    def finish(self) -> None:
-        """Raise `ChunkError` when the bytes are not used up exactly."""
-        ranged = self.data.size - ((int(self.coder[spread.FLAT]) + 7) >> 3)
-        if not 0 <= ranged - (int(self.coder[spread.AT]) - 6) <= 6:
-            raise ChunkError("columns payload: the adaptively coded part has a wrong length")
-
-
-def shift_of(values: I32) -> int:
-    """How far to shift down the differences of (c, n) values, so that usual ones take about 14 bits."""
-    rows = values.shape[1]
-    if rows < 2:
-        return 0
-    usual: int = int(np.abs(np.diff(values.astype(np.int64), axis=1)).sum()) // (values.shape[0] * (rows - 1))
-    shift: int = max(usual.bit_length() - 14, 0)
-    return min(shift, adaptive.SHIFT_LIMIT)
+    def finish(self, check: int) -> None:
+        """Raise `ChunkError` when the bytes are not used up exactly, or were coded with another check."""
+        if len(self.data) and (
+            int(self.coder[rans.X]) != check or int(self.coder[rans.AT]) != self.words.size - 1
+        ):
+            raise ChunkError("columns payload: the adaptively coded part does not end where it should")

@@ -68,16 +68,6 @@ def _bit_length(word: Any) -> Any:
 
 
 @kernel
-def put_bits(words: Words, at: int, value: Any, count: int) -> int:
-    """Set `count` ≤ 63 bits at bit `at` of zeroed words; returns the bit after them."""
-    shift = u8(at & 63)
-    word = at >> 6
-    words[u8(word)] |= value << shift
-    words[u8(word + 1)] |= (value >> u8(1)) >> (u8(63) - shift)
-    return at + count
-
-
-@kernel
 def peek_bits(words: Words, at: int) -> Any:
     """The 64 bits from bit `at` on."""
     shift = u8(at & 63)

@@ -55,7 +55,7 @@ def cache_state() -> CacheState:
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` with numba: `nogil`, cached on disk, exact IEEE arithmetic, one thread."""
-    compile_ = partial(numba.njit, nogil=True, fastmath=False, parallel=False)
+    compile_ = partial(numba.njit, nogil=True, fastmath=False, parallel=False, error_model="numpy")
     try:
         compiled = compile_(cache=True)(function)
     except RuntimeError:

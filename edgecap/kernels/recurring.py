@@ -11,13 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.bits import Words, bit_length, i8, peek_bits, put_bits, u8
+from edgecap.kernels.bits import Words, bit_length, i8, u8
 from edgecap.kernels.compile import kernel
-from edgecap.kernels.rangecoder import put, take
+from edgecap.kernels.rans import ALL, AT, X, put, put_plain, take, take_plain
 
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
-Bytes = NDArray[np.uint8]
 
 KNOWN = 16
 LENGTHS = 36
@@ -34,8 +33,6 @@ USED = LENGTH_COUNTS + LENGTHS
 LAST_STEP = USED + 1
 LAST_OTHER = USED + 2
 STATE = USED + 3
-
-LOW, SPAN, AT, FLAT = 0, 1, 2, 3
 
 
 @kernel
@@ -103,9 +100,9 @@ def expected(state: I64) -> int:
 def remember(state: I64, step: int, known: int) -> None:
     """Count a step: `known` is its index, or -1 for another, which then takes the place of the rarest."""
     flags = FLAGS + 2 * state[LAST_OTHER]
-    grow(state, flags, flags + 2, 0 if known >= 0 else 1)
+    grow(state, flags, flags + 2, i8(0 if known >= 0 else 1))
     if known >= 0:
-        grow(state, COUNTS, COUNTS + state[USED], known)
+        grow(state, i8(COUNTS), COUNTS + state[USED], known)
     else:
         place = state[USED]
         if place < KNOWN:
@@ -122,82 +119,71 @@ def remember(state: I64, step: int, known: int) -> None:
 
 
 @kernel
-def encode_steps(steps: I32, state: I64, coder: Words, out: Bytes, flat: Words) -> None:
-    """Code `steps` (n,), advancing the state.
+def encode_steps(values: I32, state: I64, steps: Words, at: int) -> int:
+    """Note the recurring `values` (n,), advancing the state.
 
-    Args:
-        coder: (low, span, byte, flat bit), uint64.
-        out, flat: Room for 8 bytes and 40 bits per step and 16 bytes more.
+    Returns:
+        The number of the next of the coder's `steps`; a value takes up to five.
     """
-    low, span, at, bit = coder[LOW], coder[SPAN], i8(coder[AT]), i8(coder[FLAT])
-    for t in range(steps.size):
-        step = i8(steps[t])
-        known = -1
+    for t in range(values.size):
+        step = i8(values[t])
+        known = i8(-1)
         for i in range(state[USED]):
             if state[VALUES + i] == step:
-                known = i
+                known = i8(i)
                 break
         flags = FLAGS + 2 * state[LAST_OTHER]
-        start, size = part_of(state, flags, flags + 2, 0 if known >= 0 else 1)
-        low, span, at = put(low, span, at, out, start, size)
+        start, size = part_of(state, flags, flags + 2, i8(0 if known >= 0 else 1))
+        at = put(steps, at, start, size, 0, 0)
         if known >= 0:
-            start, size = part_of(state, COUNTS, COUNTS + state[USED], known)
-            low, span, at = put(low, span, at, out, start, size)
+            start, size = part_of(state, i8(COUNTS), COUNTS + state[USED], known)
+            at = put(steps, at, start, size, 0, 0)
         else:
             off = step - expected(state)
-            folded = u8((off << 1) ^ (off >> 63))
-            length = bit_length(folded)
-            start, size = part_of(state, LENGTH_COUNTS, LENGTH_COUNTS + LENGTHS, length)
-            low, span, at = put(low, span, at, out, start, size)
-            grow(state, LENGTH_COUNTS, LENGTH_COUNTS + LENGTHS, length)
-            if length > 1:
-                bit = put_bits(flat, bit, folded ^ (u8(1) << u8(length - 1)), length - 1)
+            folded = (off << 1) ^ (off >> 63)
+            length = bit_length(u8(folded))
+            start, size = part_of(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
+            at = put(steps, at, start, size, 0, 0)
+            grow(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
+            at = put_plain(steps, at, folded, length - 1)
         remember(state, step, known)
-    coder[LOW], coder[SPAN], coder[AT], coder[FLAT] = low, span, u8(at), u8(bit)
+    return at
 
 
 @kernel
-def decode_steps(steps: I32, state: I64, coder: Words, data: Bytes, flat: Words) -> int:
-    """Decode what `encode_steps` coded into `steps` (n,); -1 when the bytes are not valid.
+def decode_steps(values: I32, state: I64, coder: Words, words: Words) -> int:
+    """Decode what `encode_steps` noted into `values` (n,); -1 when the bytes are not valid.
 
     Args:
-        coder: (code, span, byte, flat bit), uint64.
-        data: Bytes that it reads.
-        flat: The same bytes in reverse order, as words, with `PAD_WORDS` more.
+        coder: State of the decoder.
+        words: What it reads, and one more.
     """
-    code, span, at, bit = coder[LOW], coder[SPAN], i8(coder[AT]), i8(coder[FLAT])
-    bits = 8 * data.size
-    for t in range(steps.size):
+    x, at = coder[X], i8(coder[AT])
+    for t in range(values.size):
         flags = FLAGS + 2 * state[LAST_OTHER]
-        slot = min(i8(code // (span >> u8(16))), 65535)
-        other = index_at(state, flags, flags + 2, slot)
+        other = index_at(state, flags, flags + 2, i8(x & u8(ALL - 1)))
         start, size = part_of(state, flags, flags + 2, other)
-        code, span, at = take(code, span, at, data, start, size)
-        slot = min(i8(code // (span >> u8(16))), 65535)
-        known = -1
+        _, x, at = take(x, at, words, u8(start), u8(size), u8(0))
+        slot = i8(x & u8(ALL - 1))
+        known = i8(-1)
         if other == 0:
             if state[USED] == 0:
                 return -1
-            known = index_at(state, COUNTS, COUNTS + state[USED], slot)
-            start, size = part_of(state, COUNTS, COUNTS + state[USED], known)
-            code, span, at = take(code, span, at, data, start, size)
+            known = index_at(state, i8(COUNTS), COUNTS + state[USED], slot)
+            start, size = part_of(state, i8(COUNTS), COUNTS + state[USED], known)
+            _, x, at = take(x, at, words, u8(start), u8(size), u8(0))
             step = state[VALUES + known]
         else:
-            length = index_at(state, LENGTH_COUNTS, LENGTH_COUNTS + LENGTHS, slot)
-            start, size = part_of(state, LENGTH_COUNTS, LENGTH_COUNTS + LENGTHS, length)
-            code, span, at = take(code, span, at, data, start, size)
-            grow(state, LENGTH_COUNTS, LENGTH_COUNTS + LENGTHS, length)
-            folded = u8(length)
-            if length > 1:
-                high = u8(1) << u8(length - 1)
-                folded = high | (peek_bits(flat, bit) & (high - u8(1)))
-                bit += length - 1
-                if bit > bits:
-                    return -1
+            length = index_at(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), slot)
+            start, size = part_of(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
+            _, x, at = take(x, at, words, u8(start), u8(size), u8(0))
+            grow(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
+            low, x, at = take_plain(x, at, words, length - 1)
+            folded = low | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
             step = expected(state) + (i8(folded >> u8(1)) ^ -i8(folded & u8(1)))
             if step < -(1 << 31) or step >= 1 << 31:
                 return -1
-        steps[t] = step
+        values[t] = step
         remember(state, step, known)
-    coder[LOW], coder[SPAN], coder[AT], coder[FLAT] = code, span, u8(at), u8(bit)
+    coder[X], coder[AT] = x, u8(at)
     return 0

@@ -7,54 +7,48 @@ A channel's shape (of the tables) and speed (of the running means) are chosen by
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.adaptive import (
+    AGE,
     BLOCK,
-    ERROR_LIMIT,
     FAST,
+    LAGS,
     LAST,
-    LONG_ERROR,
-    ORDER,
+    MODEL,
     PAST,
     ROW,
     SHAPE,
-    SHORT,
-    SHORT_ERROR,
-    SHORT_SIDE,
-    SHORT_SQUARES,
-    SHORT_WEIGHTS,
-    SIDE,
-    SIZE_LIMIT,
     SLOW,
     SPEED,
-    SQUARES,
-    STATE,
+    SUMS,
     WEIGHTS,
-    differences,
-    keep_past,
+    block_length,
+    expected,
+    keep_recent,
     learn,
-    mixed,
     phase_of,
-    predict,
     preset_of,
+    recall,
     start_state,
 )
-from edgecap.kernels.bits import Words, bit_length, i8, peek_bits, put_bits, u8
+from edgecap.kernels.bits import Words, bit_length, i8, u8
 from edgecap.kernels.compile import kernel
-from edgecap.kernels.rangecoder import (
+from edgecap.kernels.lanes import LANES, store
+from edgecap.kernels.rans import ALL, AT, MOST_BITS, X, put, put_plain, take, take_plain
+from edgecap.kernels.tables import (
     ESCAPE,
-    FULL,
+    GUESS_SHIFT,
     LARGE,
-    REACH,
     SHAPES,
     SMALL_SCALES,
-    put,
     quarter_octave,
-    take,
 )
 
+F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 I8 = NDArray[np.int8]
@@ -63,23 +57,17 @@ Bytes = NDArray[np.uint8]
 
 SPEEDS = 4
 """Speed s has running means over 2^(s+1) and 2^(s+3) residuals."""
+CHOICE_BITS = 4
+"""Plain bits that say shape and speed."""
 FIRST_SPLIT = 40
 """The first quarter octave (magnitude 8) with flat bits."""
 SAME = 61440
 """Of 65536: how likely a channel keeps shape and speed."""
 
-LOW, SPAN, AT, FLAT = 0, 1, 2, 3
-"""Places in the state of a payload's coder: (low or code, span, byte, flat bit), uint64."""
-
-
-def start_coder() -> Words:
-    """State of a coder before its first symbol."""
-    return np.array([0, FULL, 0, 0], np.uint64)
-
 
 @kernel
-def start_fresh(values: I32, states: I64, presets: I64, choices: I64) -> None:
-    """Choose first magnitudes and weights for channels without a past, and set their zeroed states.
+def start_fresh(values: I32, models: F64, states: I64, presets: F64, choices: I64) -> None:
+    """Choose first magnitudes and weights of channels without a past; set their zeroed models and states.
 
     Args:
         values: (c, n) samples, n ≥ 1.
@@ -95,7 +83,7 @@ def start_fresh(values: I32, states: I64, presets: I64, choices: I64) -> None:
             total += abs(i8(values[c, t]) - i8(values[c, t - 1])) << 6
         octave = max(bit_length(u8(total // max(count - 1, 1))) - 1, 0)
         choices[c, 0], choices[c, 1], choices[c, 2] = first, octave, preset
-        start_state(states[c], first, octave, preset, presets)
+        start_state(models[c // LANES], c % LANES, states[c], first, octave, preset, presets)
 
 
 @kernel
@@ -105,63 +93,49 @@ def short_bits(width: int) -> int:
 
 
 @kernel
-def put_fresh(choices: I64, width: int, coder: Words, flat: Words) -> None:
-    """Write what `start_fresh` chose as flat bits."""
-    at = i8(coder[FLAT])
+def put_fresh(choices: I64, width: int, steps: Words, at: int) -> int:
+    """Note what `start_fresh` chose as plain bits; returns the number of the next step."""
     short = short_bits(width)
     for c in range(choices.shape[0]):
         first = choices[c, 0]
-        folded = u8((first << 1) ^ (first >> 63))
-        length = bit_length(folded)
-        at = put_bits(flat, at, u8(length), short)
-        if length > 1:
-            at = put_bits(flat, at, folded ^ (u8(1) << u8(length - 1)), length - 1)
-        at = put_bits(flat, at, u8(choices[c, 1]), short)
-        at = put_bits(flat, at, u8(choices[c, 2]), 3)
-    coder[FLAT] = u8(at)
+        folded = (first << 1) ^ (first >> 63)
+        length = bit_length(u8(folded))
+        at = put_plain(steps, at, length, short)
+        at = put_plain(steps, at, folded, length - 1)
+        at = put_plain(steps, at, choices[c, 1], short)
+        at = put_plain(steps, at, choices[c, 2], 3)
+    return at
 
 
 @kernel
 def take_fresh(
-    width: int, states: I64, presets: I64, coder: Words, flat: Words, bits: int, first: I32
+    width: int, models: F64, states: I64, presets: F64, coder: Words, words: Words, first: I32
 ) -> int:
-    """Read what `put_fresh` wrote, setting zeroed states; -1 when it is not valid.
-
-    Args:
-        bits: Number of bits in `flat`, which has `PAD_WORDS` more words.
-    """
-    at = i8(coder[FLAT])
+    """Read what `put_fresh` wrote, setting zeroed models and states; -1 when it is not valid."""
+    x, at = coder[X], i8(coder[AT])
     short = short_bits(width)
-    mask = (u8(1) << u8(short)) - u8(1)
     for c in range(states.shape[0]):
-        if at > bits:
+        bits, x, at = take_plain(x, at, words, short)
+        length = i8(bits)
+        if length > width:
             return -1
-        length = i8(peek_bits(flat, at) & mask)
-        at += short
-        if length > width or at > bits:
-            return -1
-        folded = u8(length)
-        if length > 1:
-            high = u8(1) << u8(length - 1)
-            folded = high | (peek_bits(flat, at) & (high - u8(1)))
-            at += length - 1
-        if at > bits:
-            return -1
-        choices = i8(peek_bits(flat, at) & u8(511))
-        at += short + 3
-        octave = choices & i8(mask)
-        if octave > width + 7 or at > bits:
+        bits, x, at = take_plain(x, at, words, length - 1)
+        folded = bits | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
+        bits, x, at = take_plain(x, at, words, short)
+        octave = i8(bits)
+        bits, x, at = take_plain(x, at, words, 3)
+        if octave > width + 7:
             return -1
         sample = i8(folded >> u8(1)) ^ -i8(folded & u8(1))
-        start_state(states[c], sample, octave, (choices >> short) & 7, presets)
+        start_state(models[c // LANES], c % LANES, states[c], sample, octave, i8(bits), presets)
         first[c] = sample
-    coder[FLAT] = u8(at)
+    coder[X], coder[AT] = x, u8(at)
     return 0
 
 
 @kernel
 def table_of(magnitude: int, phase: int) -> tuple[int, int, int]:
-    """Table, number of flat bits, and sign to give residuals.
+    """Table, number of plain bits, and sign to give residuals.
 
     Args:
         magnitude: Expected magnitude in units of 1/128.
@@ -174,36 +148,39 @@ def table_of(magnitude: int, phase: int) -> tuple[int, int, int]:
 
 
 @kernel
-def symbol_cost(e: int, phase: int, magnitude: int, width: int, costs: I32) -> int:
-    """Bits, in units of 1/256, that the residual `e` takes; `costs` (tables, 256) are those of a shape."""
+def symbol_of(e: int, phase: int, magnitude: int, width: int) -> tuple[Any, Any, int]:
+    """Table, symbol, and units of 1/256 of the plain bits that the residual `e` takes."""
     table, k, sign = table_of(magnitude, phase)
     high = (sign * e) >> k
-    inside = -REACH <= high <= REACH
-    symbol = high + REACH if inside else i8(ESCAPE)
-    extra = k if inside else i8(width + 1)
-    bits: int = i8(costs[u8(table), u8(symbol)]) + (extra << 8)
-    return bits
+    folded = (high << 1) ^ (high >> 63)
+    inside = folded < ESCAPE
+    return u8(table), u8(folded if inside else ESCAPE), (k if inside else i8(width + 1)) << 8
 
 
 @kernel
-def speed_costs(e: I64, phases: I8, fast: int, slow: int, width: int, costs: I32, found: I64) -> None:
+def speed_costs(e: I64, phases: I8, state: I64, width: int, costs: I32, found: I64) -> None:
     """Bits, in units of 1/256, that a channel's residuals `e` (n,) would take at every speed.
 
     Args:
-        fast, slow: Running means before the first residual.
-        costs: (tables, 256) bits of every symbol of the channel's shape.
+        state: The channel's, before the first residual.
+        costs: (shapes, tables, 256) bits of every symbol.
         found: (SPEEDS,) receives the sums.
     """
     # The speeds do not wait for one another, so that one pass takes little longer than a single speed.
-    f0 = f1 = f2 = f3 = i8(fast)
-    g0 = g1 = g2 = g3 = i8(slow)
+    f0 = f1 = f2 = f3 = state[FAST]
+    g0 = g1 = g2 = g3 = state[SLOW]
     t0 = t1 = t2 = t3 = i8(0)
+    shape = u8(state[SHAPE])
     for t in range(e.size):
         value, phase = e[u8(t)], i8(phases[u8(t)])
-        t0 += symbol_cost(value, phase, f0 + g0, width, costs)
-        t1 += symbol_cost(value, phase, f1 + g1, width, costs)
-        t2 += symbol_cost(value, phase, f2 + g2, width, costs)
-        t3 += symbol_cost(value, phase, f3 + g3, width, costs)
+        table, symbol, plain = symbol_of(value, phase, f0 + g0, width)
+        t0 += i8(costs[shape, table, symbol]) + plain
+        table, symbol, plain = symbol_of(value, phase, f1 + g1, width)
+        t1 += i8(costs[shape, table, symbol]) + plain
+        table, symbol, plain = symbol_of(value, phase, f2 + g2, width)
+        t2 += i8(costs[shape, table, symbol]) + plain
+        table, symbol, plain = symbol_of(value, phase, f3 + g3, width)
+        t3 += i8(costs[shape, table, symbol]) + plain
         size = abs(value) << 6
         f0 += (size - f0) >> 1
         f1 += (size - f1) >> 2
@@ -217,22 +194,17 @@ def speed_costs(e: I64, phases: I8, fast: int, slow: int, width: int, costs: I32
 
 
 @kernel
-def shape_costs(
-    e: I64, phases: I8, fast: int, slow: int, speed: int, width: int, costs: I32, found: I64
-) -> None:
-    """Bits, in units of 1/256, that a channel's residuals would take in every shape at one speed."""
+def shape_costs(e: I64, phases: I8, state: I64, speed: int, width: int, costs: I32, found: I64) -> None:
+    """Bits that a channel's residuals would take with every shape at one speed; found is (SHAPES,)."""
+    fast, slow = state[FAST], state[SLOW]
     t0 = t1 = t2 = t3 = i8(0)
     for t in range(e.size):
         value = e[u8(t)]
-        table, k, sign = table_of(fast + slow, i8(phases[u8(t)]))
-        high = (sign * value) >> k
-        inside = -REACH <= high <= REACH
-        symbol = high + REACH if inside else i8(ESCAPE)
-        extra = (k if inside else i8(width + 1)) << 8
-        t0 += costs[0, u8(table), u8(symbol)] + extra
-        t1 += costs[1, u8(table), u8(symbol)] + extra
-        t2 += costs[2, u8(table), u8(symbol)] + extra
-        t3 += costs[3, u8(table), u8(symbol)] + extra
+        table, symbol, plain = symbol_of(value, i8(phases[u8(t)]), fast + slow, width)
+        t0 += i8(costs[0, table, symbol]) + plain
+        t1 += i8(costs[1, table, symbol]) + plain
+        t2 += i8(costs[2, table, symbol]) + plain
+        t3 += i8(costs[3, table, symbol]) + plain
         size = abs(value) << 6
         fast += (size - fast) >> (speed + 1)
         slow += (size - slow) >> (speed + 3)
@@ -254,194 +226,162 @@ def choose(e: I64, phases: I8, width: int, states: I64, costs: I32, chosen: I64)
         Bits that all channels will take, in units of 1/256.
     """
     total: int = i8(0)
-    found = np.empty(SPEEDS, np.int64)
-    change = 4 * 256
+    found = np.empty(SHAPES, np.int64)
+    change = CHOICE_BITS * 256
     for c in range(e.shape[0]):
         state = states[c]
-        fast, slow = state[FAST], state[SLOW]
-        shape, speed = state[SHAPE], state[SPEED]
-        speed_costs(e[c], phases[c], fast, slow, width, costs[shape], found)
+        speed = state[SPEED]
+        speed_costs(e[c], phases[c], state, width, costs, found)
         best = found[speed]
         for other in range(SPEEDS):
             if other != state[SPEED] and found[other] + change < best:
-                best, speed = found[other] + change, other
-        shape_costs(e[c], phases[c], fast, slow, speed, width, costs, found)
+                best, speed = found[other] + change, i8(other)
+        shape_costs(e[c], phases[c], state, speed, width, costs, found)
+        shape = state[SHAPE]
+        best = found[shape] + (change if speed != state[SPEED] else 0)
         for other in range(SHAPES):
-            if other != state[SHAPE] and found[other] + change < best:
-                best, shape = found[other] + change, other
-        chosen[c, 0] = shape
-        chosen[c, 1] = speed
+            if found[other] + change < best:
+                best, shape = found[other] + change, i8(other)
+        chosen[c, 0], chosen[c, 1] = shape, speed
         total += best
     return total
 
 
 @kernel
 def encode_spread(
-    e: I64,
-    phases: I8,
-    width: int,
-    states: I64,
-    chosen: I64,
-    starts: U32,
-    coder: Words,
-    out: Bytes,
-    flat: Words,
-) -> None:
-    """Code all residuals `e` (c, n) with the chosen shapes and speeds, advancing the states' magnitudes."""
+    e: I64, phases: I8, width: int, states: I64, chosen: I64, starts: U32, steps: Words, at: int
+) -> int:
+    """Note all residuals `e` (c, n) with the chosen shapes and speeds, advancing the states' magnitudes.
+
+    Returns:
+        The number of the next step; a residual takes up to four, a channel two more.
+    """
     channels, n = e.shape
-    low, span, at, bit = coder[LOW], coder[SPAN], i8(coder[AT]), i8(coder[FLAT])
-    for c in range(channels):
-        state = states[c]
-        shape, speed = chosen[c, 0], chosen[c, 1]
-        if shape == state[SHAPE] and speed == state[SPEED]:
-            low, span, at = put(low, span, at, out, 0, SAME)
-        else:
-            low, span, at = put(low, span, at, out, SAME, 65536 - SAME)
-            bit = put_bits(flat, bit, u8(shape * 4 + speed), 4)
-        fast, slow = state[FAST], state[SLOW]
-        values, parts = e[c], starts[shape]
-        for t in range(n):
-            table, k, sign = table_of(fast + slow, phases[c, t])
-            value = sign * values[t]
-            symbol = (value >> k) + REACH
-            start = i8(0)
-            size = i8(0)
-            if 0 <= symbol <= 2 * REACH:
-                start = i8(parts[u8(table), u8(symbol)])
-                size = i8(parts[u8(table), u8(symbol + 1)]) - start
-            if size > 0:
-                low, span, at = put(low, span, at, out, start, size)
-                bit = put_bits(flat, bit, u8(value & ((i8(1) << k) - 1)), k)
+    for first in range(0, channels, LANES):
+        end = min(first + LANES, channels)
+        for c in range(first, end):
+            shape, speed = chosen[c, 0], chosen[c, 1]
+            if shape == states[c, SHAPE] and speed == states[c, SPEED]:
+                at = put(steps, at, 0, SAME, 0, 0)
             else:
-                start = i8(parts[table, ESCAPE])
-                low, span, at = put(low, span, at, out, start, 65536 - start)
-                bit = put_bits(flat, bit, u8(value + (i8(1) << width)), width + 1)
-            size = abs(value) << 6
-            fast += (size - fast) >> (speed + 1)
-            slow += (size - slow) >> (speed + 3)
-        state[FAST], state[SLOW], state[SHAPE], state[SPEED] = fast, slow, shape, speed
-    coder[LOW], coder[SPAN], coder[AT], coder[FLAT] = low, span, u8(at), u8(bit)
+                at = put(steps, at, SAME, ALL - SAME, shape + SHAPES * speed, CHOICE_BITS)
+                states[c, SHAPE], states[c, SPEED] = shape, speed
+        for t in range(n):
+            for c in range(first, end):
+                fast, slow, speed = states[c, FAST], states[c, SLOW], states[c, SPEED]
+                shape = u8(states[c, SHAPE])
+                table, k, sign = table_of(fast + slow, i8(phases[c, t]))
+                value = sign * e[c, t]
+                symbol = ((value >> k) << 1) ^ (value >> 63)
+                start = i8(0)
+                size = i8(0)
+                if symbol < ESCAPE:
+                    start = i8(starts[shape, u8(table), u8(symbol)])
+                    size = i8(starts[shape, u8(table), u8(symbol + 1)]) - start
+                if size == 0:
+                    start = i8(starts[shape, u8(table), u8(ESCAPE)])
+                    size, value, k = ALL - start, value + (i8(1) << width), i8(width + 1)
+                at = put(steps, at, start, size, value, min(k, MOST_BITS))
+                if k > MOST_BITS:
+                    at = put_plain(steps, at, value >> MOST_BITS, k - MOST_BITS)
+                size = abs(e[c, t]) << 6
+                states[c, FAST] = fast + ((size - fast) >> (speed + 1))
+                states[c, SLOW] = slow + ((size - slow) >> (speed + 3))
+    return at
 
 
 @kernel
 def decode_samples(
     values: I32,
     width: int,
-    shift: int,
+    models: F64,
     states: I64,
-    u: I32,
-    mix: I64,
     starts: U32,
     guess: Bytes,
     coder: Words,
-    data: Bytes,
-    flat: Words,
+    words: Words,
 ) -> int:
     """Decode the samples of all channels; the counterpart of `residuals` and `encode_spread`.
 
     Args:
-        values: (c, n) receives the samples, n ≥ 1.
+        values: (n, c) receives the samples, n ≥ 1.
         width: Bits of a sample, 16 or 32.
-        shift: How far differences are shifted down for the equations.
-        states: (c, STATE), advanced by the call.
-        u: (c + 2, PAST + n) scratch; its first two rows must be zero.
-        mix: Table of mixing shares.
+        models, states: (groups, MODEL) and (c, STATE), advanced by the call.
         starts, guess: Tables of `build_tables`.
-        coder: State of the coder.
-        data: Bytes that it reads.
-        flat: The same bytes in reverse order, as words, with `PAD_WORDS` more.
+        coder: State of the decoder.
+        words: What it reads, and one more.
 
     Returns:
         0, or -1 when the bytes are not a valid encoding.
     """
-    channels, n = values.shape
+    n, channels = values.shape
     top = (i8(1) << (width - 1)) - 1
-    bits = 8 * data.size
-    sums = np.zeros((ORDER + 1, ROW), np.int64)
-    all_sums = sums.reshape(-1)
-    gaps = np.zeros(ORDER, np.int64)
-    code, span, at, bit = coder[LOW], coder[SPAN], i8(coder[AT]), i8(coder[FLAT])
-    for c in range(channels):
-        state = states[c]
-        own, v1, v2 = u[c + 2], u[c + 1], u[c]
-        differences(values[c, :0], shift, state, own)
-        if i8(code // (span >> u8(16))) < SAME:
-            code, span, at = take(code, span, at, data, 0, SAME)
-        else:
-            code, span, at = take(code, span, at, data, SAME, 65536 - SAME)
-            both = i8(peek_bits(flat, bit) & u8(15))
-            bit += 4
-            if bit > bits:
-                return -1
-            state[SHAPE], state[SPEED] = both >> 2, both & 3
-        shape, speed = state[SHAPE], state[SPEED]
-        fast, slow = state[FAST], state[SLOW]
-        all_squares = state[SQUARES:STATE]
-        squares = all_squares.reshape(ORDER, ROW)
-        side = state[SIDE:SQUARES]
-        short_squares = state[SHORT_SQUARES:SHORT_SIDE].reshape(SHORT, SHORT)
-        short_side = state[SHORT_SIDE:SIDE]
-        w, s = state[WEIGHTS:SHORT_WEIGHTS], state[SHORT_WEIGHTS:SHORT_SQUARES]
-        last, long_error, short_error = state[LAST], state[LONG_ERROR], state[SHORT_ERROR]
-        parts, first_symbols, samples = starts[shape], guess[shape], values[c]
-        t0 = 0
-        error = i8(0)
-        for t in range(n):
-            long, short = predict(own, v1, v2, t + PAST, w, s)
-            a, b = (long << shift) >> 8, (short << shift) >> 8
-            p = mixed(a, b, long_error, short_error, mix)
-            table, k, sign = table_of(fast + slow, phase_of(p))
-            slot = min(i8(code // (span >> u8(16))), 65535)
-            symbol = i8(first_symbols[u8(table), u8(slot >> 8)])
-            while i8(parts[u8(table), u8(symbol + 1)]) <= slot:
-                symbol += 1
-            start = i8(parts[u8(table), u8(symbol)])
-            code, span, at = take(code, span, at, data, start, i8(parts[u8(table), u8(symbol + 1)]) - start)
-            ahead = peek_bits(flat, bit)
-            if symbol == ESCAPE:
-                e = i8(ahead & ((u8(2) << u8(width)) - u8(1))) - (i8(1) << width)
-                bit += width + 1
+    u = np.zeros(LANES * (PAST + n), np.float64)
+    errors = np.zeros(LANES * BLOCK, np.float64)
+    forecast = np.zeros(LANES, np.float64)
+    sums = np.zeros(LANES * (ROW + 1), np.float64)
+    scratch = np.zeros(LANES * LAGS * ROW, np.float64)
+    x, at = coder[X], i8(coder[AT])
+    for group in range(models.shape[0]):
+        model = models[group]
+        w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
+        first = LANES * group
+        count = min(LANES, channels - first)
+        recall(model, u)
+        u[LANES * PAST :] = 0.0
+        errors[:] = 0.0
+        for c in range(first, first + count):
+            if x & u8(ALL - 1) < u8(SAME):
+                _, x, at = take(x, at, words, u8(0), u8(SAME), u8(0))
             else:
-                e = ((symbol - REACH) << k) + i8(ahead & ((u8(1) << u8(k)) - u8(1)))
-                bit += k
-            e *= sign
-            x = min(max(last + ((p + 128) >> 8), -top - 1), top) + e
-            if x < -top - 1 or x > top or bit > bits:
-                return -1
-            samples[t] = x
-            own[u8(t + PAST)] = min(max((x - last) >> shift, -SIZE_LIMIT), SIZE_LIMIT)
-            step = (x - last) << 8
-            last = x
-            long_error += (abs(step - a) - long_error) >> 4
-            short_error += (abs(step - b) - short_error) >> 4
-            error += min(abs(e) >> shift, ERROR_LIMIT)
-            size = abs(e) << 6
-            fast += (size - fast) >> (speed + 1)
-            slow += (size - slow) >> (speed + 3)
-            if t + 1 - t0 == BLOCK or t + 1 == n:
-                learn(
-                    own,
-                    v1,
-                    v2,
-                    t0 + PAST,
-                    t + 1 + PAST,
-                    error,
-                    squares,
-                    all_squares,
-                    side,
-                    w,
-                    short_squares,
-                    short_side,
-                    s,
-                    sums,
-                    all_sums,
-                    gaps,
-                )
-                t0, error = t + 1, i8(0)
-        state[LONG_ERROR], state[SHORT_ERROR] = long_error, short_error
-        state[FAST], state[SLOW] = fast, slow
-        keep_past(values[c], state)
-    coder[LOW], coder[SPAN], coder[AT], coder[FLAT] = code, span, u8(at), u8(bit)
+                bits, x, at = take(x, at, words, u8(SAME), u8(ALL - SAME), u8(CHOICE_BITS))
+                states[c, SHAPE], states[c, SPEED] = i8(bits) & 3, i8(bits) >> 2
+        age = states[first, AGE]
+        begin = 0
+        block = block_length(age)
+        for t in range(n):
+            store(forecast, 0, expected(u, LANES * (PAST + t), w))
+            for lane in range(count):
+                c = u8(first + lane)
+                p = i8(forecast[u8(lane)])
+                fast, slow, speed, last = states[c, FAST], states[c, SLOW], states[c, SPEED], states[c, LAST]
+                shape = u8(states[c, SHAPE])
+                table, k, sign = table_of(fast + slow, phase_of(p))
+                slot = x & u8(ALL - 1)
+                symbol = u8(guess[shape, u8(table), slot >> u8(GUESS_SHIFT)])
+                while u8(starts[shape, u8(table), symbol + u8(1)]) <= slot:
+                    symbol += u8(1)
+                start = u8(starts[shape, u8(table), symbol])
+                size = u8(starts[shape, u8(table), symbol + u8(1)]) - start
+                if symbol == u8(ESCAPE):
+                    k = i8(width + 1)
+                low, x, at = take(x, at, words, start, size, u8(min(k, MOST_BITS)))
+                if k > MOST_BITS:
+                    high, x, at = take_plain(x, at, words, k - MOST_BITS)
+                    low |= high << u8(MOST_BITS)
+                if symbol == u8(ESCAPE):
+                    e = i8(low) - (i8(1) << width)
+                else:
+                    e = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
+                e *= sign
+                sample = min(max(last + ((p + 128) >> 8), -top - 1), top) + e
+                if sample < -top - 1 or sample > top:
+                    return -1
+                values[u8(t), c] = sample
+                u[u8(LANES * (PAST + t) + lane)] = float(sample - last)
+                errors[u8(LANES * (t - begin) + lane)] = float(e)
+                states[c, LAST] = sample
+                magnitude = abs(e) << 6
+                states[c, FAST] = fast + ((magnitude - fast) >> (speed + 1))
+                states[c, SLOW] = slow + ((magnitude - slow) >> (speed + 3))
+            if t + 1 - begin == block or t + 1 == n:
+                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, scratch)
+                age += t + 1 - begin
+                begin = t + 1
+                block = block_length(age)
+        states[first, AGE] = age
+        keep_recent(u, n, model)
+    coder[X], coder[AT] = x, u8(at)
     return 0
 
 

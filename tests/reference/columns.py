@@ -14,17 +14,15 @@ import numpy as np
 
 TYPES = ("<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "|i1", "|u1", "<f8", "|b1")
 NAMES = ("", "tick", "values", "frame_n", "arrival_ns", "index")
-MIX = [256] * 5 + [255] * 4 + [254, 254, 253, 252, 250, 248, 245, 241, 235, 228, 218, 205, 189, 171, 150]
-MIX += [128, 106, 85, 67, 51, 38, 28, 21, 15, 11, 8, 6, 4, 3, 2, 2, 1, 1, 1, 1] + [0] * 5
 PRESETS = (
     (0, 0, 0),
-    (32768, 0, 0),
-    (65536, 0, 0),
-    (-32768, 0, 0),
-    (-49152, -32768, -16384),
-    (98304, -49152, 0),
-    (131072, -65536, 0),
-    (-39322, -19661, -6554),
+    (0.5, 0, 0),
+    (1, 0, 0),
+    (-0.5, 0, 0),
+    (-0.75, -0.5, -0.25),
+    (1.5, -0.75, 0),
+    (2, -1, 0),
+    (-0.625, -0.3125, -0.125),
 )
 
 
@@ -109,31 +107,36 @@ def rice(data, rows, channels, width):
 
 class Tail:
     def __init__(self, data):
-        self.data = data
-        self.flat = Bits(data[::-1])
-        self.code = int.from_bytes((data + bytes(6))[:6], "big")
-        self.span = 1 << 48
-        self.read = 6
+        self.length = len(data)
+        size = len(data) if len(data) <= 8 else 5 + (len(data) - 5) % 4
+        self.x = int.from_bytes(data[:size], "little")
+        self.words = [int.from_bytes(data[i : i + 4], "little") for i in range(size, len(data), 4)]
 
     def slot(self):
-        return min(self.code // (self.span >> 16), 65535)
+        return self.x & 65535
 
-    def take(self, start, size):
-        r = self.span >> 16
-        self.code -= r * start
-        self.span = r * size
-        if self.span < 1 << 32:
-            pair = (self.data[self.read : self.read + 2] + bytes(2))[:2]
-            self.code = (self.code << 16) + int.from_bytes(pair, "big")
-            self.span <<= 16
-            self.read += 2
+    def take(self, start, size, k):
+        x = size * (self.x >> 16) + (self.x & 65535) - start
+        bits = x & ((1 << k) - 1)
+        x >>= k
+        if x < 1 << 32 and self.words:
+            x = x << 32 | self.words.pop(0)
+        self.x = x
+        return bits
+
+    def plain(self, count):
+        found = done = 0
+        while done < count:
+            part = min(count - done, 16)
+            found |= self.take(0, 65536, part) << done
+            done += part
+        return found
 
     def symbol(self, sizes):
         slot, start = self.slot(), 0
         for s, size in enumerate(sizes):
             if slot < start + size:
-                self.take(start, size)
-                return s
+                return s, start, size
             start += size
         raise AssertionError("parts do not add up")
 
@@ -142,11 +145,12 @@ class Tail:
         for count in counts:
             sizes.append((before + count) * 65536 // total - before * 65536 // total)
             before += count
-        return self.symbol(sizes)
+        s, start, size = self.symbol(sizes)
+        self.take(start, size, 0)
+        return s
 
-    def finish(self):
-        ranged = len(self.data) - (self.flat.at + 7) // 8
-        assert 0 <= ranged - (self.read - 6) <= 6, "tail has a wrong length"
+    def finish(self, check):
+        assert self.length == 0 or (self.x == check and not self.words), "tail ends in the wrong place"
 
 
 # § 5.6
@@ -171,142 +175,148 @@ def table(shape, number):
                 weight = weight * ratio >> 24
             total += weight
         mass.append(total)
-    sizes = [
-        max(m * 65000 // sum(mass), 64 >> min(2 * abs(y), 16) if number < 108 else 1)
+    sizes = {
+        y: max(m * 65000 // sum(mass), 64 >> min(2 * abs(y), 16) if number < 108 else 1)
         for y, m in zip(range(-127, 128), mass, strict=True)
-    ]
-    sizes[127] += 65520 - sum(sizes)
-    return [*sizes, 16]
-
-
-def e8(v):
-    return 8 * (v.bit_length() - 1) + ((v * 8 >> (v.bit_length() - 1)) & 7)
-
-
-class Equations:
-    def __init__(self, order, forget):
-        self.order, self.forget = order, forget
-        self.weights = [0] * order
-        self.squares = [[0] * order for _ in range(order)]
-        self.side = [0] * order
-
-    def learn(self, rows, targets, weigh):
-        n, order = len(rows), self.order
-        for i in range(order):
-            p = self.side[i]
-            self.side[i] = (
-                p
-                + weigh(sum(r[i] * u for r, u in zip(rows, targets, strict=True)))
-                - ((p * n) >> self.forget)
-            )
-            for j in range(order):
-                q = self.squares[i][j]
-                self.squares[i][j] = q + weigh(sum(r[i] * r[j] for r in rows)) - ((q * n) >> self.forget)
-        largest = max(self.squares[i][i] for i in range(order))
-        while largest > 1 << 38:
-            largest >>= 1
-            self.side = [v >> 1 for v in self.side]
-            self.squares = [[v >> 1 for v in row] for row in self.squares]
-        for i in reversed(range(order)):
-            gap = (self.side[i] << 16) - sum(
-                q * w for q, w in zip(self.squares[i], self.weights, strict=True)
-            )
-            w = self.weights[i] + gap // (self.squares[i][i] + 4096)
-            self.weights[i] = clamp(w, -(1 << 19), 1 << 19)
+    }
+    sizes[0] += 65520 - sum(sizes.values())
+    return [*(sizes[unfold(s)] for s in range(255)), 16]
 
 
 class Channel:
     def __init__(self, first, octave, preset):
-        self.past = [0] * 17  # oldest first
+        self.u = [0.0] * 16  # oldest first
         self.last = first
-        self.long, self.short = Equations(20, 8), Equations(3, 6)
-        for k in range(3):
-            self.long.weights[15 - k] = PRESETS[preset][k]
-            self.short.weights[k] = PRESETS[preset][k]
-        self.el = self.es = 0
+        self.w = [0.0] * 17
+        self.p = [0.0] * 17
+        self.q = [[0.0] * 17 for _ in range(17)]
+        self.w[1:4] = [float(w) for w in PRESETS[preset]]
+        for k in range(1, 17):
+            self.q[k][k] = 16.0 * k
+            self.p[k] = self.q[k][k] * self.w[k]
         self.f = self.g = 1 << octave
         self.shape, self.speed = 1, 2
+        self.age, self.block = 0, []
+
+    def expected(self):
+        even, odd = self.w[16] * self.u[-16], self.w[15] * self.u[-15]
+        for k in range(14, 0, -2):
+            even += self.w[k] * self.u[-k]
+            odd += self.w[k - 1] * self.u[1 - k]
+        return math.floor((even + odd) * 256.0)
+
+    def learn(self):
+        n, u, end = len(self.block), self.u, len(self.u)
+        begin = end - n
+        error = 0.0
+        for e in self.block:
+            error += abs(e)
+        error = error / n + 0.3
+        weight, keep = 1.0 / (error * error), 1.0 - n / 256.0
+        c = []
+        for k in range(17):
+            total = 0.0
+            for t in range(begin, end):
+                total += u[t] * u[t - k]
+            c.append(total)
+        for k in range(1, 17):
+            self.p[k] = self.p[k] * keep + c[k] * weight
+        for i in range(1, 17):
+            for j in range(16, i - 1, -1):
+                c[j] = c[j - 1] + u[begin - i] * u[begin - j] - u[end - i] * u[end - j]
+                self.q[i][j] = self.q[i][j] * keep + c[j] * weight
+        self.solve()
+        self.age += n
+        self.block = []
+        self.u = self.u[-16:]
+
+    def solve(self):
+        a = [[*row, p] for row, p in zip(self.q, self.p, strict=True)]
+        for i in range(1, 17):
+            a[i][i] = a[i][i] * 1.0001220703125 + 0.25
+        inverse = [0.0] * 17
+        for k in range(1, 17, 2):
+            one, two = a[k], a[k + 1]
+            inverse[k] = divided(1.0, one[k])
+            g = one[k + 1] * inverse[k]
+            for j in range(k + 1, 18):
+                two[j] -= g * one[j]
+            inverse[k + 1] = divided(1.0, two[k + 1])
+            for i in range(k + 2, 17):
+                g, h = one[i] * inverse[k], two[i] * inverse[k + 1]
+                for j in range(i, 18):
+                    a[i][j] = a[i][j] - g * one[j] - h * two[j]
+        for k in range(16, 0, -1):
+            v = a[k][17]
+            for j in range(k + 1, 17):
+                v -= a[k][j] * self.w[j]
+            v *= inverse[k]
+            self.w[k] = v if abs(v) <= 8.0 else 0.0
 
 
-def adaptive_channel(tail, state, rows, width, shift, v, z):
-    """Decode one channel; v, z and the result are lists of 17 past and all new differences u."""
-    if tail.slot() < 61440:
-        tail.take(0, 61440)
-    else:
-        tail.take(61440, 4096)
-        both = tail.flat.take(4)
-        state.shape, state.speed = both >> 2, both & 3
+def divided(a, b):
+    """As IEEE 754 has it, without Python's exception."""
+    return a / b if b else math.copysign(math.inf, b)
+
+
+def decode_sample(tail, state, width):
     top = (1 << (width - 1)) - 1
-    u = [clamp(d >> shift, -(1 << 20), 1 << 20) for d in state.past]
-    values, block, error = [], [], 0
-    for t in range(17, 17 + rows):
-        row = [*u[t - 16 : t], v[t - 1], v[t], z[t - 1], z[t]]
-        near = [u[t - 1], u[t - 2], u[t - 3]]
-        far = (sum(a * b for a, b in zip(row, state.long.weights, strict=True)) << shift) >> 8
-        m = (sum(a * b for a, b in zip(near, state.short.weights, strict=True)) << shift) >> 8
-        lead = clamp(e8(state.el + 16) - e8(state.es + 16), -24, 24)
-        y = m + (((far - m) * MIX[lead + 24]) >> 8)
-        g = state.f + state.g + 1
-        i = 4 * (g.bit_length() - 1) + ((4 * g >> (g.bit_length() - 1)) & 3)
-        j = (((y + 128) & 255) - 96) >> 6
-        number, k = (max(i - 4, 0) + 36 * abs(j), 0) if i < 40 else (108 + (i & 3), ((i - 40) >> 2) + 1)
-        s = tail.symbol(table(state.shape, number))
-        other = s == 255
-        e = tail.flat.take(width + 1) - (1 << width) if other else ((s - 127) << k) + tail.flat.take(k)
-        if i < 40 and j < 0:
-            e = -e
-        x = clamp(state.last + ((y + 128) >> 8), -top - 1, top) + e
-        assert -top - 1 <= x <= top
-        d = x - state.last
-        state.past = [*state.past[1:], d]
-        state.last = x
-        values.append(x)
-        u.append(clamp(d >> shift, -(1 << 20), 1 << 20))
-        state.el += (abs((d << 8) - far) - state.el) >> 4
-        state.es += (abs((d << 8) - m) - state.es) >> 4
-        state.f += (64 * abs(e) - state.f) >> (state.speed + 1)
-        state.g += (64 * abs(e) - state.g) >> (state.speed + 3)
-        block.append((row, near, u[t]))
-        error += min(abs(e) >> shift, 1 << 19)
-        if len(block) == 16 or t == 16 + rows:
-            a = 16 * error // len(block) + 5
-            b = (a * a).bit_length()
-            c = (1 << (b + 14)) // (a * a)
-
-            def weigh(total, b=b, c=c):
-                return (total * c) >> (b - 2)
-
-            targets = [target for _, _, target in block]
-            state.long.learn([r for r, _, _ in block], targets, weigh)
-            state.short.learn([r for _, r, _ in block], targets, weigh)
-            block, error = [], 0
-    return values, u
+    y = state.expected()
+    g = state.f + state.g + 1
+    i = 4 * (g.bit_length() - 1) + ((4 * g >> (g.bit_length() - 1)) & 3)
+    j = (((y + 128) & 255) - 96) >> 6
+    number, k = (max(i - 4, 0) + 36 * abs(j), 0) if i < 40 else (108 + (i & 3), ((i - 40) >> 2) + 1)
+    s, start, size = tail.symbol(table(state.shape, number))
+    k = width + 1 if s == 255 else k
+    bits = tail.take(start, size, min(k, 16))
+    bits |= tail.plain(max(k - 16, 0)) << 16
+    e = bits - (1 << width) if s == 255 else (unfold(s) << k) + bits
+    if i < 40 and j < 0:
+        e = -e
+    x = clamp(state.last + ((y + 128) >> 8), -top - 1, top) + e
+    assert -top - 1 <= x <= top
+    state.u.append(float(x - state.last))
+    state.block.append(float(e))
+    state.last = x
+    state.f += (64 * abs(e) - state.f) >> (state.speed + 1)
+    state.g += (64 * abs(e) - state.g) >> (state.speed + 3)
+    if len(state.block) == (16 if state.age < 128 else 32):
+        state.learn()
+    return x
 
 
-def adaptive(tail, states, rows, channels, width, shift):
-    first = None
+def adaptive(tail, states, rows, channels, width):
+    out = [[0] * channels for _ in range(rows)]
+    known = 0
     if states is None:
         if rows == 0:
-            return [], [Channel(0, 0, 0) for _ in range(channels)]
-        states, first = [], []
-        for _ in range(channels):
+            return out, [Channel(0, 0, 0) for _ in range(channels)]
+        states, known = [], 1
+        for c in range(channels):
             short = 5 if width == 16 else 6
-            length = tail.flat.take(short)
+            length = tail.plain(short)
             assert length <= width
-            sample = unfold(length if length <= 1 else 2 ** (length - 1) + tail.flat.take(length - 1))
-            octave = tail.flat.take(short)
+            sample = unfold(length if length <= 1 else 2 ** (length - 1) + tail.plain(length - 1))
+            octave = tail.plain(short)
+            preset = tail.plain(3)
             assert octave <= width + 7
-            states.append(Channel(sample, octave, tail.flat.take(3)))
-            first.append(sample)
-        rows -= 1
-    v = z = [0] * (17 + rows)
-    lanes = []
-    for state in states:
-        values, u = adaptive_channel(tail, state, rows, width, shift, v, z) if rows else ([], v)
-        v, z = u, v
-        lanes.append(values)
-    out = [list(row) for row in zip(*lanes, strict=True)] if rows else []
-    return ([first, *out] if first is not None else out), states
+            states.append(Channel(sample, octave, preset))
+            out[0][c] = sample
+    for first in range(0, channels if rows > known else 0, 4):
+        group = states[first : first + 4]
+        for state in group:
+            if tail.slot() < 61440:
+                tail.take(0, 61440, 0)
+            else:
+                both = tail.take(61440, 4096, 4)
+                state.shape, state.speed = both & 3, both >> 2
+        for t in range(known, rows):
+            for c, state in enumerate(group, first):
+                out[t][c] = decode_sample(tail, state, width)
+        for state in group:
+            if state.block:
+                state.learn()
+    return out, states
 
 
 # § 5.7
@@ -335,7 +345,7 @@ def recurring(tail, state, rows):
         if another:
             w = tail.counted(state.lengths)
             count(state.lengths, w)
-            u = w if w <= 1 else 2 ** (w - 1) + tail.flat.take(w - 1)
+            u = w if w <= 1 else 2 ** (w - 1) + tail.plain(w - 1)
             common = state.values[state.counts.index(max(state.counts))] if state.values else 0
             step = unfold(u) + common - (state.last if state.other else 0)
             count(flags, 1)
@@ -394,7 +404,6 @@ class ReferenceDecoder:
                 columns.append((name, TYPES[kind >> 1 & 15], rows, b.varint() if kind & 1 else 0))
         else:
             assert b.byte() == self.k + 1
-            assert b.byte() == self.crc & 0xFF
             self.k += 1
             columns = self.columns
             if not head & 2:
@@ -409,7 +418,7 @@ class ReferenceDecoder:
             else:
                 table_[name] = self.finish(part, tail, name, dtype, rows, channels, memory).reshape(shape)
         if any(part.get("adaptive") for part in parts if isinstance(part, dict)):
-            tail.finish()
+            tail.finish(0 if head & 15 == 1 else self.crc & 0xFFFF)
         else:
             assert b.at == len(payload)
         self.columns, self.memory, self.crc = columns, memory, zlib.crc32(payload)
@@ -438,8 +447,6 @@ class ReferenceDecoder:
             part["exceptions"] = read_exceptions(b)
         width = 16 if np.dtype(dtype).itemsize == 2 else 32
         part["width"], part["rows"] = width, rows - (1 if transform == 3 and not continued else 0)
-        if coder in (2, 3):
-            part["shift"] = b.byte() if width == 32 else 0
         if coder == 1:
             part["lanes"], used = (
                 rice(b.data[b.at :], part["rows"], lanes, width) if part["rows"] else ([], 0)
@@ -453,7 +460,7 @@ class ReferenceDecoder:
         if part["coder"] in (4, 5):
             part["lanes"], states = recurring(tail, states, part["rows"])
         elif part["coder"] in (2, 3):
-            part["lanes"], states = adaptive(tail, states, part["rows"], lanes, part["width"], part["shift"])
+            part["lanes"], states = adaptive(tail, states, part["rows"], lanes, part["width"])
         values = self.samples(part, dtype, rows, lanes)
         if part["adaptive"]:
             memory[name] = {

@@ -7,37 +7,38 @@ import hashlib
 import numpy as np
 
 from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
-from edgecap.kernels import adaptive, bits, columns, rangecoder, recurring, rice, spread
-from tests.reference.columns import MIX, PRESETS, table
+from edgecap.kernels import adaptive, bits, columns, rans, recurring, rice, spread, tables
+from tests.reference.columns import PRESETS, table
 
-TABLES_SHA256 = "9154398d63d224b873788da1419a697f080152858b4ca1837c4ceb3cc6d42e2d"
+TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e046411"
 
 
 def kernels():
-    for module in (adaptive, bits, rangecoder, recurring, rice, spread):
+    for module in (adaptive, bits, rans, recurring, rice, spread, tables):
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and getattr(value, "__module__", "") == module.__name__:
                 yield f"{module.__name__}.{name}", value
 
 
 def test_tables_are_pinned():
-    starts, guess = rangecoder.build_tables()
+    starts, guess = tables.build_tables()
     assert hashlib.sha256(starts.astype("<u4").tobytes()).hexdigest() == TABLES_SHA256
-    assert starts.shape == (rangecoder.SHAPES, rangecoder.TABLES, 257)
+    assert starts.shape == (tables.SHAPES, tables.TABLES, 257)
     assert (np.diff(starts.astype(np.int64), axis=2) >= 0).all()
     assert (starts[:, :, 0] == 0).all()
     assert (starts[:, :, 256] == 65536).all()
     for slot in (0, 255, 256, 40000, 65535):
-        first = np.take_along_axis(starts, guess[:, :, slot >> 8, None].astype(np.int64), axis=2)
+        first = np.take_along_axis(
+            starts, guess[:, :, slot >> tables.GUESS_SHIFT, None].astype(np.int64), axis=2
+        )
         assert (first <= slot).all()
 
 
 def test_tables_equal_their_reference():
-    starts, _ = rangecoder.build_tables()
-    for shape in range(rangecoder.SHAPES):
-        for number in range(rangecoder.TABLES):
+    starts, _ = tables.build_tables()
+    for shape in range(tables.SHAPES):
+        for number in range(tables.TABLES):
             assert np.diff(starts[shape, number].astype(np.int64)).tolist() == table(shape, number)
-    assert adaptive.MIX.tolist() == MIX
     assert adaptive.PRESETS.tolist() == [list(p) for p in PRESETS]
 
 

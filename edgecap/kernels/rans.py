@@ -1,0 +1,104 @@
+"""An asymmetric-numeral coder with a 64-bit state: symbols with parts of 65536, each followed by plain bits.
+
+The state x of the decoder lies in [2^32, 2^64) while 32-bit words remain to be read. A symbol whose part
+begins at `start` and has `size` of 65536 turns x into size·(x >> 16) + (x & 65535) - start; then `k` ≤ 16
+bits are taken from below; then, when x < 2^32, the next word comes in from below. The encoder does the
+reverse from the last symbol to the first. The x < 2^16 that it starts from is what is left at the end of
+decoding, with no word: 16 bits that would else be lost, and that can say which bytes were meant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.kernels.bits import Words, i8, u8
+from edgecap.kernels.compile import kernel
+
+I64 = NDArray[np.int64]
+
+MOST_BITS = 16
+LEAST = 1 << 32
+ALL = 65536
+X, AT = 0, 1
+"""Places in the state of a decoder: the number x, and the next word."""
+
+
+@kernel
+def put(steps: Words, at: int, start: int, size: int, bits: int, k: int) -> int:
+    """Note a symbol and the `k` bits after it as step `at`; returns the number of the next step."""
+    low = u8(bits) & ((u8(1) << u8(k)) - u8(1))
+    steps[u8(at)] = u8(start) << u8(48) | u8(size - 1) << u8(32) | low << u8(8) | u8(k)
+    return at + 1
+
+
+@kernel
+def put_plain(steps: Words, at: int, bits: int, k: int) -> int:
+    """Note `k` plain bits, lowest first, as steps from `at` on; returns the number of the next step."""
+    while k > 0:
+        part = min(k, MOST_BITS)
+        at = put(steps, at, 0, ALL, bits, part)
+        bits >>= part
+        k -= part
+    return at
+
+
+@kernel
+def encode(steps: Words, count: int, seed: int, words: Words) -> tuple[Any, int]:
+    """Code `count` steps.
+
+    Args:
+        seed: What decoding shall end with, below 2^16.
+        words: Receives the 32-bit words, of which there are less than steps, the last one first.
+
+    Returns:
+        The first state of the decoder, and the number of words.
+    """
+    x = u8(seed)
+    used = 0
+    for i in range(count - 1, -1, -1):
+        step = steps[u8(i)]
+        start, size = step >> u8(48), ((step >> u8(32)) & u8(65535)) + u8(1)
+        k = step & u8(255)
+        if (x >> (u8(48) - k)) >= size:
+            words[u8(used)] = x & u8(LEAST - 1)
+            used += 1
+            x >>= u8(32)
+        x = (x << k) | ((step >> u8(8)) & u8(65535))
+        high = x // size
+        x = (high << u8(16)) + (x - high * size) + start
+    return x, used
+
+
+@kernel
+def take(x: Any, at: int, words: Words, start: Any, size: Any, k: Any) -> tuple[Any, Any, int]:
+    """Remove a symbol and the `k` bits after it from x.
+
+    Args:
+        words: The 32-bit words, and one more.
+
+    Returns:
+        The bits, x, and the place of the next word.
+    """
+    x = size * (x >> u8(16)) + (x & u8(65535)) - start
+    bits = x & ((u8(1) << k) - u8(1))
+    x >>= k
+    # Without a branch, which would be mispredicted every few symbols.
+    more = u8(x < u8(LEAST)) & u8(at < words.size - 1)
+    x = (x << (more << u8(5))) | (words[u8(at)] & (u8(0) - more))
+    return bits, x, at + i8(more)
+
+
+@kernel
+def take_plain(x: Any, at: int, words: Words, k: int) -> tuple[Any, Any, int]:
+    """Remove `k` ≤ 63 plain bits from x; returns them, x, and the place of the next word."""
+    bits = u8(0)
+    done = 0
+    while done < k:
+        part = min(k - done, MOST_BITS)
+        more, x, at = take(x, at, words, u8(0), u8(ALL), u8(part))
+        bits |= more << u8(done)
+        done += part
+    return bits, x, at

@@ -1,0 +1,82 @@
+"""How residuals are spread: tables of how likely each is by its expected magnitude.
+
+A residual e with expected magnitude m is split into its `k` low bits, coded as they are, and the rest e >> k,
+coded with a table of Student's t for the scale m / 2^k. All of it is integer arithmetic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.kernels.bits import bit_length, u8
+from edgecap.kernels.compile import kernel
+
+SHAPES = 4
+SMALL_SCALES = 36
+"""Scales for k = 0: magnitudes 2^(-6) to 2^(2.75) in quarter octaves; four more serve k > 0."""
+PHASES = 3
+"""How far a prediction lies above the integer it is rounded to: 0, 1/4 or 1/2, only for k = 0."""
+LARGE = PHASES * SMALL_SCALES
+"""Number of the first table for k > 0; before it stand those of phase 0, then 1/4, then 1/2."""
+TABLES = LARGE + 4
+SYMBOLS = 256
+REACH = 127
+"""Largest |e >> k| with a symbol of its own; `ESCAPE` stands for all others."""
+ESCAPE = 255
+ESCAPE_SIZE = 16
+GUESS_SHIFT = 6
+_ROOTS = (65536, 92682)
+"""2^0 and 2^0.5 in units of 2^-16."""
+_SPREAD = ((2, 161704), (3, 363833), (5, 773777), (10, 1802249))
+"""For each shape: exponent p and c, so that a density (c m² / 65536 + z²)^-p has mean magnitude near m."""
+_POINTS = 8
+
+
+def build_tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+    """The tables of all shapes and scales.
+
+    Returns:
+        `starts` (shapes, tables, 257): where each symbol's part of 65536 starts, and
+        `guess` (shapes, tables, 1024): the symbol in which 64 times the index lies.
+    """
+    # Near values come first: 0, -1, 1, -2, …, -127, 127.
+    order = np.arange(2 * REACH + 1, dtype=np.int64)
+    symbol = (order >> 1) ^ -(order & 1)
+    # Positions within a unit, in 1/16: eight points in the middle of eighths, around the symbol's centre.
+    inside = 2 * np.arange(_POINTS, dtype=np.int64) + 1 - _POINTS
+    floor = np.maximum(0, 64 >> (2 * np.minimum(np.abs(symbol), 8)))
+    starts = np.zeros((SHAPES, TABLES, SYMBOLS + 1), np.uint32)
+    for shape, (power, spread) in enumerate(_SPREAD):
+        for table in range(TABLES):
+            phase, scale = divmod(table, SMALL_SCALES)
+            quarter = scale - 24 if table < LARGE else table - LARGE + 8
+            # The magnitude stands for a quarter octave: its middle is 2^(1/8) above the lower end.
+            half, odd = divmod(quarter, 2)
+            square = (_ROOTS[odd] * 77936 >> 16) * spread >> 16
+            # In 1/256 of a unit squared, scaled by 2^12.
+            c = square << (half + 4) if half + 4 >= 0 else square >> -(half + 4)
+            z = 16 * symbol[:, None] + inside[None, :] + (8 if table >= LARGE else -4 * phase)
+            ratio = (c << 24) // (c + (z * z << 12))
+            weight = ratio.copy()
+            for _ in range(power - 1):
+                weight = weight * ratio >> 24
+            mass = weight.sum(axis=1)
+            sizes = mass * 65000 // int(mass.sum())
+            sizes = np.maximum(sizes, floor if table < LARGE else 1)
+            sizes[0] += 65536 - ESCAPE_SIZE - int(sizes.sum())
+            starts[shape, table, 1:SYMBOLS] = np.cumsum(sizes)
+            starts[shape, table, SYMBOLS] = 65536
+    probes = np.arange(1 << (16 - GUESS_SHIFT), dtype=np.uint32) << GUESS_SHIFT
+    guess = np.empty((SHAPES, TABLES, probes.size), np.uint8)
+    for shape in range(SHAPES):
+        for table in range(TABLES):
+            guess[shape, table] = np.searchsorted(starts[shape, table], probes, side="right") - 1
+    return starts, guess
+
+
+@kernel
+def quarter_octave(value: int) -> int:
+    """4·log2 of a positive number, its fraction taken from the two bits below the highest."""
+    bits = bit_length(u8(value))
+    return 4 * (bits - 1) + (((value << 2) >> (bits - 1)) & 3)
