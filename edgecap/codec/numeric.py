@@ -159,9 +159,8 @@ def encode_rice(lanes: Array) -> bytes:
     rows, channels = lanes.shape
     if rows == 0:
         return b""
-    if not lanes.flags.writeable:
-        lanes = lanes.copy()  # kernels are compiled for writeable arrays only
     width = 8 * lanes.dtype.itemsize
+    lanes = np.array(lanes, np.int32, order="C")  # what kernels are compiled for
     words = np.empty((rice.rice_bound_bits(rows, channels, width) >> 6) + PAD_WORDS, np.uint64)
     bits = rice.rice_encode(lanes, width, words)
     return words[: (bits + 63) >> 6].tobytes()[: (bits + 7) >> 3]
@@ -175,9 +174,9 @@ def decode_rice(reader: Reader, rows: int, channels: int, dtype: np.dtype[Any]) 
     # The words are copied together with their padding: one operation, not three.
     padding = rice.PADDING[: 8 * rice.READ_AHEAD_WORDS + (-available & 7)]
     words = np.frombuffer(bytearray(reader.data[reader.at :] + padding), np.uint64)
-    values = np.empty((rows, channels), dtype)
+    values = np.empty((rows, channels), np.int32)
     bits = rice.rice_decode(words, 8 * available, 8 * dtype.itemsize, values)
     if bits < 0:
         raise ChunkError("columns payload: a Rice-coded column is damaged")
     reader.at += (bits + 7) >> 3
-    return values
+    return values.astype(dtype, copy=False)

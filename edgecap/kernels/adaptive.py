@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.bits import i8, u8
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import kernel, part
 from edgecap.kernels.lanes import LANES, Four, load, magnitudes, rounded_down, same, store, within
 
 F64 = NDArray[np.float64]
@@ -26,8 +26,8 @@ I8 = NDArray[np.int8]
 LAGS = 16
 PAST = LAGS + 2
 """Differences before the first of a payload that kernels read; two of them count nowhere."""
-ROW = LAGS + 1
-"""A row of the equations: what the weights multiply, and the sum with the target."""
+ROW = LAGS + 2
+"""A row of the equations: what the weights multiply, the sum with the target, and one that only pads."""
 FIRST_BLOCK, BLOCK, YOUNG = 16, 32, 128
 """Samples of a block while fewer than YOUNG were learned from, and after."""
 
@@ -37,11 +37,12 @@ SUMS = WEIGHTS + LANES * LAGS
 MODEL = SUMS + LANES * LAGS * ROW
 """Length of a group's model; the names above are places in it. Latest differences come first."""
 
-LAST, FAST, SLOW, SHAPE, SPEED, AGE = range(6)
-STATE = 6
-"""Length of one channel's other state, and the places in it; a group's age is that of its first channel."""
+LAST, FAST, SLOW, SHAPE, SPEED, AGE, TURN = range(7)
+STATE = 7
+"""Length of one channel's other state, and the places in it; a group's age is that of its first channel. The
+encoder alone takes turns."""
 
-FORGET = 256.0
+FORGET = 192.0
 LEAST_ERROR = 0.3
 RIDGE, RELATIVE_RIDGE = 0.25, 1.0001220703125
 WEIGHT_LIMIT = 8.0
@@ -68,7 +69,7 @@ def groups_of(channels: int) -> int:
     return (channels + LANES - 1) // LANES
 
 
-@kernel
+@part
 def expected(u: F64, at: int, w: F64) -> Four:
     """256 times the expected differences, rounded down.
 
@@ -84,7 +85,7 @@ def expected(u: F64, at: int, w: F64) -> Four:
     return rounded_down((even + odd) * same(256.0))
 
 
-@kernel
+@part
 def correlate(u: F64, begin: int, end: int, sums: F64) -> None:
     """Sums over the samples [begin, end) of u(t)·u(t−k), four by four, for k = 0 to 17."""
     for k in range(0, 18, 6):
@@ -106,58 +107,64 @@ def correlate(u: F64, begin: int, end: int, sums: F64) -> None:
         store(sums, 4 * k + 20, s5)
 
 
-@kernel
-def solve(q: F64, w: F64, a: F64) -> None:
-    """Solve the equations `q` for the weights `w` by elimination, two rows at a time.
+@part
+def solve(q: F64, w: F64, a: F64, g: F64) -> None:
+    """Solve the equations `q` for the weights `w` by elimination, two rows and two columns at a time.
 
     Args:
         q: LAGS rows of ROW; of the square part only what is right of or on the diagonal counts.
-        a: Scratch of the same size.
+        a, g: Scratch of the same size; the shares that rows have in later ones go to `g`.
     """
     one = same(1.0)
-    for i in range(LAGS):
-        for j in range(i, ROW):
-            store(a, 4 * (i * ROW + j), load(q, 4 * (i * ROW + j)))
-        at = 4 * (i * ROW + i)
-        store(a, at, load(q, at) * same(RELATIVE_RIDGE) + same(RIDGE))
-    for k in range(0, LAGS, 2):
-        r0 = 4 * k * ROW
+    for i in range(0, LAGS, 2):
+        r0 = 4 * ROW * i
         r1 = r0 + 4 * ROW
-        inverse0 = one / load(a, r0 + 4 * k)
-        share = load(a, r0 + 4 * k + 4) * inverse0
-        for j in range(k + 1, ROW):
-            store(a, r1 + 4 * j, load(a, r1 + 4 * j) - share * load(a, r0 + 4 * j))
-        inverse1 = one / load(a, r1 + 4 * k + 4)
-        store(a, r0 + 4 * k, inverse0)
-        store(a, r1 + 4 * k + 4, inverse1)
-        for i in range(k + 2, LAGS):
-            share0 = load(a, r0 + 4 * i) * inverse0
-            share1 = load(a, r1 + 4 * i) * inverse1
-            ri = 4 * i * ROW
-            for j in range(i, ROW):
-                store(
-                    a,
-                    ri + 4 * j,
-                    load(a, ri + 4 * j) - share0 * load(a, r0 + 4 * j) - share1 * load(a, r1 + 4 * j),
-                )
+        for j in range(i, ROW, 2):
+            at = 4 * j
+            s00, s01 = load(q, r0 + at), load(q, r0 + at + 4)
+            s10, s11 = load(q, r1 + at), load(q, r1 + at + 4)
+            if i == j:
+                s00 = s00 * same(RELATIVE_RIDGE) + same(RIDGE)
+                s11 = s11 * same(RELATIVE_RIDGE) + same(RIDGE)
+            for k in range(i):
+                rk = 4 * ROW * k
+                g0, g1 = load(g, rk + 4 * i), load(g, rk + 4 * i + 4)
+                x0, x1 = load(a, rk + at), load(a, rk + at + 4)
+                s00, s01 = s00 - g0 * x0, s01 - g0 * x1
+                s10, s11 = s10 - g1 * x0, s11 - g1 * x1
+            store(a, r0 + at, s00)
+            store(a, r0 + at + 4, s01)
+            store(a, r1 + at, s10)
+            store(a, r1 + at + 4, s11)
+        inverse0 = one / load(a, r0 + 4 * i)
+        share = load(a, r0 + 4 * i + 4) * inverse0
+        for j in range(i + 1, ROW):
+            x0 = load(a, r0 + 4 * j)
+            store(a, r1 + 4 * j, load(a, r1 + 4 * j) - share * x0)
+            store(g, r0 + 4 * j, x0 * inverse0)
+        inverse1 = one / load(a, r1 + 4 * i + 4)
+        for j in range(i + 2, ROW):
+            store(g, r1 + 4 * j, load(a, r1 + 4 * j) * inverse1)
+        store(g, r0 + 4 * i, inverse0)
+        store(g, r1 + 4 * i + 4, inverse1)
     for k in range(LAGS - 1, -1, -1):
-        rk = 4 * k * ROW
+        rk = 4 * ROW * k
         rest = load(a, rk + 4 * LAGS)
-        for j in range(k + 1, LAGS):
+        for j in range(LAGS - 1, k, -1):
             rest = rest - load(a, rk + 4 * j) * load(w, 4 * j)
-        store(w, 4 * k, within(rest * load(a, rk + 4 * k), WEIGHT_LIMIT))
+        store(w, 4 * k, within(rest * load(g, rk + 4 * k), WEIGHT_LIMIT))
 
 
-@kernel
-def learn(u: F64, begin: int, end: int, errors: F64, q: F64, w: F64, sums: F64, scratch: F64) -> None:
+@part
+def learn(u: F64, begin: int, end: int, errors: F64, q: F64, w: F64, sums: F64, a: F64, g: F64) -> None:
     """Take the block of samples [begin, end) of `u` into the equations and solve them.
 
     Args:
         u: Differences of a group, four by four, known from sample `begin - PAST` to `end - 1`.
         errors: Residuals of the block, four by four.
         q, w: The group's sums and weights.
-        sums: Scratch of 4 (ROW + 1).
-        scratch: Scratch of the size of `q`.
+        sums: Scratch of 4 ROW.
+        a, g: Scratch of the size of `q`.
     """
     count = float(end - begin)
     error = same(0.0)
@@ -181,10 +188,10 @@ def learn(u: F64, begin: int, end: int, errors: F64, q: F64, w: F64, sums: F64, 
             store(sums, 4 * j, total)
             at = 4 * ((i - 1) * ROW + j - 1)
             store(q, at, load(q, at) * keep + total * weight)
-    solve(q, w, scratch)
+    solve(q, w, a, g)
 
 
-@kernel
+@part
 def preset_of(values: I32, presets: F64) -> int:
     """The preset that would have predicted the first differences of a channel's `values` (n,) best."""
     best = -1.0
@@ -201,7 +208,7 @@ def preset_of(values: I32, presets: F64) -> int:
     return found
 
 
-@kernel
+@part
 def start_state(
     model: F64, lane: int, state: I64, first: int, octave: int, preset: int, presets: F64
 ) -> None:
@@ -225,27 +232,27 @@ def start_state(
             model[SUMS + LANES * (k * ROW + LAGS) + lane] = prior * presets[preset, k]
 
 
-@kernel
+@part
 def recall(model: F64, u: F64) -> None:
     """Put a model's latest differences before the first sample of `u`."""
     for k in range(LAGS):
         store(u, 4 * (PAST - 1 - k), load(model, RECENT + 4 * k))
 
 
-@kernel
+@part
 def keep_recent(u: F64, n: int, model: F64) -> None:
     """Leave the latest of `n` samples' differences in the model."""
     for k in range(LAGS):
         store(model, RECENT + 4 * k, load(u, 4 * (PAST + n - 1 - k)))
 
 
-@kernel
+@part
 def phase_of(p: int) -> int:
     """How far a prediction in units of 2^-8 lies above the integer it is rounded to, in quarters: -2 to 2."""
     return (((p + 128) & 255) - 96) >> 6
 
 
-@kernel
+@part
 def block_length(age: int) -> int:
     """How many samples to learn from at once after `age` samples."""
     return FIRST_BLOCK if age < YOUNG else BLOCK
@@ -267,8 +274,8 @@ def residuals(values: I32, width: int, models: F64, states: I64, out: I64, phase
     u = np.zeros(LANES * (PAST + n), np.float64)
     errors = np.zeros(LANES * BLOCK, np.float64)
     guess = np.zeros(LANES, np.float64)
-    sums = np.zeros(LANES * (ROW + 1), np.float64)
-    scratch = np.zeros(LANES * LAGS * ROW, np.float64)
+    sums = np.zeros(LANES * ROW, np.float64)
+    a, g = np.zeros(LANES * LAGS * ROW, np.float64), np.zeros(LANES * LAGS * ROW, np.float64)
     for group in range(models.shape[0]):
         model = models[group]
         w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
@@ -298,7 +305,7 @@ def residuals(values: I32, width: int, models: F64, states: I64, out: I64, phase
                 phases[first + lane, t] = phase_of(p)
                 errors[u8(LANES * (t - begin) + lane)] = float(e)
             if t + 1 - begin == block or t + 1 == n:
-                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, scratch)
+                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, g)
                 age += t + 1 - begin
                 begin = t + 1
                 block = block_length(age)

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import part
 
 Words = NDArray[np.uint64]
 
@@ -67,7 +67,7 @@ def _bit_length(word: Any) -> Any:
     return implementation
 
 
-@kernel
+@part
 def peek_bits(words: Words, at: int) -> Any:
     """The 64 bits from bit `at` on."""
     shift = u8(at & 63)

@@ -65,6 +65,13 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", compiled)
 
 
+def part(function: Callable[P, R]) -> Callable[P, R]:
+    """The same for a function that only kernels call: it is kept with them, and Python cannot call it."""
+    njit: Any = numba.njit  # its stubs do not know the last two options
+    compiled = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return cast("Callable[P, R]", compiled)
+
+
 def warm_up() -> Iterator[tuple[str, int, int]]:
     """Compile (or load from the cache) every kernel; yields (module, done, total) after each module."""
     for done, name in enumerate(WARM_UP_MODULES, 1):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.bits import Words, i8, u8
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import kernel, part
 
 I64 = NDArray[np.int64]
 
@@ -26,7 +26,7 @@ X, AT = 0, 1
 """Places in the state of a decoder: the number x, and the next word."""
 
 
-@kernel
+@part
 def put(steps: Words, at: int, start: int, size: int, bits: int, k: int) -> int:
     """Note a symbol and the `k` bits after it as step `at`; returns the number of the next step."""
     low = u8(bits) & ((u8(1) << u8(k)) - u8(1))
@@ -34,7 +34,7 @@ def put(steps: Words, at: int, start: int, size: int, bits: int, k: int) -> int:
     return at + 1
 
 
-@kernel
+@part
 def put_plain(steps: Words, at: int, bits: int, k: int) -> int:
     """Note `k` plain bits, lowest first, as steps from `at` on; returns the number of the next step."""
     while k > 0:
@@ -72,7 +72,7 @@ def encode(steps: Words, count: int, seed: int, words: Words) -> tuple[Any, int]
     return x, used
 
 
-@kernel
+@part
 def take(x: Any, at: int, words: Words, start: Any, size: Any, k: Any) -> tuple[Any, Any, int]:
     """Remove a symbol and the `k` bits after it from x.
 
@@ -91,7 +91,7 @@ def take(x: Any, at: int, words: Words, start: Any, size: Any, k: Any) -> tuple[
     return bits, x, at + i8(more)
 
 
-@kernel
+@part
 def take_plain(x: Any, at: int, words: Words, k: int) -> tuple[Any, Any, int]:
     """Remove `k` ≤ 63 plain bits from x; returns them, x, and the place of the next word."""
     bits = u8(0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.bits import Words, bit_length, i8, u8
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import kernel, part
 from edgecap.kernels.rans import ALL, AT, X, put, put_plain, take, take_plain
 
 I64 = NDArray[np.int64]
@@ -44,7 +44,7 @@ def start_steps(state: I64) -> None:
         state[LENGTH_COUNTS + i] = 4
 
 
-@kernel
+@part
 def grow(state: I64, begin: int, end: int, index: int) -> None:
     """Count one more of `index` among the counts [begin, end)."""
     state[begin + index] += GROWTH
@@ -56,7 +56,7 @@ def grow(state: I64, begin: int, end: int, index: int) -> None:
             state[i] = (state[i] + 1) >> 1
 
 
-@kernel
+@part
 def part_of(state: I64, begin: int, end: int, index: int) -> tuple[int, int]:
     """Start and size, of 65536, of `index` among the counts [begin, end)."""
     total = i8(0)
@@ -69,7 +69,7 @@ def part_of(state: I64, begin: int, end: int, index: int) -> tuple[int, int]:
     return start, ((before + state[begin + index]) << 16) // total - start
 
 
-@kernel
+@part
 def index_at(state: I64, begin: int, end: int, slot: int) -> int:
     """The index among the counts [begin, end) whose part holds `slot`."""
     total = i8(0)
@@ -83,7 +83,7 @@ def index_at(state: I64, begin: int, end: int, slot: int) -> int:
     return end - begin - 1
 
 
-@kernel
+@part
 def expected(state: I64) -> int:
     """What a step that is not a known one is coded relative to."""
     best = 0
@@ -96,7 +96,7 @@ def expected(state: I64) -> int:
     return common
 
 
-@kernel
+@part
 def remember(state: I64, step: int, known: int) -> None:
     """Count a step: `known` is its index, or -1 for another, which then takes the place of the rarest."""
     flags = FLAGS + 2 * state[LAST_OTHER]

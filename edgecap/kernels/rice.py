@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.bits import Words, bit_length, i8, peek_bits, trailing_zeros, u8
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import kernel, part
 
 Lanes = NDArray[Any]
 I64 = NDArray[np.int64]
@@ -38,7 +38,7 @@ def rice_bound_bits(n: int, channels: int, width: int) -> int:
     return channels * (8 + width + 5 * (n // BLOCK + 1) + n * (ESCAPE + 1 + width))
 
 
-@kernel
+@part
 def order_of(x: I64) -> int:
     """The order of differences of `x` (n,) with the smallest sum of magnitudes; 1 for a tie with 0."""
     sum0 = sum1 = sum2 = sum3 = i8(0)
@@ -58,7 +58,7 @@ def order_of(x: I64) -> int:
     return order
 
 
-@kernel
+@part
 def fold_residuals(x: I64, order: int, width: int, folded: Words) -> Any:
     """Write the folded residuals of `x` (n,) after its first sample to `folded` (n,); returns their union."""
     n = x.size
@@ -97,7 +97,7 @@ def fold_residuals(x: I64, order: int, width: int, folded: Words) -> Any:
     return union
 
 
-@kernel
+@part
 def append(words: Words, word: int, held: Any, fill: int, code: Any, count: int) -> tuple[int, Any, int]:
     """Append the `count` ≤ 63 bits of `code` to the `fill` < 64 bits of `held`, the word at `word`.
 
@@ -121,7 +121,7 @@ def rice_encode(values: Lanes, width: int, words: Words) -> int:
     """Encode all channels of `values` into `words`.
 
     Args:
-        values: (n, c) int16 or int32, n ≥ 1.
+        values: (n, c) int32, n ≥ 1.
         width: Bits of a sample, 16 or 32.
         words: Of at least `rice_bound_bits` bits and `PAD_WORDS` words, not necessarily zeroed.
 
@@ -177,7 +177,7 @@ def rice_encode(values: Lanes, width: int, words: Words) -> int:
     return 64 * word + fill
 
 
-@kernel
+@part
 def integrate(e: I64, count: int, order: int, values: Lanes, i: int, c: int, past: I64) -> None:
     """Add `count` residuals to their predictions: samples from row `i` ≥ `order` on of channel `c`.
 
@@ -212,7 +212,7 @@ def integrate(e: I64, count: int, order: int, values: Lanes, i: int, c: int, pas
     past[0], past[1], past[2] = p1, p2, p3
 
 
-@kernel
+@part
 def take_block(words: Words, at: int, k: int, width: int, e: I64, samples: int) -> int:
     """Read `samples` ≤ 64 residuals into `e`, a block with parameter k ≤ 30; returns the bit after, or -1.
 
@@ -310,10 +310,9 @@ def rice_decode(words: Words, bits: int, width: int, values: Lanes) -> int:
 
 
 def warm_up() -> None:
-    """Compile both kernels for both sample types."""
+    """Compile both kernels."""
     words = np.zeros(READ_AHEAD_WORDS, np.uint64)
-    for dtype, width in ((np.int16, 16), (np.int32, 32)):
-        values = np.zeros((2, 1), dtype)
-        rice_bound_bits(2, 1, width)
-        bits = rice_encode(values, width, words)
-        rice_decode(words, bits, width, values)
+    values = np.zeros((2, 1), np.int32)
+    rice_bound_bits(2, 1, 16)
+    bits = rice_encode(values, 16, words)
+    rice_decode(words, bits, 16, values)

@@ -25,6 +25,7 @@ from edgecap.kernels.adaptive import (
     SLOW,
     SPEED,
     SUMS,
+    TURN,
     WEIGHTS,
     block_length,
     expected,
@@ -36,7 +37,7 @@ from edgecap.kernels.adaptive import (
     start_state,
 )
 from edgecap.kernels.bits import Words, bit_length, i8, u8
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import kernel, part
 from edgecap.kernels.lanes import LANES, store
 from edgecap.kernels.rans import ALL, AT, MOST_BITS, X, put, put_plain, take, take_plain
 from edgecap.kernels.tables import (
@@ -86,7 +87,7 @@ def start_fresh(values: I32, models: F64, states: I64, presets: F64, choices: I6
         start_state(models[c // LANES], c % LANES, states[c], first, octave, preset, presets)
 
 
-@kernel
+@part
 def short_bits(width: int) -> int:
     """Bits of a fresh channel's octave, and of the length of its first sample."""
     return 5 if width == 16 else 6
@@ -133,7 +134,7 @@ def take_fresh(
     return 0
 
 
-@kernel
+@part
 def table_of(magnitude: int, phase: int) -> tuple[int, int, int]:
     """Table, number of plain bits, and sign to give residuals.
 
@@ -147,7 +148,7 @@ def table_of(magnitude: int, phase: int) -> tuple[int, int, int]:
     return LARGE + (q & 3), ((q - FIRST_SPLIT) >> 2) + 1, 1
 
 
-@kernel
+@part
 def symbol_of(e: int, phase: int, magnitude: int, width: int) -> tuple[Any, Any, int]:
     """Table, symbol, and units of 1/256 of the plain bits that the residual `e` takes."""
     table, k, sign = table_of(magnitude, phase)
@@ -157,7 +158,7 @@ def symbol_of(e: int, phase: int, magnitude: int, width: int) -> tuple[Any, Any,
     return u8(table), u8(folded if inside else ESCAPE), (k if inside else i8(width + 1)) << 8
 
 
-@kernel
+@part
 def speed_costs(e: I64, phases: I8, state: I64, width: int, costs: I32, found: I64) -> None:
     """Bits, in units of 1/256, that a channel's residuals `e` (n,) would take at every speed.
 
@@ -193,7 +194,7 @@ def speed_costs(e: I64, phases: I8, state: I64, width: int, costs: I32, found: I
     found[0], found[1], found[2], found[3] = t0, t1, t2, t3
 
 
-@kernel
+@part
 def shape_costs(e: I64, phases: I8, state: I64, speed: int, width: int, costs: I32, found: I64) -> None:
     """Bits that a channel's residuals would take with every shape at one speed; found is (SHAPES,)."""
     fast, slow = state[FAST], state[SLOW]
@@ -218,7 +219,7 @@ def choose(e: I64, phases: I8, width: int, states: I64, costs: I32, chosen: I64)
     Args:
         e, phases: (c, n) residuals and phases.
         width: Bits of a sample.
-        states: (c, STATE); not changed.
+        states: (c, STATE); only whose turn it is changes.
         costs: (shapes, tables, 256) bits of every symbol in units of 1/256.
         chosen: (c, 2) receives shape and speed.
 
@@ -230,18 +231,23 @@ def choose(e: I64, phases: I8, width: int, states: I64, costs: I32, chosen: I64)
     change = CHOICE_BITS * 256
     for c in range(e.shape[0]):
         state = states[c]
-        speed = state[SPEED]
-        speed_costs(e[c], phases[c], state, width, costs, found)
-        best = found[speed]
-        for other in range(SPEEDS):
-            if other != state[SPEED] and found[other] + change < best:
-                best, speed = found[other] + change, i8(other)
-        shape_costs(e[c], phases[c], state, speed, width, costs, found)
-        shape = state[SHAPE]
-        best = found[shape] + (change if speed != state[SPEED] else 0)
-        for other in range(SHAPES):
-            if found[other] + change < best:
-                best, shape = found[other] + change, i8(other)
+        shape, speed = state[SHAPE], state[SPEED]
+        best = i8(0)
+        # A new channel chooses both, an old one by turns.
+        turn = state[TURN]
+        if turn != 2:
+            speed_costs(e[c], phases[c], state, width, costs, found)
+            best = found[speed]
+            for other in range(SPEEDS):
+                if other != state[SPEED] and found[other] + change < best:
+                    best, speed = found[other] + change, i8(other)
+        if turn != 1:
+            shape_costs(e[c], phases[c], state, speed, width, costs, found)
+            best = found[shape] + (change if speed != state[SPEED] else 0)
+            for other in range(SHAPES):
+                if found[other] + change < best:
+                    best, shape = found[other] + change, i8(other)
+        state[TURN] = 3 - turn if turn > 0 else i8(1)
         chosen[c, 0], chosen[c, 1] = shape, speed
         total += best
     return total
@@ -319,8 +325,8 @@ def decode_samples(
     u = np.zeros(LANES * (PAST + n), np.float64)
     errors = np.zeros(LANES * BLOCK, np.float64)
     forecast = np.zeros(LANES, np.float64)
-    sums = np.zeros(LANES * (ROW + 1), np.float64)
-    scratch = np.zeros(LANES * LAGS * ROW, np.float64)
+    sums = np.zeros(LANES * ROW, np.float64)
+    a, g = np.zeros(LANES * LAGS * ROW, np.float64), np.zeros(LANES * LAGS * ROW, np.float64)
     x, at = coder[X], i8(coder[AT])
     for group in range(models.shape[0]):
         model = models[group]
@@ -375,7 +381,7 @@ def decode_samples(
                 states[c, FAST] = fast + ((magnitude - fast) >> (speed + 1))
                 states[c, SLOW] = slow + ((magnitude - slow) >> (speed + 3))
             if t + 1 - begin == block or t + 1 == n:
-                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, scratch)
+                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, g)
                 age += t + 1 - begin
                 begin = t + 1
                 block = block_length(age)

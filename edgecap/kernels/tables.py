@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.bits import bit_length, u8
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import part
 
 SHAPES = 4
 SMALL_SCALES = 36
@@ -75,7 +75,7 @@ def build_tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     return starts, guess
 
 
-@kernel
+@part
 def quarter_octave(value: int) -> int:
     """4·log2 of a positive number, its fraction taken from the two bits below the highest."""
     bits = bit_length(u8(value))

@@ -212,7 +212,7 @@ class Channel:
         for e in self.block:
             error += abs(e)
         error = error / n + 0.3
-        weight, keep = 1.0 / (error * error), 1.0 - n / 256.0
+        weight, keep = 1.0 / (error * error), 1.0 - n / 192.0
         c = []
         for k in range(17):
             total = 0.0
@@ -248,7 +248,7 @@ class Channel:
                     a[i][j] = a[i][j] - g * one[j] - h * two[j]
         for k in range(16, 0, -1):
             v = a[k][17]
-            for j in range(k + 1, 17):
+            for j in range(16, k, -1):
                 v -= a[k][j] * self.w[j]
             v *= inverse[k]
             self.w[k] = v if abs(v) <= 8.0 else 0.0

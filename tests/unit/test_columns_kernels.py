@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +14,7 @@ from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
 from edgecap.kernels import adaptive, bits, columns, rans, recurring, rice, spread, tables
 from tests.reference.columns import PRESETS, table
 
+ROOT = Path(__file__).parents[2]
 TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e046411"
 
 
@@ -70,3 +75,40 @@ def test_warming_up_compiles_all_that_is_used():
             )
     after = {name: len(kernel.signatures) for name, kernel in kernels()}
     assert after == before
+
+
+def digest_of_payloads():
+    """Payloads of every level that come back, as one hash."""
+    rng = np.random.default_rng(3)
+    found = hashlib.sha256()
+    for level in LEVELS:
+        encoder, decoder = ColumnEncoder(level), ColumnDecoder()
+        for _ in range(3):
+            walk = np.cumsum(rng.normal(0, 30, (40, 5)), axis=0)
+            table = {
+                "tick": np.cumsum(rng.choice([999, 1000, 1001, 5], 40)).astype("<i8"),
+                "short": walk.astype("<i2"),
+                "long": (walk * 1e6).astype("<i4"),
+                "decimal": np.round(walk[:, :2] / 30, 2).astype("<f4"),
+            }
+            payload = encoder.encode(table)
+            found.update(payload)
+            back = decoder.decode(payload)
+            assert all(back[name].tobytes() == array.tobytes() for name, array in table.items())
+    return found.hexdigest()
+
+
+def test_without_compilation_the_bytes_are_the_same():
+    """The kernels run by the interpreter, statement by statement, are one more machine to agree with."""
+    script = "from tests.unit.test_columns_kernels import digest_of_payloads as d; print(d())"
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore::RuntimeWarning", "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.strip() == digest_of_payloads()
