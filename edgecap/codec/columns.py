@@ -34,6 +34,8 @@ _VERSION = 1
 _KEY = 1
 _SAME_ROWS = 2
 _AS_BEFORE = 4
+_ALL_SAME = 128
+"""First byte of a payload whose columns all go on, with as many rows; to it is added the place after the key."""
 
 
 def max_encoded_bytes(columns: Mapping[str, NDArray[Any]]) -> int:
@@ -107,6 +109,8 @@ class ColumnEncoder:
                 out[0] |= _AS_BEFORE
                 bodies = [body[1:] for body in bodies]
             out += b"".join(bodies)
+            if out[0] & 15 == _SAME_ROWS | _AS_BEFORE and self._since_key < _ALL_SAME:
+                out[:2] = bytes([_ALL_SAME | self._since_key])
         out += tail.finish(0 if key else self._check)
         self._memories = memories
         payload = bytes(out)
@@ -137,6 +141,9 @@ class ColumnDecoder:
             raise ChunkError(f"columns payload has {len(payload)} bytes, the limit is {MAX_CHUNK_BYTES}")
         reader = Reader(payload)
         head = reader.byte()
+        short = head - _ALL_SAME
+        if short > 0:
+            head = _VERSION << 4 | _SAME_ROWS | _AS_BEFORE
         if head >> 4 != _VERSION:
             raise ChunkError(
                 f"columns payload has version {head >> 4}, this program reads version {_VERSION}",
@@ -154,7 +161,7 @@ class ColumnDecoder:
                 layout = read_layout(reader)
                 key_front = payload[: reader.at], layout
         else:
-            since_key = reader.byte()
+            since_key = short if short > 0 else reader.byte()
             if since_key == 0:
                 raise ChunkError("columns payload is neither a key nor after one")
             if self._since_key != since_key - 1:

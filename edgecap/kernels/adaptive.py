@@ -37,10 +37,9 @@ SUMS = WEIGHTS + LANES * LAGS
 MODEL = SUMS + LANES * LAGS * ROW
 """Length of a group's model; the names above are places in it. Latest differences come first."""
 
-LAST, FAST, SLOW, SHAPE, SPEED, AGE, TURN = range(7)
-STATE = 7
-"""Length of one channel's other state, and the places in it; a group's age is that of its first channel. The
-encoder alone takes turns."""
+LAST, FAST, SLOW, SHAPE, SPEED, AGE = range(6)
+STATE = 6
+"""Length of one channel's other state, and the places in it; a group's age is that of its first channel."""
 
 FORGET = 192.0
 LEAST_ERROR = 0.3

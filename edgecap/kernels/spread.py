@@ -25,7 +25,6 @@ from edgecap.kernels.adaptive import (
     SLOW,
     SPEED,
     SUMS,
-    TURN,
     WEIGHTS,
     block_length,
     expected,
@@ -219,7 +218,7 @@ def choose(e: I64, phases: I8, width: int, states: I64, costs: I32, chosen: I64)
     Args:
         e, phases: (c, n) residuals and phases.
         width: Bits of a sample.
-        states: (c, STATE); only whose turn it is changes.
+        states: (c, STATE); not changed.
         costs: (shapes, tables, 256) bits of every symbol in units of 1/256.
         chosen: (c, 2) receives shape and speed.
 
@@ -232,22 +231,16 @@ def choose(e: I64, phases: I8, width: int, states: I64, costs: I32, chosen: I64)
     for c in range(e.shape[0]):
         state = states[c]
         shape, speed = state[SHAPE], state[SPEED]
-        best = i8(0)
-        # A new channel chooses both, an old one by turns.
-        turn = state[TURN]
-        if turn != 2:
-            speed_costs(e[c], phases[c], state, width, costs, found)
-            best = found[speed]
-            for other in range(SPEEDS):
-                if other != state[SPEED] and found[other] + change < best:
-                    best, speed = found[other] + change, i8(other)
-        if turn != 1:
-            shape_costs(e[c], phases[c], state, speed, width, costs, found)
-            best = found[shape] + (change if speed != state[SPEED] else 0)
-            for other in range(SHAPES):
-                if found[other] + change < best:
-                    best, shape = found[other] + change, i8(other)
-        state[TURN] = 3 - turn if turn > 0 else i8(1)
+        speed_costs(e[c], phases[c], state, width, costs, found)
+        best = found[speed]
+        for other in range(SPEEDS):
+            if other != state[SPEED] and found[other] + change < best:
+                best, speed = found[other] + change, i8(other)
+        shape_costs(e[c], phases[c], state, speed, width, costs, found)
+        best = found[shape] + (change if speed != state[SPEED] else 0)
+        for other in range(SHAPES):
+            if found[other] + change < best:
+                best, shape = found[other] + change, i8(other)
         chosen[c, 0], chosen[c, 1] = shape, speed
         total += best
     return total

@@ -394,6 +394,9 @@ class ReferenceDecoder:
     def decode(self, payload):
         b = Bytes(payload)
         head = b.byte()
+        k = head - 128
+        if k > 0:
+            head = 16 + 6
         assert head >> 4 == 1
         if head & 15 == 1:
             self.memory, self.k, columns = {}, 0, []
@@ -403,7 +406,7 @@ class ReferenceDecoder:
                 rows = b.varint()
                 columns.append((name, TYPES[kind >> 1 & 15], rows, b.varint() if kind & 1 else 0))
         else:
-            assert b.byte() == self.k + 1
+            assert (k if k > 0 else b.byte()) == self.k + 1
             self.k += 1
             columns = self.columns
             if not head & 2:
