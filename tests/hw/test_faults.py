@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import struct
 
 import numpy as np
@@ -287,6 +289,20 @@ def test_a_press_is_one_down_and_one_up_in_spite_of_bouncing(binary, tmp_path):
         raw_ns = np.interp(events[0].t_us, truth["t_us"], truth["raw_ns"])
         assert raw_ns == pytest.approx(int(answer[key]), abs=20e6)
         assert raw_ns >= int(answer[key]) - 2000
+
+
+def test_a_press_is_seen_though_the_machine_sleeps_through_it(binary, tmp_path):
+    async def main():
+        async with running(binary, tmp_path, [motion_imu(axes=3)]) as (firmware, board):
+            await firmware.command("press 80")
+            os.kill(firmware.pid, signal.SIGSTOP)
+            await asyncio.sleep(0.3)  # longer than the press
+            os.kill(firmware.pid, signal.SIGCONT)
+            await board.until(lambda: board.events(sf.BUTTON_UP), "button up")
+            return [board.events(code)[0].t_us for code in (sf.BUTTON_DOWN, sf.BUTTON_UP)]
+
+    down_us, up_us = asyncio.run(main())
+    assert up_us - down_us >= 75_000
 
 
 def test_bad_bytes_from_the_host_are_counted_and_logged(binary, tmp_path):

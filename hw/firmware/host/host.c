@@ -8,6 +8,8 @@
 
 /* Between the last bounce of one press and the next press: more than the debouncing. */
 #define BUTTON_REST_NS 10000000
+/* A process that was not run for longer than this has missed edges that a board would have seen. */
+#define ASLEEP_NS 2000000
 /* A FIFO is read so often, as on a board whose bus is shared. */
 #define READ_EVERY_US 4000u
 
@@ -150,8 +152,13 @@ static void replug(host *self)
 static void move_contacts(host *self, int64_t now_ns)
 {
     uint32_t done = 0;
-    while (done < self->n_edges && self->edges[done].raw_ns <= now_ns)
+    while (done < self->n_edges && self->edges[done].raw_ns <= now_ns) {
+        const int64_t late_ns = now_ns - self->edges[done].raw_ns;
         ec_button_raw(&self->device, self->edges[done++].down);
+        /* The finger waits as long as we did, else a whole press would pass unseen. */
+        for (uint32_t k = done; late_ns > ASLEEP_NS && k < self->n_edges; k++)
+            self->edges[k].raw_ns += late_ns;
+    }
     memmove(self->edges, self->edges + done, (self->n_edges - done) * sizeof *self->edges);
     self->n_edges -= done;
 }
