@@ -125,9 +125,8 @@ def main() -> None:
             rig.start_recording(10.0)
             found["MB while recording"] = memory(machine)
             rig.stop_recording()
-            growth = machine.out(
-                "env", "NUMBA_CACHE_DIR=/var/cache/edgecap/numba", "/opt/edgecap/bin/python", "-c", GROWTH
-            )
+            python = machine.out("readlink", "-f", "/opt/edgecap/bin") + "/python"
+            growth = machine.out("env", "NUMBA_CACHE_DIR=/var/cache/edgecap/numba", python, "-c", GROWTH)
             found["MB as the daemon grows"] = json.loads(growth)
         begin = time.monotonic()
         with machine:
