@@ -62,7 +62,11 @@ class Conversation:
                 async with asyncio.timeout(ACK_LIMIT_S):
                     ack = await answer
             except TimeoutError:
-                continue
+                # Where the loop was late, the answer may have come in the very turn in which patience ended.
+                # It has had its effect: to send a START again would begin the count of samples anew.
+                if answer.cancelled():
+                    continue
+                ack = answer.result()
             finally:
                 del self._acks[number]
             if ack.status != AckStatus.OK:
