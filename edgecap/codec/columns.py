@@ -35,7 +35,7 @@ _KEY = 1
 _SAME_ROWS = 2
 _AS_BEFORE = 4
 _ALL_SAME = 128
-"""First byte of a payload whose columns all go on, with as many rows; to it is added the place after the key."""
+"""First byte of a payload whose columns all go on, with as many rows, plus its place after the key."""
 
 
 def max_encoded_bytes(columns: Mapping[str, NDArray[Any]]) -> int:
