@@ -54,7 +54,7 @@ def run_config(args: argparse.Namespace) -> int:
     if args.what == "show":
         print(json.dumps(msgspec.to_builtins(config), indent=2))
     else:
-        devices = ", ".join(d.name for d in (*config.serial, *config.camera)) or "no devices"
+        devices = ", ".join(d.name for d in (*config.serial, *config.iio, *config.camera)) or "no devices"
         print(f"ok: {config.site}/{config.rig} with {devices}")
     return 0
 

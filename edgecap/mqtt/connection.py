@@ -238,7 +238,6 @@ async def connect(
 
     Raises:
         BrokerError: names host:port, what went wrong and what to do.
-        ConfigError: a certificate file cannot be used.
     """
     client = await _enter(
         broker,

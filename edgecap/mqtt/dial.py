@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edgecap.errors import BrokerError
+from edgecap.errors import BrokerError, ConfigError
 from edgecap.mqtt.broker import Broker
 
 USER_TIMEOUT_MS = 10_000
@@ -32,10 +32,13 @@ async def dial(broker: Broker, *, timeout_s: float) -> socket.socket:
     """Resolve, connect and, for `mqtts`, shake hands, without ever blocking the event loop.
 
     Raises:
-        BrokerError: names host:port and what to do.
-        ConfigError: a certificate file cannot be used.
+        BrokerError: names host:port, or a certificate file that cannot be used, and what to do.
     """
-    context = broker.tls_context() if broker.tls else None
+    try:
+        context = broker.tls_context() if broker.tls else None
+    except ConfigError as error:
+        # A rig records on, and finds the file when somebody has put it right.
+        raise BrokerError(f"broker {broker.name}: {error.what}", fix=error.fix) from error
     try:
         async with asyncio.timeout(timeout_s):
             found = await _resolve(broker)

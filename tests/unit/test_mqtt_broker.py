@@ -138,3 +138,31 @@ def test_reconnecting_waits_tells_why_and_can_give_up() -> None:
     assert waits == [same.next_s() for _ in range(5)]
     assert not any(connected for connected, _ in states)
     assert f"next attempt in {waits[0]:.1f} s" in states[0][1]
+
+
+def test_a_link_without_its_ca_file_tries_on_and_names_it(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        broker = parse_broker("mqtts://127.0.0.1:1", ca_file=tmp_path / "none.pem", environ={})
+        tries_ended = asyncio.Event()
+
+        async def wait(seconds: float) -> None:
+            if len(told) == 3:
+                tries_ended.set()
+            await asyncio.sleep(0)
+
+        link = asyncio.create_task(
+            keep_connected(
+                broker,
+                client_id="x",
+                backoff=Backoff(sleep=wait),
+                on_state=lambda connected, reason: told.append(reason),
+            )
+        )
+        await tries_ended.wait()
+        link.cancel()
+        await asyncio.gather(link, return_exceptions=True)
+
+    asyncio.run(main())
+    assert all("none.pem cannot be read" in reason for reason in told)
