@@ -48,12 +48,14 @@ def do_without(what: str, needs: str) -> None:
     print(message)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put them in one group (pytest -n 2 --dist loadgroup)."""
+    """Put them in one group, and every other file in one of its own (pytest -n 2 --dist loadgroup)."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(ONE_AT_A_TIME):
-            item.add_marker(pytest.mark.xdist_group("one at a time"))
+        path = item.path.relative_to(here).as_posix()
+        group = "one at a time" if path.startswith(ONE_AT_A_TIME) else path
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
