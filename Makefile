@@ -31,7 +31,7 @@ layers: $(VENV)/dev
 
 unit: $(VENV)/dev
 	@$(BIN)/edgecap warmup >/dev/null  # the workers share the cache of compiled kernels
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # What the tests need of the system. As root on Debian it is installed; elsewhere it must be there already:
 # mosquitto (a real broker), file systems whose power can be cut (as root), dtc, and libcamera's virtual camera,

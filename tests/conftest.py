@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -48,14 +48,17 @@ def do_without(what: str, needs: str) -> None:
     print(message)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put them in one group, and every other file in one of its own (pytest -n 2 --dist loadgroup)."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here).as_posix()
-        group = "one at a time" if path.startswith(ONE_AT_A_TIME) else path
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side, a file's tests stay together, and so do the files above."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Groups(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "one at a time" if path.removeprefix("tests/").startswith(ONE_AT_A_TIME) else path
+
+    return Groups(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,7 @@ from tests.systemd.installed import SPOOL, STORE, InstalledRig
 from tests.systemd.machine import Machine
 
 # One machine for all of them: they must follow one another.
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("installed-rig")]
+pytestmark = pytest.mark.timeout(1200)
 
 SECRETS = ("/etc/edgecap/credentials/broker-password", "/etc/edgecap/credentials/ingest-password")
 
