@@ -124,23 +124,27 @@ class ClockPair(msgspec.Struct, frozen=True):
     ntp_freq_ppm: float
 
 
+StreamState = Literal[
+    "ok",
+    "waiting",
+    "silent",
+    "rate",
+    "gaps",
+    "saturated",
+    "clock",
+    "dark",
+    "overexposed",
+    "blurred",
+    "drift",
+]
+"""What may hold for a stream while it records."""
+
+
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the rig says about one of its streams while recording."""
 
     stream: str
-    state: Literal[
-        "ok",
-        "waiting",
-        "silent",
-        "rate",
-        "gaps",
-        "saturated",
-        "clock",
-        "dark",
-        "overexposed",
-        "blurred",
-        "drift",
-    ]
+    state: StreamState
     """The worst thing that holds; `ok` when none does."""
     rate_hz: float
     n: int

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
 
 import numpy as np
 
 from edgecap.drift import Drift, DriftWatch
 from edgecap.kernels.statistics import count_saturated
-from edgecap.model import FramePacket, Gap, PictureReport, SampleBlock, StreamInfo, Verdict
+from edgecap.model import (
+    FramePacket,
+    Gap,
+    PictureReport,
+    SampleBlock,
+    StreamInfo,
+    StreamState,
+    Verdict,
+)
 
 WINDOW_NS = 3_000_000_000
 SILENT_NS = 1_000_000_000
@@ -26,20 +33,6 @@ BLURRED_SHARPNESS = 10.0
 """Nobody has a standard for these: the values are published beside the verdict (docs/CAMERA.md says how they
 were chosen). A picture counts as bad when every look at it within `WINDOW_NS` was."""
 LOOKS = 3
-
-State = Literal[
-    "ok",
-    "waiting",
-    "silent",
-    "rate",
-    "gaps",
-    "saturated",
-    "clock",
-    "dark",
-    "overexposed",
-    "blurred",
-    "drift",
-]
 
 
 class StreamQuality:
@@ -143,7 +136,7 @@ class StreamQuality:
 
     def _state(
         self, now_ns: int, age_ns: int, rate_hz: float, saturated: float, drift: Drift | None
-    ) -> State:
+    ) -> StreamState:
         if age_ns > SILENT_NS:
             return "silent"
         if self.n == 0:
@@ -162,7 +155,7 @@ class StreamQuality:
             return "drift"
         return self._picture_state(now_ns)
 
-    def _picture_state(self, now_ns: int) -> State:
+    def _picture_state(self, now_ns: int) -> StreamState:
         looks = [look for look in self._looks if look.t_ns > now_ns - WINDOW_NS]
         if len(looks) < LOOKS:
             return "ok"
