@@ -260,6 +260,8 @@ def test_unplugged_and_back_under_another_number(tmp_path: Path) -> None:
                 tree.plug()
                 await taker.until(lambda: taker.events("connected"))
                 assert tree.read("buffer/enable") == "1"
+                while host_ns() - 5 * PERIOD <= t_ns[-1]:
+                    await asyncio.sleep(0.001)
                 later = host_ns() - 5 * PERIOD + PERIOD * np.arange(5)
                 tree.feed(scans(later, 10))
                 await taker.until(lambda: taker.samples() == 15)

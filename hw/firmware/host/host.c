@@ -151,14 +151,14 @@ static void replug(host *self)
 
 static void move_contacts(host *self, int64_t now_ns)
 {
+    const int64_t late_ns = self->n_edges > 0 ? now_ns - self->edges[0].raw_ns : 0;
+    /* The finger waits as long as we did, and until what went before has settled, else a whole press would
+     * pass unseen. */
+    for (uint32_t k = 0; late_ns > ASLEEP_NS && k < self->n_edges; k++)
+        self->edges[k].raw_ns += late_ns + EC_BUTTON_STABLE_US * INT64_C(1000);
     uint32_t done = 0;
-    while (done < self->n_edges && self->edges[done].raw_ns <= now_ns) {
-        const int64_t late_ns = now_ns - self->edges[done].raw_ns;
+    while (done < self->n_edges && self->edges[done].raw_ns <= now_ns)
         ec_button_raw(&self->device, self->edges[done++].down);
-        /* The finger waits as long as we did, else a whole press would pass unseen. */
-        for (uint32_t k = done; late_ns > ASLEEP_NS && k < self->n_edges; k++)
-            self->edges[k].raw_ns += late_ns;
-    }
     memmove(self->edges, self->edges + done, (self->n_edges - done) * sizeof *self->edges);
     self->n_edges -= done;
 }
