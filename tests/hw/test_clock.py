@@ -123,8 +123,11 @@ def test_usb_frames_delay_and_the_two_step_stamp_shows_it(plain_binary, tmp_path
         board = asyncio.run(main())
         truth = Truth(tmp_path / "truth.bin")
         found = list(exchanges(board))
-        waits[usb_frame_us] = np.median([(done - t3) % WRAP for _, _, t3, done, _ in found])
+        waits[usb_frame_us] = np.array([(done - t3) % WRAP for _, _, t3, done, _ in found])
         if usb_frame_us:
             into = np.array([truth.raw_ns(done) % frame_ns for *_, done, _ in found])
             assert np.quantile(into, 0.25) < 0.1 * frame_ns  # spread evenly it would be 0.25
-    assert waits[frame_ns // 1000] > max(600, 1.5 * waits[0])  # 2000 on average, with fifty of them
+    framed = waits[frame_ns // 1000]
+    # Spread over 4000 µs where the board runs when it should; a busy machine runs it in bursts.
+    assert np.quantile(framed, 0.9) > 1000
+    assert np.median(framed) > 1.5 * np.median(waits[0])
