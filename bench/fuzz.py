@@ -28,7 +28,8 @@ from typing import Any
 import msgspec
 
 from edgecap.kernels.compile import warm_up
-from edgecap.sim.fuzz import MEMORY_LIMIT_BYTES, TARGETS, FuzzError, Tally, run_inputs
+from edgecap.sim.fuzz import MEMORY_LIMIT_BYTES, TARGETS, Tally, run_inputs
+from edgecap.sim.fuzz_target import FuzzError
 
 BATCH = 250
 HANG_S = 60.0

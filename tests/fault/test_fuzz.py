@@ -7,7 +7,9 @@ import contextlib
 import pytest
 
 from edgecap.kernels.compile import warm_up
-from edgecap.sim.fuzz import TARGETS, ChunkTarget, FuzzError, run_inputs
+from edgecap.sim.fuzz import TARGETS, run_inputs
+from edgecap.sim.fuzz_messages import ChunkTarget
+from edgecap.sim.fuzz_target import FuzzError
 
 SEED = 20260102
 INPUTS = 6000
