@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +19,9 @@ STRIKES = 3
 """Lost connections, each with one chunk alone in flight, that prove the chunk to be the cause."""
 RESEND_TURN = 4
 """While fresh chunks wait, every so many-th send goes to one that is due again."""
+
+SWEPT = 64
+"""Wrong rows that may stand among those of the resends besides as many as are open."""
 
 Hold = Literal["", "nobody listens", "no receipts", "refused"]
 
@@ -68,7 +72,9 @@ class DeliveryBook:
         self.hold_until_ns = 0
         self._hold_s = 0.0
         self._due: list[tuple[int, int, ChunkId]] = []
-        self._ageing: list[tuple[int, int, ChunkId]] = []
+        """When something is due again, by time; rows that have become wrong stay until they are swept."""
+        self._ageing: OrderedDict[ChunkId, Delivery] = OrderedDict()
+        """What is not stale, in order of sending; only what is open, or a fast drain would fill it."""
         self._n = 0
         self._turn = 0
         self._last_receipt_ns = -1
@@ -83,7 +89,7 @@ class DeliveryBook:
         while self._due:
             due_ns, _, id_ = self._due[0]
             delivery = self.open.get(id_)
-            if delivery is None or delivery.state == "flying" or delivery.due_ns != due_ns:
+            if delivery is None or not _is_due(delivery, due_ns):
                 heapq.heappop(self._due)
                 continue
             return delivery if due_ns <= now_ns else None
@@ -91,8 +97,10 @@ class DeliveryBook:
 
     def next_event_ns(self) -> int | None:
         """When something next becomes due or stale; None when nothing is open."""
-        times = [heap[0][0] for heap in (self._due, self._ageing) if heap]
-        return min(times) if times else None
+        times = [self._due[0][0]] if self._due else []
+        if self._ageing:
+            times.append(self._stale_ns(next(iter(self._ageing.values()))))
+        return min(times, default=None)
 
     def resend_turn(self) -> bool:
         """Whether a due resend goes before a fresh chunk this time."""
@@ -111,7 +119,8 @@ class DeliveryBook:
         delivery.state, delivery.sent_ns = "flying", now_ns
         self.flying.add(entry.id)
         self.flying_bytes += entry.bytes
-        self._push(self._ageing, now_ns + int(self.resend_s * 1e9), entry.id)
+        self._ageing[entry.id] = delivery
+        self._ageing.move_to_end(entry.id)
         return delivery
 
     def landed(self, delivery: Delivery, now_ns: int) -> None:
@@ -203,15 +212,16 @@ class DeliveryBook:
         if id_ in self.flying:
             self._grounded(delivery)
         if not delivery.stale:
+            del self._ageing[id_]
             self.fresh_bytes -= delivery.entry.bytes
 
     def age(self, now_ns: int) -> None:
         """Let what has waited for long enough leave the budget; hold if no receipt comes at all."""
-        while self._ageing and self._ageing[0][0] <= now_ns:
-            at_ns, _, id_ = heapq.heappop(self._ageing)
-            delivery = self.open.get(id_)
-            if delivery is None or delivery.stale or at_ns != delivery.sent_ns + int(self.resend_s * 1e9):
-                continue
+        while self._ageing:
+            delivery = next(iter(self._ageing.values()))
+            if self._stale_ns(delivery) > now_ns:
+                break
+            self._ageing.popitem(last=False)
             delivery.stale = True
             self.fresh_bytes -= delivery.entry.bytes
             if delivery.state == "awaiting" and self._last_receipt_ns < delivery.sent_ns and not self.hold:
@@ -247,8 +257,19 @@ class DeliveryBook:
 
     def _schedule(self, delivery: Delivery, due_ns: int) -> None:
         delivery.due_ns = due_ns
-        self._push(self._due, due_ns, delivery.entry.id)
-
-    def _push(self, heap: list[tuple[int, int, ChunkId]], at_ns: int, id_: ChunkId) -> None:
         self._n += 1
-        heapq.heappush(heap, (at_ns, self._n, id_))
+        heapq.heappush(self._due, (due_ns, self._n, delivery.entry.id))
+        if len(self._due) > 2 * len(self.open) + SWEPT:
+            # Behind one that waits, thousands a second come and go.
+            self._due = [
+                row for row in self._due if (d := self.open.get(row[2])) is not None and _is_due(d, row[0])
+            ]
+            heapq.heapify(self._due)
+
+    def _stale_ns(self, delivery: Delivery) -> int:
+        return delivery.sent_ns + int(self.resend_s * 1e9)
+
+
+def _is_due(delivery: Delivery, due_ns: int) -> bool:
+    """Whether a row of the heap still tells the truth."""
+    return delivery.state != "flying" and delivery.due_ns == due_ns

@@ -104,6 +104,20 @@ def test_the_budget_and_the_number_of_open_deliveries_are_bounded() -> None:
     assert book(budget_bytes=10).room(100)  # a chunk larger than the whole budget still goes, alone
 
 
+def test_the_book_holds_what_is_open_and_not_what_was_sent_in_the_last_minute() -> None:
+    b = book(budget_bytes=10_000)
+    b.landed(b.take_off(entry(0), 0), 0)  # its receipt does not come: its resend stands before the others'
+    for k in range(1, 20_000):
+        now_ns = k * S // 1000
+        b.age(now_ns)
+        b.due(now_ns)
+        b.landed(b.take_off(entry(k), now_ns), now_ns)
+        b.receipted(entry(k).id, now_ns)
+        assert len(b._due) + len(b._ageing) < 200
+    assert b.open.keys() == {entry(0).id}
+    assert b.due(60 * S) is b.open[entry(0).id]
+
+
 def test_several_refusals_in_flight_count_once() -> None:
     b = book()
     flights = [b.take_off(entry(k), 0) for k in range(8)]
@@ -184,6 +198,7 @@ def test_the_books_balance_whatever_happens(seed: int) -> None:
         assert b.fresh_bytes == sum(d.entry.bytes for d in b.open.values() if not d.stale)
         assert all(d.state == "flying" for i, d in b.open.items() if i in b.flying)
         assert len(b.open) <= 50
+        assert {i for i, d in b.open.items() if not d.stale} == b._ageing.keys()
     # Nothing is ever stuck: whatever is open becomes due in the end.
     b.crashed(now_ns, peer_closed=False)
     left = set(b.open)
