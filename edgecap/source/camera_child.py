@@ -84,7 +84,7 @@ class _Service:
             return
         command = _command_decoder.decode(body)
         if isinstance(command, Open):
-            self._outbox.put_word(self._worker.open())
+            self._outbox.put_word(self._worker.open(command.clock))
         elif isinstance(command, Start):
             self._stop.clear()
             self._run = threading.Thread(target=self._produce, args=(self._worker, command), daemon=True)

@@ -30,13 +30,11 @@ from edgecap.source.camera_link import (
 from edgecap.source.camera_process import CHILD, CameraProcess, Listener
 from edgecap.source.camera_queue import ItemQueue
 from edgecap.source.camera_standby import Standby
-from edgecap.source.camera_watchdog import Watchdog
+from edgecap.source.camera_watchdog import MOST_S, Patience, Watchdog
 
 OPEN_LIMIT_S = 10.0
 """For the process to start, import its libraries and open the camera."""
 FIRST_FRAME_LIMIT_S = 3.0
-STALL_LIMIT_S = 1.0
-"""Without a frame for so long (or 2.5 frames, if longer), the camera's process is replaced."""
 START_LIMIT_S = 8.0
 STOP_LIMIT_S = 2.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 10.0
@@ -91,6 +89,7 @@ class CameraFeed:
         self._attention = asyncio.Event()
         self._queue = ItemQueue(self._make_room)
         self._watchdog = Watchdog(self._is_excused, self._expire)
+        self._patience = Patience(1.0)
         self._standby = Standby(self._make_process)
         self._statistics = CameraStatistics()
         self._running = False
@@ -117,6 +116,7 @@ class CameraFeed:
         """Open the camera for the first time; afterwards a supervisor keeps it open."""
         opened = await self._spawn()
         self.info = opened.streams(self.name, self._preview_s)
+        self._patience = Patience(opened.rate_hz)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"camera {self.name}")
 
     async def close(self) -> None:
@@ -188,7 +188,8 @@ class CameraFeed:
         self._refusal = ""
         self._opened = asyncio.get_running_loop().create_future()
         self._process = await self._standby.take(self) or self._make_process(self)
-        self._process.send(Open())
+        # The clock of the stamps is known, unless the last process with that knowledge gave no frame.
+        self._process.send(Open(self.info[0].clock if self.info and self._fruitless <= 1 else ""))
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
                 return await self._opened
@@ -246,6 +247,7 @@ class CameraFeed:
     def _send_start(self) -> None:
         assert self._process is not None
         self._standby.arm(self.name)
+        self._patience.begin_anew()
         self._process.send(Start(self._anchor_ns, self._next_index, self._last_tick))
         self._watchdog.arm(FIRST_FRAME_LIMIT_S)
 
@@ -292,7 +294,7 @@ class CameraFeed:
                     self._stopped.set_result(produced)
             case Alive():
                 if self._running:
-                    self._watchdog.arm(STALL_LIMIT_S)
+                    self._watchdog.arm(MOST_S)
             case Ended():
                 self._watchdog.disarm()
                 self._event("log", "the clip is over")
@@ -328,7 +330,7 @@ class CameraFeed:
             )
         )
         if self._running:
-            self._watchdog.arm(max(STALL_LIMIT_S, 2.5 / self.info[0].rate_hz_nominal))
+            self._watchdog.arm(self._patience.see(arrival_ns * 1e-9))
             if self._process is not None and self._queue.is_over(1.0):
                 self._statistics.pauses += 1
                 self._process.pause()
@@ -363,8 +365,9 @@ class CameraFeed:
         return self._queue.is_over(0.5) or (process is not None and process.has_unread())
 
     def _expire(self, limit_s: float) -> None:
+        self._patience.lose()
         if self._process is not None and not self._process.gone:
-            self._process.kill(f"gave no frame for {limit_s:g} s")
+            self._process.kill(f"gave no frame for {limit_s:.1f} s")
 
     def _make_room(self) -> None:
         if self._process is not None:

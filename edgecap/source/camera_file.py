@@ -83,7 +83,7 @@ class FileWorker:
     def prepare(self) -> None:
         import av  # noqa: F401 - it stays loaded
 
-    def open(self) -> Opened:
+    def open(self, clock: str = "") -> Opened:
         clip = self._clip = Clip(self._spec)
         return Opened(clip.width, clip.height, float(clip.rate_hz), firmware=Path(self._spec.path).name)
 

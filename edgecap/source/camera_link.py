@@ -32,6 +32,9 @@ CAUSES = ("camera", "queue")
 class Open(msgspec.Struct, frozen=True, tag="open"):
     """Open the camera."""
 
+    clock: str = ""
+    """In which its time stamps have been found to be; empty to find out, which takes some frames."""
+
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
     """Produce frames. After a restart the camera goes on counting where it would be by now."""

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 from edgecap.clock import now_ns, read_pair
 from edgecap.errors import SourceError
-from edgecap.model import H264, MJPEG, ClockPair
+from edgecap.model import H264, MJPEG
 from edgecap.source.camera_clock import Domain, FrameNumbers, HostClock, plausible_domains
 from edgecap.source.camera_exposure import ExposurePolicy, limit_exposure
 from edgecap.source.camera_feed import CameraFeed, open_camera
@@ -132,7 +132,7 @@ class PiWorker:
     def prepare(self) -> None:
         self._picamera2 = self._import()
 
-    def open(self) -> Opened:
+    def open(self, clock: str = "") -> Opened:
         spec = self._spec
         if not 1 <= spec.fps <= 240 or spec.width < 16 or spec.height < 16:
             raise SourceError(
@@ -147,7 +147,7 @@ class PiWorker:
         try:
             self._picam2 = picamera2(position, tuning=tuning)
             stream = self._configure()
-            samples = self._probe()
+            self._domain = cast("Domain", clock) if clock else self._probe()
         except TimeoutError as error:
             raise SourceError(f"{self._label} gives no frames", fix="check its cable") from error
         except (RuntimeError, OSError, ValueError, KeyError, IndexError) as error:
@@ -155,7 +155,6 @@ class PiWorker:
         finally:
             if tuning is not None:
                 Path(tuning).unlink(missing_ok=True)
-        self._domain = plausible_domains(samples)[0]
         width, height = stream["size"]
         return Opened(
             width,
@@ -200,6 +199,7 @@ class PiWorker:
     def _import(self) -> Any:
         os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # what it then says is worth passing on
         try:
+            import av  # noqa: F401 - picamera2 would load it when frames are already due
             from picamera2 import Picamera2, encoders  # noqa: F401 - the encoders take the longer
         except ModuleNotFoundError as error:
             missing = (error.name or "picamera2").partition(".")[0]
@@ -301,7 +301,7 @@ class PiWorker:
         self._line_ns = read_line_ns(self._picam2.camera_properties.get("SystemDevices", ()), sensor_width)
         return stream
 
-    def _probe(self) -> list[tuple[int, ClockPair]]:
+    def _probe(self) -> Domain:
         """Take a few frames to see in which clock their timestamps are."""
         samples = []
         self._picam2.start()
@@ -309,7 +309,7 @@ class PiWorker:
             metadata = self._picam2.capture_metadata(wait=PROBE_LIMIT_S)
             samples.append((int(metadata["SensorTimestamp"]), read_pair(tries=2)))
         self._picam2.stop()  # not after an error, when it might hang: the process ends anyway
-        return samples
+        return plausible_domains(samples)[0]
 
     def _encoder(self, sink: FrameSink) -> Any:
         """The encoder, with a key frame and its parameter sets every second."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LATE_LIMIT_NS = 500_000_000
 """A frame that could not be encoded for so long after it was due is skipped and counted."""
 
-ALIVE_NS = 400_000_000
+ALIVE_NS = 200_000_000
 """A scene with a longer pause says meanwhile that it is only waiting."""
 
 
@@ -30,8 +30,12 @@ class Worker(Protocol):
     def prepare(self) -> None:
         """Load what takes time, and touch no camera yet; raises `SourceError`."""
 
-    def open(self) -> Opened:
-        """Check that it can produce; raises `SourceError`."""
+    def open(self, clock: str = "") -> Opened:
+        """Check that it can produce; raises `SourceError`.
+
+        Args:
+            clock: In which its time stamps are, where that is known; it need not be found out again.
+        """
 
     def run(self, start: Start, outbox: Outbox, stop: threading.Event) -> tuple[int, bool]:
         """Produce until `stop` is set or nothing more will come.

@@ -85,7 +85,7 @@ class SyntheticWorker:
     def prepare(self) -> None:
         import av  # noqa: F401 - it stays loaded
 
-    def open(self) -> Opened:
+    def open(self, clock: str = "") -> Opened:
         s = self._spec
         if s.width < MIN_WIDTH or s.height < MIN_HEIGHT or s.width % 2 or s.height % 2:
             raise SourceError(

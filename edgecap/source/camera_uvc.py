@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
@@ -103,7 +103,7 @@ class UvcWorker:
     def prepare(self) -> None:
         import av  # noqa: F401 - it stays loaded
 
-    def open(self) -> Opened:
+    def open(self, clock: str = "") -> Opened:
         spec = self._spec
         if not 0.1 <= spec.fps <= 1000:
             raise SourceError(f"{self._label}: {spec.fps:g} fps is not possible", fix="use 5 to 120")
@@ -113,13 +113,7 @@ class UvcWorker:
             device.fix_rate()
         finally:
             device.close()
-        samples = []
-        with self._container() as container:
-            for tick, _ in self._packets(container):
-                samples.append((tick, read_pair(tries=2)))
-                if len(samples) == PROBE_FRAMES:
-                    break
-        self._domain = plausible_domains(samples)[0]
+        self._domain = cast("Domain", clock) if clock else self._probe()
         return Opened(
             spec.width,
             spec.height,
@@ -166,6 +160,16 @@ class UvcWorker:
         if broken:
             outbox.put_word(Note(f"{broken} frames came damaged over the cable and were left out"))
         return numbers.next_index, False
+
+    def _probe(self) -> Domain:
+        """Take a few frames to see in which clock their time stamps are."""
+        samples = []
+        with self._container() as container:
+            for tick, _ in self._packets(container):
+                samples.append((tick, read_pair(tries=2)))
+                if len(samples) == PROBE_FRAMES:
+                    break
+        return plausible_domains(samples)[0]
 
     def _container(self) -> Any:
         import av

@@ -1,9 +1,46 @@
-"""A deadline that every sign of life moves on."""
+"""How long a camera may be silent, and a deadline that every sign of life moves on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+
+LEAST_S, MOST_S = 0.5, 1.0
+FRAMES = 15
+"""A camera that misses so many frames has stopped, within the two limits above."""
+PAUSES = 2.0
+"""So many times the longest pause of late is not out of the ordinary on this machine."""
+REMEMBERED_S = 60.0
+
+
+class Patience:
+    """How long to wait for the next frame before its camera counts as silent.
+
+    As short as the frame rate allows, so that a replacement is there within 2 s of the last frame; longer on
+    a machine that is so busy that frames come late, where a needless replacement would cost even more.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._most_s = max(MOST_S, 2.5 / rate_hz)
+        self._least_s = min(max(LEAST_S, FRAMES / rate_hz, 2.5 / rate_hz), self._most_s)
+        self._longest_s = 0.0
+        self._last_s: float | None = None
+
+    def see(self, t_s: float) -> float:
+        """A frame at time `t_s`; returns how long the next one may take."""
+        if self._last_s is not None:
+            pause_s = t_s - self._last_s
+            self._longest_s = max(pause_s, self._longest_s * (1 - pause_s / REMEMBERED_S))
+        self._last_s = t_s
+        return min(max(self._least_s, PAUSES * self._longest_s), self._most_s)
+
+    def begin_anew(self) -> None:
+        """Another process follows: the pause until its first frame is none of the camera's."""
+        self._last_s = None
+
+    def lose(self) -> None:
+        """It was lost: if that was because the machine is too busy, the next one must be given more time."""
+        self._longest_s = self._most_s
 
 
 class Watchdog:

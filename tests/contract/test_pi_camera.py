@@ -125,13 +125,13 @@ def assert_was_replaced(taker, produced):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("--freeze-at", "no frame for 1 s"),  # the pipeline falls silent
+        ("--freeze-at", "no frame for "),  # the pipeline falls silent
         (
             "--die-at",
             "encoder broke",
         ),  # an exception ends picamera2's event thread, and everything looks alive
         ("--callback-raises-at", "metadata broke"),
-        ("--starve-at", "no frame for 1 s"),  # no buffer comes back to the camera
+        ("--starve-at", "no frame for "),  # no buffer comes back to the camera
     ],
 )
 def test_a_camera_that_fails_is_replaced(fault, words, tmp_path):

@@ -155,7 +155,7 @@ def test_a_camera_that_falls_silent_is_replaced(device):
         return await feed.stop()
 
     taker, produced = record(device.camera(), body)
-    assert "no frame for 1 s" in taker.events("fault")[0].text
+    assert "no frame for " in taker.events("fault")[0].text
     assert max(g.t1_ns - g.t0_ns for g in taker.gaps) < replacement_limit_s(taker) * 1e9
     assert_losses_are_stated(taker, produced)
 
