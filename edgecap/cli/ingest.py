@@ -116,10 +116,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _until_signal(worker: IngestWorker) -> None:
+    from edgecap.memory import stay_tidy
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    await worker.run()
+    tidy = asyncio.create_task(stay_tidy(), name="memory")
+    try:
+        await worker.run()
+    finally:
+        tidy.cancel()
     m = worker.metrics
     log.info(
         "stopped: %s stored, %s duplicate, %s conflicting, %s invalid, %s receipted",

@@ -207,7 +207,10 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
             if stop.is_set():
                 rig.shut_down()
             async with tell_neighbours(config.spool.dir, reporter.status), asyncio.TaskGroup() as group:
-                beside = [group.create_task(_announce(rig), name="announce")]
+                beside = [
+                    group.create_task(_announce(rig), name="announce"),
+                    group.create_task(_stay_tidy(rig), name="memory"),
+                ]
                 panel = panel_of(config, rig.buttons.edge)
                 if panel is not None:
                     tell = partial(rig.note_part, "button")
@@ -275,6 +278,14 @@ async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
     """Speak to the fleet once the devices are open: a rig that cannot hear its button yet is not idle."""
     await rig.ready()
     await reporter.run(broker)
+
+
+async def _stay_tidy(rig: Rig) -> None:
+    """From the moment that everything stands, give memory back whenever nothing is recorded."""
+    from edgecap.memory import stay_tidy
+
+    await rig.ready()
+    await stay_tidy(lambda: rig.recorder is None)
 
 
 async def _announce(rig: Rig) -> None:

@@ -1,9 +1,8 @@
-"""How promptly the event loop answers, and what a daemon that runs for weeks owes its machine."""
+"""How promptly the event loop answers."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections import deque
 
 from edgecap.clock import now_ns
@@ -11,16 +10,6 @@ from edgecap.clock import now_ns
 PERIOD_S = 0.02
 KEPT = 3000
 """One minute of measurements."""
-
-
-def give_memory_back() -> None:
-    """Return freed memory to the system; glibc alone keeps it, in one arena for each thread.
-
-    Our threads hand chunks to one another, so these arenas fill with holes, a little more each hour.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no need of it
-    if trim is not None:
-        trim(0)
 
 
 class LoopLag:

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from edgecap import clock
+from edgecap import clock, memory
 from edgecap.codec.chunk import Chunk
 from edgecap.config import Config, load_calibration
 from edgecap.daemon.buttons import Buttons
 from edgecap.daemon.devices import Devices
-from edgecap.daemon.health import LoopLag, give_memory_back
+from edgecap.daemon.health import LoopLag
 from edgecap.daemon.intent import Counters, Intent, Panel, RigEvent
 from edgecap.daemon.panels import Panels
 from edgecap.daemon.recording import (
@@ -371,7 +371,7 @@ class Rig:
             self.machine.handle("drained")
         self.say("stop", self.pair.raw_ns, self.last_session, outcome=outcome, samples=recorder.samples())
         log.info("%s %s", outcome, self.last_session)
-        await asyncio.to_thread(give_memory_back)
+        await asyncio.to_thread(memory.give_back)
 
     async def _fail(self, reason: str) -> None:
         """A running session cannot go on: close what there is and show it."""
