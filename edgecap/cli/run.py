@@ -166,6 +166,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
     """Run one rig until SIGTERM or SIGINT."""
     from edgecap.clock import now_ns
     from edgecap.daemon.neighbour import tell_neighbours
+    from edgecap.daemon.pulse import Pulse
     from edgecap.daemon.recovery import close_interrupted
     from edgecap.daemon.reporting import Reporter
     from edgecap.daemon.rig import Rig
@@ -182,7 +183,8 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
     if found is None:
         return
     with found as spool:
-        for session in close_interrupted(spool):
+        pulse = Pulse(Path(config.spool.dir))
+        for session in close_interrupted(spool, pulse):
             log.warning("closed %s, which was interrupted", session)
         if released := apply_receipts(spool):
             log.info("released %d chunks that receipts carried by hand name", released)
@@ -200,7 +202,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
         )
         uplink.paused = config.uplink.paused
         async with SpoolWriter(spool, durable=lambda _: uplink.notify()) as writer:
-            rig = Rig(config, sources=sources, writer=writer)
+            rig = Rig(config, sources=sources, writer=writer, pulse=pulse)
             reporter = Reporter(rig, uplink)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, rig.shut_down)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from edgecap.daemon.devices import Devices
 from edgecap.daemon.health import LoopLag
 from edgecap.daemon.intent import Counters, Intent, Panel, RigEvent
 from edgecap.daemon.panels import Panels
+from edgecap.daemon.pulse import Pulse
 from edgecap.daemon.recording import (
     SESSION_EVENTS,
     OpenSource,
@@ -54,10 +56,17 @@ class Rig:
         sources: Sensors and cameras, in any order; streams of kind `video` make a source a camera.
         writer: The spool.
         panels: Lights to keep in step with the state.
+        pulse: Sign of life for whoever comes after a crash.
     """
 
     def __init__(
-        self, config: Config, *, sources: Sequence[Source], writer: SpoolWriter, panels: Sequence[Panel] = ()
+        self,
+        config: Config,
+        *,
+        sources: Sequence[Source],
+        writer: SpoolWriter,
+        panels: Sequence[Panel] = (),
+        pulse: Pulse | None = None,
     ) -> None:
         self.config = config
         self.machine = Machine()
@@ -76,6 +85,7 @@ class Rig:
         self.writer = writer
         self.last_session = ""
         self.lag = LoopLag()
+        self.pulse = pulse or Pulse(Path(config.spool.dir))
         self.devices = Devices(sources, self._take, self._devices_changed)
         self.panels = Panels(panels)
         self.buttons = Buttons()
@@ -99,6 +109,7 @@ class Rig:
                     group.create_task(self._every_second(), name="every second"),
                     group.create_task(self._start_latecomers(), name="latecomers"),
                     group.create_task(self.lag.run(), name="loop lag"),
+                    group.create_task(self.pulse.run(), name="pulse"),
                     group.create_task(self._control(), name="control"),
                 ]
                 await self.devices.all_tried()
@@ -333,7 +344,10 @@ class Rig:
             ),
             infos,
         )
-        self.last_session, self.recorder = session, recorder
+        self.last_session, self.recorder, self.pulse.session = session, recorder, session
+        # The devices are started once the manifest is on the medium: whatever then befalls the daemon, the
+        # session is known, and what it may have cost can be stated.
+        await self.writer.flush()
         for device in self.open_sources:  # one may have come while the manifest was written
             for info in device.feed.info:
                 recorder.add_stream(pair.raw_ns, info)
@@ -363,6 +377,7 @@ class Rig:
             await self.writer.flush()
         except SpoolError as error:
             recorder.failure = recorder.failure or error
+        self.pulse.session = ""
         if recorder.failure is not None:
             self.counters.sessions_failed += 1
             self.machine.handle("failed", str(recorder.failure))
@@ -391,6 +406,7 @@ class Rig:
                 await self.writer.flush()
             except EdgecapError as error:
                 log.error("cannot close %s: %s", self.last_session, error)
+        self.pulse.session = ""
 
     # ── every second ────────────────────────────────────────────────────────────────────────────────
 

@@ -8,8 +8,11 @@ import time
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from edgecap import clock
 from edgecap.codec.chunk import Chunk, ChunkId
+from edgecap.model import SESSION_STREAM
 from edgecap.spool.held import CLASSES, Entry, HeldSegment, StreamId, state_of
 from edgecap.spool.receipts import SessionState, StreamHead
 from edgecap.spool.segment_index import StreamKey
@@ -166,6 +169,32 @@ class Backlog:
                 if name == session:
                     return {stream: replace(head) for stream, head in state.streams.items()}
         return {}
+
+    def newest_append_ns(self, boot: str, session: str) -> int:
+        """See `Spool.newest_append_ns`."""
+        newest = 0
+        with self.lock:
+            for stream, held in self._where.items():
+                if (stream.boot, stream.session) == (boot, session):
+                    index = self._use(held[-1]).index()
+                    mine = [n for n, k in enumerate(index.keys) if (k.boot, k.session) == (boot, session)]
+                    times = index.rows["t_append_ns"][np.isin(index.rows["key"], mine)]
+                    newest = max(newest, int(times.max(initial=0)))
+        return newest
+
+    def own_chunks(self, boot: str, session: str, newest: int) -> list[ChunkId]:
+        """See `Spool.own_chunks`."""
+        with self.lock:
+            stream = StreamId(boot, session, SESSION_STREAM)
+            held = self._where.get(stream, [])
+            found: dict[int, ChunkId] = {}
+            for segment in dict.fromkeys([*held[:1], *held[-2:]]):
+                index = self._use(segment).index()
+                own = [n for n, k in enumerate(index.keys) if StreamId(k.boot, k.session, k.stream) == stream]
+                slots = np.flatnonzero(np.isin(index.rows["key"], own)).tolist()
+                found |= {int(index.rows[slot]["seq"]): index.id(slot) for slot in slots}
+        seqs = sorted(found)
+        return [found[seq] for seq in dict.fromkeys([*(s for s in seqs if s == 0), *seqs[-newest:]])]
 
     def oldest_t_ns(self) -> int:
         """When the oldest waiting chunk was appended, in this boot's rig time; 0 when none waits."""

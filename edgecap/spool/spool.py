@@ -226,6 +226,14 @@ class Spool:
         """Sessions without a close record: on start, those that a crash has cut off."""
         return self._backlog.open_sessions()
 
+    def newest_append_ns(self, boot: str, session: str) -> int:
+        """When the newest chunk of a session was appended, in rig time of its boot; 0 if none is held."""
+        return self._backlog.newest_append_ns(boot, session)
+
+    def own_chunks(self, boot: str, session: str, newest: int) -> list[ChunkId]:
+        """Of a session's own records the first chunk and the `newest` last ones, as far as they are held."""
+        return self._backlog.own_chunks(boot, session, newest)
+
     def stats(self) -> SpoolStats:
         """Counts as of now; asks the file system for its free space."""
         with self._backlog.lock:

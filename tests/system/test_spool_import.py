@@ -16,6 +16,7 @@ import pytest
 
 from edgecap.cli.main import main
 from edgecap.codec.chunk import Chunk
+from edgecap.daemon.pulse import Pulse
 from edgecap.daemon.recovery import close_interrupted
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.local_store import LocalStore
@@ -89,7 +90,7 @@ def test_the_whole_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     # Back in the rig: what a daemon does on start.
     with Spool.open(card, reserve_bytes=0) as spool:
-        assert close_interrupted(spool) == [CUT]
+        assert close_interrupted(spool, Pulse(spool.path)) == [CUT]
         assert apply_receipts(spool) == len(whole) + len(cut)
         assert not (card / "handover.receipts").exists()
         (left,) = spool.pending(10)
@@ -149,7 +150,7 @@ def test_damage_is_told_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert Path(str(kept)).is_relative_to(store / ".refused")
     assert "00000001.seg@" in Path(str(kept)).with_suffix(".json").read_text()
     with Spool.open(card, reserve_bytes=0) as spool:
-        close_interrupted(spool)
+        close_interrupted(spool, Pulse(spool.path))
         assert apply_receipts(spool) == report["stored"]
         assert {e.id.stream for e in spool.pending(10)} == {"session"}, "the damaged chunk was set aside"
     assert len(list(card.glob("*.seg"))) == 1
