@@ -223,12 +223,13 @@ class RecordedSession:
         """A whole stream of samples in memory (about 60 bytes per six-channel sample)."""
         info = self.info(stream)
         chunks = list(self.sample_chunks(stream))
+        stated = [g for g in self.gaps if g.stream == stream]
         if not chunks:
             none = np.zeros(0, np.int64)
             values = np.zeros((0, len(info.channels)), np.float64)
-            return StreamData(info, none, none, values, none, none, none.astype(np.int32), none, ())
+            epoch = none.astype(np.int32)
+            return StreamData(info, none, none, values, none, none, epoch, none, tuple(stated))
         lengths = [len(c.ticks) for c in chunks]
-        stated = [g for g in self.gaps if g.stream == stream]
         found = [g for c in chunks for g in c.gaps if g not in stated]
         return StreamData(
             info=info,

@@ -18,6 +18,8 @@ from edgecap.model import SESSION_STREAM, Gap
 
 MOST_RANGES = 20
 """Ranges of missing chunks that are listed per stream in words; the JSON lists them all."""
+CRASH = "crash"
+"""Cause of the gap in which a rig states what a crash or a cut of power may have cost."""
 
 
 class StreamReport(msgspec.Struct, kw_only=True):
@@ -329,9 +331,14 @@ def _stream_report(tally: _Tally, records: _Records) -> StreamReport:
 
 def _notes(contents: SessionContents, reports: list[StreamReport]) -> Iterator[str]:
     for report in reports:
-        if report.gaps:
+        stated = [g for g in report.gaps if g.cause != CRASH]
+        if stated:
             counted = f"{report.lost} samples" if report.lost else "samples that could not be counted"
-            yield f"{report.name}: {len(report.gaps)} stated gap{'s'[: len(report.gaps) > 1]}, {counted} lost"
+            yield f"{report.name}: {len(stated)} stated gap{'s'[: len(stated) > 1]}, {counted} lost"
+        for gap in report.gaps:
+            if gap.cause == CRASH:
+                length = f"the last {(gap.t1_ns - gap.t0_ns) / 1e9:.1f} s"
+                yield f"{report.name}: cut off; what it delivered in {length} of the session is lost"
         if report.unaccounted and not report.missing:
             yield (
                 f"{report.name}: the device sent {report.device_sent} samples, {report.samples} are stored, "

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from edgecap.dataset.session import RecordedSession, StreamData, load_session
 from edgecap.errors import EdgecapError
 from edgecap.ingest.store import Store
-from edgecap.model import I64
+from edgecap.model import I64, Gap
 from edgecap.sim.firmware import read_truth
 from edgecap.sim.recordings import Recording
 
 BOUND_NS = 1_600_000_000
 """What a kill may cost: half a second until the sync, one open chunk of a second, and a moment to act."""
+STATED_NS = 2_600_000_000
+"""How long the gap may be that states it: the moment of the kill is known to a second."""
+CRASH = "crash"
 GAP_SLACK_NS = 5_000_000
 """A gap's ends are known as well as the samples beside it; the clock may not be locked yet."""
 MOST_VIOLATIONS = 40
@@ -48,6 +51,9 @@ class DeviceTruth:
     streams: Mapping[str, Recording | None]
 
 
+LONGEST = ("worst_loss_ms", "longest_cut_ms", "longest_gap_ms")
+
+
 class Account(msgspec.Struct):
     """Sums over a rig; samples."""
 
@@ -61,9 +67,12 @@ class Account(msgspec.Struct):
     """While somebody was recording: from START to its STOP, or to the kill."""
     stored: int = 0
     gapped: int = 0
-    within_bound: int = 0
+    cut_off: int = 0
+    """Cost by a kill: inside the gap that its session states for it."""
     worst_loss_ms: float = 0.0
     """Age, at its kill, of the oldest sample that a kill cost."""
+    longest_cut_ms: float = 0.0
+    """The longest such gap behind a stored sample."""
     compared: int = 0
     """Stored samples compared with the recording that the device replayed."""
     inside: int = 0
@@ -75,7 +84,7 @@ class Account(msgspec.Struct):
         """Add another rig's."""
         for name in self.__struct_fields__:
             mine, theirs = getattr(self, name), getattr(other, name)
-            joined = max(mine, theirs) if name in ("worst_loss_ms", "longest_gap_ms") else mine + theirs
+            joined = max(mine, theirs) if name in LONGEST else mine + theirs
             setattr(self, name, joined)
 
 
@@ -195,22 +204,17 @@ class RigAudit:
         return found
 
     def _audit_orphan(self, device: DeviceTruth, run: NDArray[np.void], start_ns: int) -> None:
-        """A run of which the store knows nothing: its session died with its manifest unsynced."""
-        kill = self._next_kill(start_ns)
-        if kill is None:
-            self._violation(f"{device.name} was started at {start_ns}, no session in the store tells of it")
-            return
-        self._lost(f"{device.name} (started at {start_ns}, no session)", run["raw_ns"].astype(np.int64), kill)
+        """A run of which the store knows nothing: no device may be started before the manifest is durable."""
+        self._violation(f"{device.name} was started at {start_ns}, no session in the store tells of it")
 
-    def _lost(self, what: str, raw_ns: I64, kill: Kill) -> None:
-        """Samples that are nowhere: forgiven only within the bound before a kill."""
-        raw_ns = raw_ns[raw_ns <= kill.before_ns]
+    def _cut_off(self, what: str, raw_ns: I64, kill: Kill) -> None:
+        """Samples inside the gap that states what a kill cost; none may have been too old to be lost."""
         if not len(raw_ns):
             return
         ages = kill.before_ns - raw_ns
         too_old = int(np.count_nonzero(ages > self._bound_ns))
         self.account.produced += len(raw_ns)
-        self.account.within_bound += len(raw_ns) - too_old
+        self.account.cut_off += len(raw_ns)
         self.account.worst_loss_ms = max(self.account.worst_loss_ms, round(float(ages.max()) / 1e6, 1))
         if too_old:
             self._violation(
@@ -224,30 +228,40 @@ class RigAudit:
         data = span.stream(stream)
         where = f"{span.session.key.session} {stream}"
         if data is None:
-            if runs and span.kill is None:
+            if any(span.kill is None or (r["raw_ns"] <= span.kill.before_ns).any() for r in runs):
                 self._violation(f"{where}: the session does not know this stream")
-            elif span.kill is not None:
-                for run in runs:
-                    self._lost(where, run["raw_ns"].astype(np.int64), span.kill)
             return
         if recording is not None:
             self._compare_values(where, data, recording)
         gaps = [g for g in data.gaps if g.stream == stream]
-        for gap in gaps:
-            length_ms = round((gap.t1_ns - gap.t0_ns) / 1e6, 1)
-            self.account.longest_gap_ms = max(self.account.longest_gap_ms, length_ms)
+        self._measure_gaps(span, where, data, gaps)
         parts = _parts(data, runs)
         if parts is None:
             self._violation(f"{where}: {len(data.index)} stored samples belong to no run of the device")
             return
         for run, (index, t_ns, u_ns) in zip(runs, parts, strict=True):
-            self._audit_run(span, where, run, index, t_ns, u_ns, [(g.t0_ns, g.t1_ns) for g in gaps])
+            self._audit_run(span, where, run, index, t_ns, u_ns, gaps)
         if span.kill is None and len(runs) == 1 and all(g.lost >= 0 for g in gaps):
             lost = sum(g.lost for g in gaps)
             if len(data.index) + lost != len(runs[0]):
                 self._violation(
                     f"{where}: {len(runs[0])} sent, {len(data.index)} stored, {lost} stated as lost"
                 )
+
+    def _measure_gaps(self, span: _Span, where: str, data: StreamData, gaps: Sequence[Gap]) -> None:
+        """Every killed session states for every stream what that may have cost, and no other session does."""
+        account = self.account
+        cuts = [g for g in gaps if g.cause == CRASH]
+        if len(cuts) != (span.kill is not None):
+            self._violation(f"{where}: {len(cuts)} gaps state a crash, outcome {span.session.outcome}")
+        for gap in gaps:
+            length_ms = round((gap.t1_ns - gap.t0_ns) / 1e6, 1)
+            if gap.cause != CRASH:
+                account.longest_gap_ms = max(account.longest_gap_ms, length_ms)
+            elif len(data.index):
+                account.longest_cut_ms = max(account.longest_cut_ms, length_ms)
+                if gap.t1_ns - gap.t0_ns > STATED_NS:
+                    self._violation(f"{where}: the gap that states a crash has {length_ms} ms")
 
     def _compare_values(self, where: str, data: StreamData, recording: Recording) -> None:
         expected = np.load(recording.path)
@@ -264,7 +278,7 @@ class RigAudit:
         index: I64,
         t_ns: I64,
         u_ns: I64,
-        gaps: Sequence[tuple[int, int]],
+        gaps: Sequence[Gap],
     ) -> None:
         true_ns = run["raw_ns"].astype(np.int64)
         stored = np.zeros(len(run), np.bool_)
@@ -277,21 +291,31 @@ class RigAudit:
         self.account.produced += len(index)
         self.account.stored += len(index)
         missing = true_ns[~stored]
-        in_gap = np.zeros(len(missing), np.bool_)
-        for t0_ns, t1_ns in gaps:
-            in_gap |= (missing >= t0_ns - GAP_SLACK_NS) & (missing <= t1_ns + GAP_SLACK_NS)
+        if span.kill is not None:
+            missing = missing[missing <= span.kill.before_ns]
+        in_gap, in_cut = (
+            _inside(missing, [g for g in gaps if (g.cause == CRASH) is cut]) for cut in (False, True)
+        )
         gapped = int(np.count_nonzero(in_gap))
         self.account.gapped += gapped
         self.account.produced += gapped
-        rest = missing[~in_gap]
         if span.kill is not None:
-            self._lost(where, rest, span.kill)
-        elif len(rest):
+            self._cut_off(where, missing[in_cut & ~in_gap], span.kill)
+        rest = missing[~in_gap & ~in_cut]
+        if len(rest):
             self.account.produced += len(rest)
             self._violation(
                 f"{where}: {len(rest)} samples are neither stored nor in a stated gap, "
-                f"the first at {rest.min()}, outcome {span.session.outcome}"
+                f"the first at {rest.min()}, the last at {rest.max()}, outcome {span.session.outcome}"
             )
+
+
+def _inside(t_ns: I64, gaps: Sequence[Gap]) -> NDArray[np.bool_]:
+    """Which times lie in a gap, or as close to it as its ends are known."""
+    found = np.zeros(len(t_ns), np.bool_)
+    for gap in gaps:
+        found |= (t_ns >= gap.t0_ns - GAP_SLACK_NS) & (t_ns <= gap.t1_ns + GAP_SLACK_NS)
+    return found
 
 
 def _parts(data: StreamData, runs: Sequence[NDArray[np.void]]) -> list[tuple[I64, I64, I64]] | None:
