@@ -37,7 +37,7 @@ from edgecap import topics
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.columns import ColumnEncoder
 from edgecap.codec.receipt import decode_receipt
-from edgecap.codec.records import encode_records
+from edgecap.codec.records import seal_records
 from edgecap.ingest.store import open_store
 from edgecap.ingest.verify import verify_message
 from edgecap.model import ClockFit
@@ -101,19 +101,12 @@ def rig_chunks(
         "ntp_est_error_us": 100, "ntp_freq_ppm": 1.5,
     }  # fmt: skip
 
-    def records(items: list[dict[str, object]], t_ns: int) -> Chunk:
-        payload = encode_records(items)
-        return own.seal(
-            kind="event", codec="msgpack", payload=payload, t0_ns=t_ns, t1_ns=t_ns, n=len(items),
-            raw_bytes=len(payload),
-        )  # fmt: skip
-
-    sent = [[records([{"type": "open", "t_ns": 0, "v": 1, **names, "streams": []}], 0)]]
+    sent = [[seal_records(own, [{"type": "open", "t_ns": 0, "v": 1, **names, "streams": []}])]]
     chains = {stream: StreamChain(stream=stream, man=own.man, **names) for stream in made}
     fit = ClockFit(0, 0, 12.5, 1000, 90_000, 4000.0, 0, True)
     for second in range(seconds):
         t_ns = second * 1_000_000_000
-        group = [records([pair], t_ns)]
+        group = [seal_records(own, [{**pair, "t_ns": t_ns}])]
         for stream, patterns in made.items():
             payload, raw = patterns[number % PATTERNS][second]
             group.append(
@@ -134,7 +127,7 @@ def rig_chunks(
         for name, c in chains.items()
     }
     closing = {"type": "close", "t_ns": seconds * 10**9, "outcome": "complete", "streams": totals}
-    return [*sent, [records([closing], seconds * 10**9)]]
+    return [*sent, [seal_records(own, [closing])]]
 
 
 class Load:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.columns import CODEC, ColumnEncoder
-from edgecap.codec.records import encode_records
+from edgecap.codec.records import seal_records
 from edgecap.codec.video import KEY, VideoUnit, encode_units
 from edgecap.dataset.sync import Signal
 from edgecap.ingest.store import open_store
@@ -89,9 +89,9 @@ class Rig:
             "versions": {},
             "config": {},
         }
-        chunks = [_records(own, [manifest])]
+        chunks = [seal_records(own, [manifest])]
         if self.records:
-            chunks.append(_records(own, self.records))
+            chunks.append(seal_records(own, self.records))
         for info in self.infos:
             chain = StreamChain(**names, stream=info.name, man=own.man)
             if info.name in self._signals:
@@ -178,17 +178,3 @@ def _film(
             )
         )
     return chunks
-
-
-def _records(chain: StreamChain, records: list[dict[str, Any]]) -> Chunk:
-    payload = encode_records(records)
-    times = [r["t_ns"] for r in records]
-    return chain.seal(
-        kind="event",
-        codec="msgpack",
-        payload=payload,
-        t0_ns=min(times),
-        t1_ns=max(times),
-        n=len(records),
-        raw_bytes=len(payload),
-    )

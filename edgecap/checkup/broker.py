@@ -14,7 +14,7 @@ from edgecap.checkup.exam import Exam
 from edgecap.checkup.finding import Finding, fail, failed, none, ok
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.receipt import decode_receipt
-from edgecap.codec.records import CODEC, encode_records
+from edgecap.codec.records import seal_records
 from edgecap.errors import BrokerError, EdgecapError
 from edgecap.model import SESSION_STREAM, ClockPair
 from edgecap.mqtt import Connection, connect
@@ -136,18 +136,4 @@ def trial_session(site: str, rig: str) -> list[Chunk]:
         "versions": {}, "config": {},
     }  # fmt: skip
     closing = {"type": "close", "t_ns": 1, "outcome": "discarded", "reason": "a trial", "streams": {}}
-    sealed = []
-    for t_ns, record in enumerate((opening, closing)):
-        payload = encode_records([record])
-        sealed.append(
-            chain.seal(
-                kind="event",
-                codec=CODEC,
-                payload=payload,
-                t0_ns=t_ns,
-                t1_ns=t_ns,
-                n=1,
-                raw_bytes=len(payload),
-            )
-        )
-    return sealed
+    return [seal_records(chain, [record]) for record in (opening, closing)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecap.codec import wire
-from edgecap.codec.chunk import MAX_CHUNK_BYTES
+from edgecap.codec.chunk import MAX_CHUNK_BYTES, Chunk, StreamChain
 from edgecap.errors import ChunkError
 
 CODEC = "msgpack"
@@ -25,3 +25,18 @@ def decode_records(payload: bytes) -> list[dict[str, Any]]:
     ):
         raise ChunkError("event payload is not an array of maps with a type")
     return records
+
+
+def seal_records(chain: StreamChain, records: Sequence[dict[str, Any]]) -> Chunk:
+    """Seal records, at least one and each with its `t_ns`, as the chain's next event chunk."""
+    payload = encode_records(records)
+    times = [int(r["t_ns"]) for r in records]
+    return chain.seal(
+        kind="event",
+        codec=CODEC,
+        payload=payload,
+        t0_ns=min(times),
+        t1_ns=max(times),
+        n=len(records),
+        raw_bytes=len(payload),
+    )

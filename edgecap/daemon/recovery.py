@@ -15,8 +15,8 @@ from edgecap.spool import OpenSession, Spool
 
 LOSS_NS = 1_600_000_000
 """What a crash costs at most: half a second until the sync, one open chunk of a second, a moment to act."""
-BEAT_LATE_NS = 400_000_000
-"""A daemon at work has left its sign of life at most so long before it was killed."""
+BEAT_LATE_NS = 1_000_000_000
+"""A daemon that still read its devices had left a sign of life (ten a second) within this."""
 NEWEST = 16
 """Session chunks that are looked through for streams that came late; there is one a second."""
 

@@ -13,7 +13,7 @@ from edgecap.clock import boot_id
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.columns import ColumnEncoder
 from edgecap.codec.records import CODEC as RECORDS_CODEC
-from edgecap.codec.records import encode_records
+from edgecap.codec.records import encode_records, seal_records
 from edgecap.codec.video import encode_units
 from edgecap.drift import DriftWatch
 from edgecap.errors import EdgecapError, SessionError, SpoolError
@@ -222,19 +222,7 @@ class Recorder:
     async def _put_records(self, records: list[Record]) -> None:
         """Seal records into chunks of the session stream; there are few, so the loop does it itself."""
         for start in range(0, len(records), RECORDS_PER_CHUNK):
-            part = records[start : start + RECORDS_PER_CHUNK]
-            payload = encode_records(part)
-            times = [int(r["t_ns"]) for r in part]
-            chunk = self._chain.seal(
-                kind="event",
-                codec=RECORDS_CODEC,
-                payload=payload,
-                t0_ns=min(times),
-                t1_ns=max(times),
-                n=len(part),
-                raw_bytes=len(payload),
-            )
-            await self._hand_over(chunk)
+            await self._hand_over(seal_records(self._chain, records[start : start + RECORDS_PER_CHUNK]))
 
     async def _enqueue(self, stream: _Stream, draft: Draft) -> None:
         await self._queue.put((stream, draft))

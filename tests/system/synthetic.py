@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.columns import CODEC as SAMPLES_CODEC
 from edgecap.codec.columns import ColumnEncoder
-from edgecap.codec.records import encode_records
+from edgecap.codec.records import seal_records
 from edgecap.codec.video import KEY, VideoUnit, encode_units, split_unit
 from edgecap.model import ChannelInfo, ClockFit, ClockPair, Gap, Mark, StreamInfo
 
@@ -124,7 +124,7 @@ def make_session(
         "versions": {"edgecap": "0", "python": platform.python_version()},
         "config": {"site": "lab"},
     }
-    made.chunks.append(_records(own, [manifest]))
+    made.chunks.append(seal_records(own, [manifest]))
     chains = {info.name: StreamChain(**names, stream=info.name, man=own.man) for info in infos}
     samples = {info.name: 0 for info in infos}
     encoders = {info.name: ColumnEncoder(key_interval=3) for info in infos}
@@ -169,16 +169,16 @@ def make_session(
         records += [
             {"type": "mark", **msgspec.to_builtins(m)} for m in made.marks if t_ns <= m.t_ns < t_ns + SECOND
         ]
-        made.chunks.append(_records(own, records))
+        made.chunks.append(seal_records(own, records))
     end_ns = RAW0 + seconds * SECOND
     last = {"type": "clock", "t_ns": end_ns, **msgspec.to_builtins(clock_pair(end_ns, synced=synced))}
-    made.chunks.append(_records(own, [last]))
+    made.chunks.append(seal_records(own, [last]))
     streams = {
         name: {"chunks": c.seq, "last_hash": c.prev, "samples": samples[name], "device_sent": None}
         for name, c in chains.items()
     }
     close = {"type": "close", "t_ns": end_ns, "outcome": outcome, "reason": "", "streams": streams}
-    made.chunks.append(_records(own, [close]))
+    made.chunks.append(seal_records(own, [close]))
     for info in infos[:-1]:
         made.values[info.name] = np.concatenate(parts[info.name])
         made.ticks[info.name] = np.concatenate(parts[f"{info.name}.ticks"])
@@ -298,17 +298,3 @@ def _video(chain: StreamChain, group: list[tuple[bytes, bool]], first: int) -> l
 
 def _verdict(stream: str) -> dict[str, Any]:
     return {"stream": stream, "state": "ok", "rate_hz": 999.5, "n": 1000, "u_ns": 45_000}
-
-
-def _records(chain: StreamChain, records: list[dict[str, Any]]) -> Chunk:
-    payload = encode_records(records)
-    times = [r["t_ns"] for r in records]
-    return chain.seal(
-        kind="event",
-        codec="msgpack",
-        payload=payload,
-        t0_ns=min(times),
-        t1_ns=max(times),
-        n=len(records),
-        raw_bytes=len(payload),
-    )
