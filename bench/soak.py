@@ -6,9 +6,9 @@
 Real firmware on ptys (recordings in a loop, an IMU and force sensors at 1 kHz), the daemon, mosquitto and two
 sharing ingest workers, each a process. Daemons are killed while they start, wait, open, record and close.
 Every sample that the boards' truth files name must be in the store or lie in a gap that its session states.
-The gap that states a kill must be 2.6 s long at most, and what lies in it 1.6 s old at the kill at most; replayed
-values must be those of the recording; every session must be whole. Partitions need root: rigs then live in network
-namespaces of their own. Exit 1 on any violation.
+The gap that states a kill must be 2.6 s long at most, and what lies in it 1.6 s old at the kill at most;
+replayed values must be those of the recording; every session must be whole. Partitions need root: rigs then
+live in network namespaces of their own. Exit 1 on any violation.
 """
 
 from __future__ import annotations
