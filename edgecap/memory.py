@@ -9,6 +9,19 @@ from collections.abc import Callable
 from typing import NoReturn
 
 TIDY_S = 60.0
+_M_ARENA_MAX = -8
+"""`malloc.h` of glibc."""
+
+
+def share_one_heap() -> None:
+    """Call before any thread is started: have all of them allocate from the same heap.
+
+    glibc gives each its own, of which `malloc_trim` returns the holes and not the free end, and a thread that
+    has once read a backlog keeps the most that it ever needed. Python lets one thread work at a time anyhow.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have one heap
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
 
 
 def keep_for_good() -> None:
@@ -25,8 +38,8 @@ def keep_for_good() -> None:
 def give_back() -> None:
     """Collect what is lost in knots, and return freed memory to the system.
 
-    glibc alone keeps it, in one arena for each thread. Our threads hand chunks to one another, so these
-    arenas fill with holes, a little more each hour, and most of all while a backlog is delivered.
+    glibc alone keeps it. Chunks pass from thread to thread, so the heap fills with holes, a little more each
+    hour, and most of all while a backlog is delivered.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no need of it

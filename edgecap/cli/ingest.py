@@ -82,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
     from edgecap.cli.broker import broker_from
     from edgecap.ingest.store import open_store
     from edgecap.ingest.worker import IngestWorker
+    from edgecap.memory import share_one_heap
     from edgecap.topics import suggest_name
 
+    share_one_heap()
     broker = broker_from(args)
     if args.config is not None:
         from edgecap.config import load_site_config
