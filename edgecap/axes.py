@@ -30,8 +30,8 @@ SI_FACTOR: dict[str, dict[str, float]] = {
     },
 }
 """Factor from a channel's unit to the SI unit."""
-_AXIS = re.compile(r"(accel|acc|gyro|gyr|mag)_?([xyz])")
-_SENSOR = {"acc": "accel", "accel": "accel", "gyr": "gyro", "gyro": "gyro", "mag": "mag"}
+_AXIS = re.compile(r"(accel|acc|gyro|gyr|magn?)[_-]?([xyz])")
+_SENSOR = {"acc": "accel", "accel": "accel", "gyr": "gyro", "gyro": "gyro", "mag": "mag", "magn": "mag"}
 
 
 def triads(info: StreamInfo) -> dict[str, tuple[list[int], float]]:

@@ -69,6 +69,13 @@ class Force(Row, frozen=True):
     at: tuple[int, int]
 
 
+class Magnet(Row, frozen=True):
+    """A magnetometer: its address on the bus and its finger."""
+
+    address: int
+    finger: str
+
+
 class Block(Row, frozen=True):
     """A thing in a rig's picture, at (column, row)."""
 
@@ -104,6 +111,7 @@ class Pinout(Row, frozen=True):
     board: tuple[Board, ...]
     part: tuple[Part, ...]
     force: tuple[Force, ...]
+    magnet: tuple[Magnet, ...]
     rig: tuple[Rig, ...]
 
 

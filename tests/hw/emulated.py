@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import tty
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from edgecap.sim.firmware import SOURCES
@@ -20,11 +21,23 @@ from edgecap.sim.firmware import SOURCES
 EMULATOR = Path(__file__).with_name("emulator")
 BOARDS = ("glove", "hand", "force4", "imu")
 MAGNETS = (0x0C, 0x0D, 0x0E, 0x0F)
+FINGERS = ("thumb", "index", "middle", "ring")
+"""Where each of `MAGNETS` is, as the streams are called."""
 FLASH_ID = bytes.fromhex("e66164084337a52c")
 ANSWER_S = 60.0
 PRIORITY = -10
 AWAKE_NS = 150e6
 """The board's own time by which it has set its sensors up; by then the emulator is warm, too."""
+
+
+def script(name: str) -> ModuleType:
+    """A script of the firmware's build, as a module."""
+    spec = importlib.util.spec_from_file_location(f"rp2040_{name}", SOURCES / "rp2040" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def build_images(folder: Path) -> Path:

@@ -9,6 +9,7 @@
 #include "mlx90393.h"
 
 #define LONGEST_WAIT_US 1100000u
+#define ABSENT 0x0E /* nothing answers at this address */
 
 static uint64_t state;
 static uint64_t now_us;
@@ -67,10 +68,11 @@ static ec_i2c_result i2c_transfer(void *ctx, uint8_t address, const uint8_t *out
                                   size_t n_in)
 {
     (void)ctx;
-    (void)address;
     static uint8_t registers[64][2];
     transfers++;
     now_us += 25 * (n_out + n_in);
+    if (address == ABSENT)
+        return EC_I2C_NO_ANSWER;
     if (draw(150) == 0) {
         now_us += 1000;
         return draw(2) == 0 ? EC_I2C_STUCK : EC_I2C_NO_ANSWER;
@@ -137,19 +139,30 @@ static void run_imu(uint32_t steps)
 static void run_magnets(uint32_t steps)
 {
     static const ec_i2c I2C = {NULL, i2c_transfer};
-    static const uint8_t ADDRESSES[] = {0x0C, 0x0D, 0x0E};
+    static const uint8_t ADDRESSES[] = {0x0C, 0x0D, ABSENT};
     ec_mlx_group group;
+    uint64_t last_us[3] = {0};
     rows = 0;
     ec_mlx90393_init(&group, &I2C, ADDRESSES, 3, 5000);
     for (uint32_t i = 0; i < steps; i++) {
         now_us += draw(1500);
         const uint64_t before = transfers;
-        if (ec_mlx90393_step(&group, tell_now, NULL))
-            take_row(NULL, group.t_us, group.row);
+        const int row = ec_mlx90393_step(&group, tell_now, NULL);
+        if (row != EC_MLX90393_NO_ROW) {
+            require(row >= 0 && row < 2, "a row of a sensor that is not there");
+            require(group.sensors[row].t_us > last_us[row], "rows out of order");
+            require(group.sensors[row].t_us < now_us, "a row from the future");
+            last_us[row] = group.sensors[row].t_us;
+            rows++;
+        }
         require(transfers - before <= 2, "more than two transfers in one step");
         require(group.due_us <= now_us + LONGEST_WAIT_US, "the magnetometers are left alone too long");
-        require(group.at < group.n, "the turn of a sensor that is not there");
+        require(group.at <= group.n, "the turn of a sensor that is not there");
+        for (int k = 0; k < 3; k++)
+            require(group.sensors[k].ready || group.sensors[k].due_us <= now_us + LONGEST_WAIT_US,
+                    "a sensor is not tried again");
     }
+    require(group.sensors[2].fault != NULL, "a sensor that is not there has no fault");
     printf("magnets: %llu rows\n", (unsigned long long)rows);
 }
 

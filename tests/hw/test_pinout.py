@@ -59,6 +59,20 @@ def test_pins_are_the_firmwares(wiring):
             assert {s.name: s.gpio for s in b.signal} == firmware_pins((HW / b.pins_h).read_text())
 
 
+def test_magnetometers_are_the_firmwares(wiring):
+    """The compiler's own view of board.c: which address is which finger, and the streams' order."""
+    source = HW / "firmware" / "rp2040" / "board.c"
+    done = subprocess.run(["cc", "-E", "-DBOARD_glove", source], capture_output=True, text=True, check=True)
+    text = re.sub(r'"\s+"', "", done.stdout.split("BOARD_HERE =")[0])
+    places = [(int(a, 16), f) for a, f in re.findall(r'\{(0x[0-9A-F]{2}), "(\w+)"\}', text)]
+    assert places == [(m.address, m.finger) for m in wiring[0].magnet]
+    assert re.findall(r'"magnetic-(\w+)"', text) == [m.finger for m in wiring[0].magnet]
+    guide = (HW / "BUILD.md").read_text(encoding="utf-8")
+    for magnet in wiring[0].magnet:
+        jumpers = f"| {magnet.address >> 1 & 1} | {magnet.address & 1} |"
+        assert f"{jumpers} 0x{magnet.address:02X} | `magnetic-{magnet.finger}` |" in guide
+
+
 def test_a_firmware_pin_is_read_as_c_reads_it(tmp_path: Path):
     """The compiler's own view of pins.h, so that an odd definition cannot slip past the pattern."""
     header = HW / "firmware" / "rp2040" / "pins.h"

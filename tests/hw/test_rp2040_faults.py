@@ -10,7 +10,8 @@ import pytest
 from tests.hw.board import Board, emulated, joined
 from tests.reference import serial_frames as sf
 
-FORCE, IMU, MAGNETIC = 0, 1, 2
+FORCE, IMU = 0, 1
+THUMB, INDEX, MIDDLE, RING = MAGNETIC = range(2, 6)
 LED_RED, LED_DARK = bytes([255, 0, 0, 0]), bytes(4)
 
 
@@ -145,7 +146,8 @@ def test_an_imu_that_cannot_be_used_is_told_of(images, tmp_path, imu, reason):
             assert (fault.stream, fault.text) == (IMU, reason[:63])
             assert board.n_samples(IMU) == ack.numbers[IMU] == 0
             assert board.n_samples(FORCE) == ack.numbers[FORCE]
-            assert board.n_samples(MAGNETIC) == ack.numbers[MAGNETIC] > 0
+            for stream in MAGNETIC:
+                assert board.n_samples(stream) == ack.numbers[stream] > 0
             assert len(board.events(sf.SENSOR_FAULT)) == 1
 
     asyncio.run(main())
@@ -182,39 +184,170 @@ def test_an_imu_that_falls_silent_comes_back(images, tmp_path):
     assert max(late_us) < 10  # also after the pause, no row bears the time of another
 
 
-def test_a_magnetometer_that_is_missing_silences_its_stream(images, tmp_path):
+NO_ANSWER = "MLX90393 0x0E: no answer on I2C"
+
+
+def test_a_magnetometer_that_is_missing_is_named_and_the_others_go_on(images, tmp_path):
     async def main():
         async with emulated(images, "glove", tmp_path, magnets=(0x0C, 0x0D, 0x0F)) as (chip, board):
+            await board.until(
+                lambda: f"magnetic-middle: {NO_ANSWER}" in logs(board), "it is named in the log"
+            )
             await board.command(sf.OP_START)
             fault = await until_event(board, sf.SENSOR_FAULT)
-            assert (fault.stream, fault.text) == (MAGNETIC, "a sensor does not answer on I2C")
-            assert board.n_samples(MAGNETIC) == 0
+            assert (fault.stream, fault.text) == (MIDDLE, NO_ANSWER)
+            await board.until(
+                lambda: all(board.n_samples(s) > 20 for s in (THUMB, INDEX, RING)), "the others"
+            )
+            assert board.n_samples(MIDDLE) == 0
             await chip.command("magnet", address=0x0E, present=True)
-            await until_event(board, sf.SENSOR_OK)
-            await board.until(lambda: board.n_samples(MAGNETIC) > 5, "samples once it is there")
-            await board.command(sf.OP_STOP)
+            back = await until_event(board, sf.SENSOR_OK)
+            assert back.stream == MIDDLE
+            await board.until(lambda: board.n_samples(MIDDLE) > 20, "samples once it is there")
+            ack = await board.command(sf.OP_STOP)
+            return board, ack, await chip.command("state")
 
-    asyncio.run(main())
+    board, ack, state = asyncio.run(main())
+    assert state["violations"] == []
+    assert len(board.events(sf.SENSOR_FAULT)) == 1
+    for stream in MAGNETIC:
+        index, t_us, _ = joined(board.samples(stream))
+        assert index.tolist() == list(range(ack.numbers[stream]))
+        # That one is missing, tried again and set up costs the others no round.
+        assert np.abs(np.diff(t_us) - 5000).max() < 600
+
+
+def test_a_magnetometer_lost_in_a_session_leaves_a_gap_and_comes_back(images, tmp_path):
+    async def main():
+        async with emulated(images, "glove", tmp_path) as (chip, board):
+            await board.command(sf.OP_START)
+            await board.until(lambda: board.n_samples(MIDDLE) > 20, "samples")
+            await chip.command("magnet", address=0x0E, present=False)
+            fault = await until_event(board, sf.SENSOR_FAULT)
+            await chip.command("magnet", address=0x0E, present=True)
+            back = await until_event(board, sf.SENSOR_OK)
+            n = board.n_samples(MIDDLE)
+            await board.until(lambda: board.n_samples(MIDDLE) > n + 20, "samples again")
+            ack = await board.command(sf.OP_STOP)
+            return board, ack, fault, back, await chip.samples()
+
+    board, ack, fault, back, measured = asyncio.run(main())
+    assert (fault.stream, fault.text, back.stream) == (MIDDLE, NO_ANSWER, MIDDLE)
+    index, t_us, rows = joined(board.samples(MIDDLE))
+    assert index.tolist() == list(range(ack.numbers[MIDDLE]))
+    steps_us = np.diff(t_us)
+    assert (steps_us > 6000).sum() == 1  # one pause, and it is the sensor's
+    pause = int(steps_us.argmax())
+    assert t_us[pause] < fault.t_us <= t_us[pause] + 5500
+    assert back.t_us == t_us[pause + 1]
+    # After the pause the sensor has its settings again: every row is a finished measurement of its own.
+    measured_rows = {tuple(m[3:]): m[1] for m in measured["magnet"] if m[2] == 0x0E}
+    late_us = [measured_rows[tuple(row)] / 1000 - t for t, row in zip(t_us, rows.tolist(), strict=True)]
+    assert min(late_us) > 0
+    assert max(late_us) < 200
+    for stream in (THUMB, INDEX, RING):
+        _, t_us, _ = joined(board.samples(stream))
+        assert np.abs(np.diff(t_us) - 5000).max() < 600
+
+
+def test_a_magnetometer_that_lost_its_supply_for_a_moment_is_set_up_anew(images, tmp_path):
+    async def main():
+        async with emulated(images, "glove", tmp_path) as (chip, board):
+            await board.command(sf.OP_START)
+            await board.until(lambda: board.n_samples(MIDDLE) > 20, "samples")
+            await chip.command("magnet", address=0x0E)
+            reset = "magnetic-middle: MLX90393 0x0E: was reset, supply or wire interrupted?"
+            await board.until(lambda: reset in logs(board), "the reason in the log")
+            n = board.n_samples(MIDDLE)
+            await board.until(lambda: board.n_samples(MIDDLE) > n + 20, "samples again")
+            await board.command(sf.OP_STOP)
+            return board
+
+    board = asyncio.run(main())
+    _, t_us, _ = joined(board.samples(MIDDLE))
+    assert np.diff(t_us).max() < 60_000  # no second of waiting
+    assert not board.events(sf.SENSOR_FAULT)
 
 
 def test_a_stuck_bus_ends_in_a_fault_and_not_in_a_hang(images, tmp_path):
     async def main():
         async with emulated(images, "glove", tmp_path) as (chip, board):
             await board.command(sf.OP_START)
-            await board.until(lambda: board.n_samples(MAGNETIC) > 5, "samples")
+            await board.until(lambda: board.n_samples(THUMB) > 5, "samples")
             await chip.command("i2c", stuck=True)
-            fault = await until_event(board, sf.SENSOR_FAULT)
-            assert (fault.stream, fault.text) == (MAGNETIC, "I2C bus is stuck: a line is held low")
+            await until_event(board, sf.SENSOR_FAULT, len(MAGNETIC))
+            faults = {e.stream: e.text for e in board.events(sf.SENSOR_FAULT)}
+            assert faults == {
+                stream: f"MLX90393 0x{0x0C + k:02X}: I2C bus is stuck, a line is held low"
+                for k, stream in enumerate(MAGNETIC)
+            }
             n = board.n_samples(FORCE), board.n_samples(IMU)
             await board.until(
                 lambda: board.n_samples(FORCE) > n[0] + 50 and board.n_samples(IMU) > n[1] + 50,
                 "the other streams go on",
             )
             await chip.command("i2c", stuck=False)
-            await until_event(board, sf.SENSOR_OK)
+            await until_event(board, sf.SENSOR_OK, len(MAGNETIC))
             ack = await board.command(sf.OP_STOP)
             assert (await chip.command("state"))["resets"] == 0
-            assert [board.n_samples(s) for s in range(3)] == ack.numbers
+            assert [board.n_samples(s) for s in range(6)] == ack.numbers
             assert not board.events(sf.OVERRUN)
 
     asyncio.run(main())
+
+
+def test_a_sensor_that_holds_the_bus_is_clocked_free(images, tmp_path):
+    """It lost count in the middle of a byte and pulls SDA low: up to nine clocks and a stop free the bus."""
+
+    async def main():
+        async with emulated(images, "glove", tmp_path) as (chip, board):
+            await board.command(sf.OP_START)
+            for clocks in (1, 9):
+                n = board.n_samples(THUMB)
+                await board.until(lambda n=n: board.n_samples(THUMB) > n + 20, "samples")
+                await chip.command("i2c", stuck=True, clocks=clocks)
+            n = board.n_samples(RING)
+            await board.until(lambda: board.n_samples(RING) > n + 20, "samples again")
+            ack = await board.command(sf.OP_STOP)
+            assert [board.n_samples(s) for s in range(6)] == ack.numbers
+            return board, await chip.command("state")
+
+    board, state = asyncio.run(main())
+    assert state["resets"] == 0
+    assert not board.events(sf.SENSOR_FAULT)  # it took less than the 100 ms after which one is told of
+    for stream in MAGNETIC:
+        _, t_us, _ = joined(board.samples(stream))
+        assert np.diff(t_us).max() < 60_000
+
+
+def test_a_fifo_that_overflowed_is_told_as_lost_samples(images, tmp_path):
+    """The sensor's FIFO holds less than comes between two reads: its oldest samples are gone."""
+
+    async def main():
+        async with emulated(images, "imu", tmp_path) as (chip, board):
+            await board.command(sf.OP_START)
+            await board.until(lambda: board.n_samples() > 50, "samples")
+            for _ in range(2):
+                n = board.n_samples()
+                n_lost = len(board.events(sf.OVERRUN))
+                await chip.command("imu", fifoBytes=32)
+                until = (await chip.command("state"))["nanos"] + 20e6
+                while (await chip.command("state"))["nanos"] < until:
+                    await asyncio.sleep(0.01)  # asks again
+                await chip.command("imu", fifoBytes=2048)
+                await until_event(board, sf.OVERRUN, n_lost + 1)
+                await board.until(lambda n=n: board.n_samples() > n + 50, "samples again")
+            ack = await board.command(sf.OP_STOP)
+            return board, ack, await chip.samples()
+
+    board, ack, measured = asyncio.run(main())
+    index, t_us, rows = joined(board.samples())
+    told = sum(e.arg for e in board.events(sf.OVERRUN))
+    assert len(index) + told == ack.numbers[0]
+    # No row bears the time of another, and the index counts what the sensor measured, seen or not.
+    taken = {tuple(row[2:]): (k, row[1] / 1000) for k, row in enumerate(measured["imu"])}
+    number, taken_us = np.array([taken[tuple(row)] for row in rows.tolist()]).T
+    assert -1 < (t_us - taken_us).min()
+    assert (t_us - taken_us).max() < 10
+    assert np.array_equal(number - number[0], index - index[0])
+    assert told >= 4

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap.sim.firmware import SOURCES
-from tests.hw.emulated import BOARDS
+from tests.hw.emulated import BOARDS, FINGERS, script
 
 FLASH = 0x10000000
 RAM = range(0x20000000, 0x20042000)
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"rp2040_{name}", SOURCES / "rp2040" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-uf2, boot2 = _load("uf2"), _load("boot2")
+uf2, boot2 = script("uf2"), script("boot2")
 
 
 def read_uf2(data: bytes) -> tuple[int, bytes]:
@@ -108,6 +97,21 @@ def test_bad_serial_numbers_are_refused_in_one_line(images, tmp_path, capsys, se
     out = tmp_path / "never.uf2"
     assert uf2.main([str(images / "edgecap-force4.bin"), str(out), "--serial", serial]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_fitted_magnetometers_are_written_into_the_uf2(images, tmp_path, capsys):
+    plain, out = images / "edgecap-glove.bin", tmp_path / "fitted.uf2"
+    assert b"edgecap magnets=" + ",".join(FINGERS).encode() + b"\0" in plain.read_bytes()
+    assert uf2.main([str(plain), str(out), "--magnets", "thumb ring", "--serial", "left-0001"]) == 0
+    _, carried = read_uf2(out.read_bytes())
+    assert b"edgecap magnets=thumb,ring\0" in carried
+    assert b"edgecap serial=left-0001\0" in carried
+    out.unlink()
+    assert uf2.main([str(plain), str(out), "--magnets", "thumb,pinky"]) == 1
+    assert capsys.readouterr().err == (
+        "uf2: no finger 'pinky' can have a magnetometer: thumb, index, middle, ring can\n"
+    )
     assert not out.exists()
 
 

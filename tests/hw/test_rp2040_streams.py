@@ -8,12 +8,16 @@ import random
 import numpy as np
 import pytest
 
+from edgecap.axes import triads
+from edgecap.source.serial_mcu import SerialSource
 from tests.hw.board import Board, emulated, joined
-from tests.hw.emulated import FLASH_ID, MAGNETS
+from tests.hw.emulated import FINGERS, FLASH_ID, MAGNETS, EmulatedBoard, script
 from tests.reference import serial_frames as sf
 
 SEED = 23
-FORCE, IMU, MAGNETIC = 0, 1, 2
+FORCE, IMU = 0, 1
+MAGNETIC = range(2, 6)
+"""One stream for each magnetometer."""
 SUM, SETTLE = 4, 2
 
 
@@ -125,23 +129,64 @@ def test_imu_rows_bear_the_instant_at_which_the_sensor_took_them(images, tmp_pat
 def test_magnetic_rows_are_what_every_sensor_measured(images, tmp_path):
     async def main():
         async with emulated(images, "glove", tmp_path, seed=SEED) as (chip, board):
-            totals = await record(board, 20, MAGNETIC)
+            totals = await record(board, 20, MAGNETIC[-1])
             return board, totals, await settle(board, chip)
 
     board, totals, measured = asyncio.run(main())
-    index, t_us, rows = joined(board.samples(MAGNETIC))
-    assert index.tolist() == list(range(totals[MAGNETIC]))
-    assert np.abs(np.diff(t_us) - 5000).max() < 500
     taken = np.array(measured["magnet"])
-    for number, address in enumerate(MAGNETS):
+    for stream, address, finger in zip(MAGNETIC, MAGNETS, FINGERS, strict=True):
+        hello = board.hellos()[stream]
+        assert hello.name == f"magnetic-{finger}"
+        assert [(c.name, c.unit) for c in hello.channels] == [(f"mag-{a}", "uT") for a in "xyz"]
+        index, t_us, rows = joined(board.samples(stream))
+        assert index.tolist() == list(range(totals[stream]))
+        assert np.abs(np.diff(t_us) - 5000).max() < 500
         mine = taken[taken[:, 2] == address]
-        columns = rows[:, 3 * number : 3 * number + 3]
-        first = int(np.flatnonzero((mine[:, 3:] == columns[0]).all(axis=1))[0])
+        first = int(np.flatnonzero((mine[:, 3:] == rows[0]).all(axis=1))[0])
         mine = mine[first : first + len(rows)]
-        assert np.array_equal(mine[:, 3:], columns)
+        assert np.array_equal(mine[:, 3:], rows)
         begun_us = mine[:, 1] / 1000.0 - t_us
         assert begun_us.min() > 0
-        assert begun_us.max() < 1500  # one after the other on the bus
+        assert begun_us.max() < 200  # each row bears the time of its own sensor's command
+
+
+def test_only_the_magnetometers_that_are_fitted_are_streams(images, tmp_path):
+    plain = (images / "edgecap-glove.bin").read_bytes()
+    fitted = tmp_path / "fitted.bin"
+    fitted.write_bytes(script("uf2").with_magnets(plain, "index,ring"))
+
+    async def main():
+        magnets = (MAGNETS[1], MAGNETS[3])
+        async with emulated(images, "glove", tmp_path, magnets=magnets, image=fitted) as (chip, board):
+            totals = await record(board, 5, 3)
+            return board, totals, await settle(board, chip)
+
+    board, totals, measured = asyncio.run(main())
+    names = ["force", "imu", "magnetic-index", "magnetic-ring"]
+    assert [board.hellos()[k].name for k in range(board.hellos()[-1].parts)] == names
+    assert len(totals) == len(names)
+    assert not board.events(sf.SENSOR_FAULT)
+    taken = np.array(measured["magnet"])
+    for stream, address in ((2, MAGNETS[1]), (3, MAGNETS[3])):
+        mine = {tuple(row[3:]) for row in taken[taken[:, 2] == address].tolist()}
+        assert all(tuple(row) in mine for row in joined(board.samples(stream))[2].tolist())
+
+
+@pytest.mark.parametrize("kind", ["glove", "imu"])
+def test_descriptors_name_axes_as_datasets_read_them(images, tmp_path, kind):
+    """Channel names of the shipped image are those by which exports and calibration find an axis."""
+
+    async def main():
+        async with EmulatedBoard(images, kind, tmp_path, record=False) as board:
+            async with SerialSource("hand", board.port).open() as feed:
+                return {info.name: triads(info) for info in feed.info}
+
+    found = asyncio.run(main())
+    assert set(found["hand-imu"]) == {"accel", "gyro"}
+    if kind == "glove":
+        assert found["hand-force"] == {}
+        for finger in FINGERS:
+            assert found[f"hand-magnetic-{finger}"] == {"mag": ([0, 1, 2], 1e-6)}
 
 
 def test_an_exchange_is_stamped_within_what_truly_happened(images, tmp_path):
@@ -215,7 +260,7 @@ def test_rates_that_a_sensor_cannot_do_are_refused(images, tmp_path):
                 return ack.status, ack.text
 
             assert await ask(IMU, 500_000) == (3, "this stream cannot be sampled at that rate")
-            assert await ask(MAGNETIC, 1_000_000) == (3, "this stream cannot be sampled at that rate")
+            assert await ask(MAGNETIC[0], 1_000_000) == (3, "this stream cannot be sampled at that rate")
             assert await ask(FORCE, 10_000_000) == (3, "this stream cannot be sampled at that rate")
             assert await ask(FORCE, 2_000_000) == (0, "")
             assert (await board.command(sf.OP_TARE, bytes([FORCE]))).status == 3

@@ -19,11 +19,10 @@
     {                                                                                                              \
         "gyro-" axis, "rad/s", EC_ICM42688_GYRO_FULL_RAD_S / 32768.0f, EC_ICM42688_GYRO_FULL_RAD_S                 \
     }
-#define MAGNET(n)                                                                                                  \
-    {"m" #n "-x", "uT", EC_MLX90393_XY_UT, EC_MLX90393_XY_FULL_UT},                                                \
-        {"m" #n "-y", "uT", EC_MLX90393_XY_UT, EC_MLX90393_XY_FULL_UT},                                            \
+#define MAGNETIC_STREAM(finger)                                                                                     \
     {                                                                                                              \
-        "m" #n "-z", "uT", EC_MLX90393_Z_UT, EC_MLX90393_Z_FULL_UT                                                 \
+        .name = "magnetic-" finger, .channels = FIELD, .rate_mhz = 200000, .lag_us = EC_MLX90393_LAG_US,           \
+        .kind = EC_MAGNETIC, .dtype = EC_INT16, .n_channels = EC_MLX90393_AXES, .given = true                      \
     }
 
 #define FORCE_STREAM(taxels, positions)                                                                            \
@@ -43,28 +42,20 @@ static const ec_channel TAXELS[] = {TAXEL(0),  TAXEL(1),  TAXEL(2),  TAXEL(3), T
                                     TAXEL(6),  TAXEL(7),  TAXEL(8),  TAXEL(9), TAXEL(10), TAXEL(11),
                                     TAXEL(12), TAXEL(13), TAXEL(14), TAXEL(15)};
 static const ec_channel AXES[] = {ACCEL("x"), ACCEL("y"), ACCEL("z"), GYRO("x"), GYRO("y"), GYRO("z")};
-static const ec_channel MAGNETS[] = {MAGNET(0), MAGNET(1), MAGNET(2), MAGNET(3)};
-static const uint8_t ADDRESSES[] = {0x0C, 0x0D, 0x0E, 0x0F};
+static const ec_channel FIELD[] = {{"mag-x", "uT", EC_MLX90393_XY_UT, EC_MLX90393_XY_FULL_UT},
+                                   {"mag-y", "uT", EC_MLX90393_XY_UT, EC_MLX90393_XY_FULL_UT},
+                                   {"mag-z", "uT", EC_MLX90393_Z_UT, EC_MLX90393_Z_FULL_UT}};
+static const magnetic_place MAGNETIC[] = {{0x0C, "thumb"}, {0x0D, "index"}, {0x0E, "middle"}, {0x0F, "ring"}};
 static const ec_stream STREAMS[] = {
-    FORCE_STREAM(16, 16),
-    IMU_STREAM,
-    {.name = "magnetic",
-     .channels = MAGNETS,
-     .rate_mhz = 200000,
-     .lag_us = EC_MLX90393_LAG_US,
-     .kind = EC_MAGNETIC,
-     .dtype = EC_INT16,
-     .n_channels = 12,
-     .given = true},
-};
+    FORCE_STREAM(16, 16),      IMU_STREAM, MAGNETIC_STREAM("thumb"), MAGNETIC_STREAM("index"),
+    MAGNETIC_STREAM("middle"), MAGNETIC_STREAM("ring")};
 const board BOARD_HERE = {.name = "glove",
                           .streams = STREAMS,
-                          .n_streams = 3,
+                          .n_streams = 6,
                           .force = 0,
                           .imu = 1,
-                          .magnetic = 2,
                           .analog = {.positions = 16, .inputs = 1},
-                          .magnetic_addresses = ADDRESSES,
+                          .magnetic = MAGNETIC,
                           .n_magnetic = 4};
 #elif defined(BOARD_hand)
 /* The glove without magnetometers. */
@@ -78,7 +69,6 @@ const board BOARD_HERE = {.name = "hand",
                           .n_streams = 2,
                           .force = 0,
                           .imu = 1,
-                          .magnetic = EC_NO_STREAM,
                           .analog = {.positions = 16, .inputs = 1}};
 #elif defined(BOARD_force4)
 /* Four force sensors straight on the ADC, for boards that bring GPIO29 out. */
@@ -89,7 +79,6 @@ const board BOARD_HERE = {.name = "force4",
                           .n_streams = 1,
                           .force = 0,
                           .imu = EC_NO_STREAM,
-                          .magnetic = EC_NO_STREAM,
                           .analog = {.positions = 1, .inputs = 4}};
 #elif defined(BOARD_imu)
 /* An inertial sensor alone, for a head. */
@@ -99,8 +88,7 @@ const board BOARD_HERE = {.name = "imu",
                           .streams = STREAMS,
                           .n_streams = 1,
                           .force = EC_NO_STREAM,
-                          .imu = 0,
-                          .magnetic = EC_NO_STREAM};
+                          .imu = 0};
 #else
 #error "define one of BOARD_glove, BOARD_hand, BOARD_force4, BOARD_imu"
 #endif

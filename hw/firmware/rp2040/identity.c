@@ -76,6 +76,21 @@ const char *identity_serial(void)
     return serial;
 }
 
+bool identity_has_magnet(const char *finger)
+{
+    static const char MARK[] = "magnets=";
+    const size_t n = strlen(finger);
+    const char *p = strstr(MAGNETS, MARK) + sizeof MARK - 1;
+    for (;;) {
+        const size_t word = strcspn(p, ",");
+        if (word == n && memcmp(p, finger, n) == 0)
+            return true;
+        if (p[word] == 0)
+            return false;
+        p += word + 1;
+    }
+}
+
 uint32_t identity_boot_id(void)
 {
     /* Successive bits depend on one another (RP2040 datasheet § 2.17.5): many go into each bit of the result, at a

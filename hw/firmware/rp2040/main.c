@@ -29,8 +29,12 @@
 static ec_device device;
 static ec_icm42688 imu;
 static ec_mlx_group magnets;
-static const char *told_imu;
-static const char *told_magnets;
+/* What ec_init() was given: the board's streams without those of magnetometers that are not fitted. */
+static ec_stream streams[EC_MAX_STREAMS];
+static uint8_t n_streams;
+static uint8_t first_magnet; /* its stream; the others follow */
+static const char *told[EC_MAX_STREAMS];
+static char reasons[EC_MAX_STREAMS][EC_TEXT_MAX + 1];
 static uint32_t told_line_lost;
 static volatile bool woken; /* alarm 2 has come */
 
@@ -130,7 +134,7 @@ static bool rate(void *ctx, uint8_t stream, uint32_t rate_mhz)
     (void)ctx;
     if (stream == BOARD_HERE.force)
         return rate_mhz <= ANALOG_RATE_MAX_MHZ;
-    return rate_mhz == BOARD_HERE.streams[stream].rate_mhz;
+    return rate_mhz == streams[stream].rate_mhz;
 }
 
 static bool tare(void *ctx, uint8_t stream)
@@ -189,7 +193,7 @@ static void take_analog(void)
     uint64_t t_us;
     int16_t values[ANALOG_MAX_CHANNELS];
     uint8_t row[2 * ANALOG_MAX_CHANNELS];
-    const uint8_t n = BOARD_HERE.streams[BOARD_HERE.force].n_channels;
+    const uint8_t n = streams[BOARD_HERE.force].n_channels;
     while (analog_take(&t_us, values)) {
         uint8_t *p = row;
         for (uint8_t i = 0; i < n; i++)
@@ -213,23 +217,45 @@ static void lose_imu_rows(void *ctx, uint64_t t_us, uint32_t n)
     ec_lose_rows(&device, BOARD_HERE.imu, t_us, n);
 }
 
-/* A sensor's fault goes into the log once, and into the sensor-fault event while sampling. */
-static void tell_fault(uint8_t stream, const char *fault, const char **told)
+static char *put_text(char *p, const char *end, const char *text)
 {
-    if (fault == *told)
+    while (*text != 0 && p < end)
+        *p++ = *text++;
+    *p = 0;
+    return p;
+}
+
+/* A sensor's fault goes into the log once, and into the sensor-fault event while sampling. `chip` says which one
+ * it is of several, with its address; NULL where the stream's name does. */
+static void tell_fault(uint8_t stream, const char *fault, const char *chip, uint8_t address)
+{
+    static const char HEX[] = "0123456789ABCDEF";
+    if (fault == told[stream])
         return;
-    *told = fault;
-    ec_explain_fault(&device, stream, fault);
+    told[stream] = fault;
+    ec_explain_fault(&device, stream, fault != NULL ? reasons[stream] : NULL);
     if (fault == NULL)
         return;
+    char *p = reasons[stream];
+    const char *end = reasons[stream] + EC_TEXT_MAX;
+    if (chip != NULL) {
+        const char where[] = {' ', '0', 'x', HEX[address >> 4], HEX[address & 15u], ':', ' ', 0};
+        p = put_text(put_text(p, end, chip), end, where);
+    }
+    put_text(p, end, fault);
     char text[EC_LOG_TEXT_MAX + 1];
-    const char *name = BOARD_HERE.streams[stream].name;
-    const size_t n = strlen(name);
-    memcpy(text, name, n);
-    memcpy(text + n, ": ", 2);
-    strncpy(text + n + 2, fault, sizeof text - n - 3);
-    text[sizeof text - 1] = 0;
+    const char *log_end = text + EC_LOG_TEXT_MAX;
+    put_text(put_text(put_text(text, log_end, streams[stream].name), log_end, ": "), log_end, reasons[stream]);
     ec_send_log(&device, EC_WARNING, text);
+}
+
+static void take_magnets(void)
+{
+    const int row = ec_mlx90393_step(&magnets, now_64, NULL);
+    if (row != EC_MLX90393_NO_ROW)
+        ec_give_row(&device, (uint8_t)(first_magnet + row), magnets.sensors[row].t_us, magnets.sensors[row].row);
+    for (uint8_t i = 0; i < magnets.n; i++)
+        tell_fault((uint8_t)(first_magnet + i), magnets.sensors[i].fault, "MLX90393", magnets.sensors[i].address);
 }
 
 static void take_sensors(void)
@@ -239,13 +265,10 @@ static void take_sensors(void)
         take_analog();
     if (BOARD_HERE.imu != EC_NO_STREAM) {
         ec_icm42688_step(&imu, now_64(NULL), &SINK);
-        tell_fault(BOARD_HERE.imu, imu.fault, &told_imu);
+        tell_fault(BOARD_HERE.imu, imu.fault, NULL, 0);
     }
-    if (BOARD_HERE.magnetic != EC_NO_STREAM) {
-        if (ec_mlx90393_step(&magnets, now_64, NULL))
-            ec_give_row(&device, BOARD_HERE.magnetic, magnets.t_us, magnets.row);
-        tell_fault(BOARD_HERE.magnetic, magnets.fault, &told_magnets);
-    }
+    if (magnets.n > 0)
+        take_magnets();
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -258,7 +281,7 @@ static uint64_t next_us(void)
     uint64_t next = earlier(device.now_us + SLEEP_US, ec_next_wake_us(&device));
     if (BOARD_HERE.imu != EC_NO_STREAM)
         next = earlier(next, imu.due_us);
-    if (BOARD_HERE.magnetic != EC_NO_STREAM)
+    if (magnets.n > 0)
         next = earlier(next, magnets.due_us);
     return next;
 }
@@ -287,6 +310,26 @@ static void rest(void)
     }
 }
 
+/* The streams of this board: all of its kind, without the magnetometers that are not fitted. */
+static void start_magnets(void)
+{
+    uint8_t addresses[EC_MAX_STREAMS];
+    uint8_t n = 0;
+    first_magnet = (uint8_t)(BOARD_HERE.n_streams - BOARD_HERE.n_magnetic);
+    memcpy(streams, BOARD_HERE.streams, BOARD_HERE.n_streams * sizeof *streams);
+    for (uint8_t i = 0; i < BOARD_HERE.n_magnetic; i++) {
+        if (!identity_has_magnet(BOARD_HERE.magnetic[i].finger))
+            continue;
+        streams[first_magnet + n] = BOARD_HERE.streams[first_magnet + i];
+        addresses[n++] = BOARD_HERE.magnetic[i].address;
+    }
+    n_streams = (uint8_t)(first_magnet + n);
+    if (n == 0)
+        return;
+    i2c_start();
+    ec_mlx90393_init(&magnets, &SENSOR_I2C, addresses, n, (uint32_t)(US_PER_S_MHZ / streams[first_magnet].rate_mhz));
+}
+
 static void start_board(const char *serial_number)
 {
     unreset(RESET_IO_BANK0 | RESET_PADS_BANK0 | RESET_TIMER);
@@ -302,11 +345,7 @@ static void start_board(const char *serial_number)
         spi_start();
         ec_icm42688_init(&imu, &IMU_SPI);
     }
-    if (BOARD_HERE.magnetic != EC_NO_STREAM) {
-        i2c_start();
-        ec_mlx90393_init(&magnets, &SENSOR_I2C, BOARD_HERE.magnetic_addresses, BOARD_HERE.n_magnetic,
-                         (uint32_t)(US_PER_S_MHZ / BOARD_HERE.streams[BOARD_HERE.magnetic].rate_mhz));
-    }
+    start_magnets();
     REG_SET(TIMER_INTE) = 1u << 2;
     interrupt_enable(IRQ_TIMER_2, 3);
 }
@@ -316,7 +355,7 @@ int main(void)
     static const ec_hal HAL = {NULL, micros, boot_id, transmit, no_row, sampling, rate, tare, led, reset};
     const char *serial_number = identity_serial();
     start_board(serial_number);
-    if (ec_init(&device, &HAL, BOARD_HERE.streams, BOARD_HERE.n_streams, serial_number) != NULL)
+    if (ec_init(&device, &HAL, streams, n_streams, serial_number) != NULL)
         for (;;) /* a board table that cannot be described: resets for ever */
             ;
     for (;;) {

@@ -61,3 +61,4 @@ __attribute__((section(".vectors"), used)) static const handler VECTORS[16 + 26]
 
 /* 64 bytes that uf2.py finds by their mark and writes the serial number into. */
 __attribute__((section(".identity"), used)) const char IDENTITY[64] = "edgecap serial=\0";
+__attribute__((section(".identity"), used)) const char MAGNETS[64] = "edgecap magnets=thumb,index,middle,ring\0";

@@ -73,6 +73,7 @@ void ec_icm42688_edge(ec_icm42688 *imu, uint32_t t_us)
 static void fail(ec_icm42688 *imu, uint64_t now_us, const char *why)
 {
     imu->state = EC_ICM_FAULT;
+    imu->realigning = false; /* a fault is told of as such; what it did not give has no number */
     imu->fault = why;
     imu->due_us = now_us + RETRY_US;
 }
@@ -123,20 +124,37 @@ static void set_up(ec_icm42688 *imu, uint64_t now_us)
     go_on(imu, EC_ICM_STARTING, now_us + START_US);
 }
 
-static void align(ec_icm42688 *imu, uint64_t now_us)
+/* Extend a 32-bit counter value to the 64-bit one that is nearest below now. */
+static uint64_t extend(uint64_t now_us, uint32_t t_us)
+{
+    return now_us - (uint32_t)((uint32_t)now_us - t_us);
+}
+
+/* The FIFO was emptied right after this edge: with it went all samples since the last row. */
+static void aligned(ec_icm42688 *imu, uint64_t now_us, uint32_t edge, const ec_icm_sink *sink)
+{
+    const uint64_t edge_us = extend(now_us, edge);
+    if (imu->realigning)
+        sink->lost(sink->ctx, imu->last_us + PERIOD_US,
+                   (uint32_t)((edge_us - imu->last_us + PERIOD_US / 2) / PERIOD_US));
+    imu->realigning = false;
+    imu->has_stamp = false;
+    imu->last_us = edge_us;
+    go_on(imu, EC_ICM_RUNNING, now_us + READ_EVERY_US);
+}
+
+static void align(ec_icm42688 *imu, uint64_t now_us, const ec_icm_sink *sink)
 {
     const uint32_t put = imu->edges_put;
-    const uint32_t since_us = (uint32_t)now_us - imu->edges[(put - 1) % EC_ICM42688_EDGES];
-    if (put != imu->edges_taken && since_us < ALIGN_WITHIN_US) {
+    const uint32_t edge = imu->edges[(put - 1) % EC_ICM42688_EDGES];
+    if (put != imu->edges_taken && (uint32_t)now_us - edge < ALIGN_WITHIN_US) {
         if (!write_register(imu, SIGNAL_PATH_RESET, FIFO_FLUSH)) {
             fail(imu, now_us, "SPI does not answer");
             return;
         }
         if (imu->edges_put == put) {
             imu->edges_taken = put;
-            imu->has_stamp = false;
-            imu->last_us = now_us;
-            go_on(imu, EC_ICM_RUNNING, now_us + READ_EVERY_US);
+            aligned(imu, now_us, edge, sink);
             return;
         }
     }
@@ -151,12 +169,6 @@ static void begin_aligning(ec_icm42688 *imu, uint64_t now_us)
     imu->edges_taken = imu->edges_put;
     imu->patience_us = now_us + NO_EDGE_US;
     go_on(imu, EC_ICM_ALIGNING, now_us);
-}
-
-/* Extend a 32-bit counter value to the 64-bit one that is nearest below now. */
-static uint64_t extend(uint64_t now_us, uint32_t t_us)
-{
-    return now_us - (uint32_t)((uint32_t)now_us - t_us);
 }
 
 /* The sensor's own stamps must go up by one period, ± half of one. */
@@ -186,12 +198,11 @@ static bool hand_over(ec_icm42688 *imu, uint64_t now_us, const uint8_t *packet, 
     return true;
 }
 
-static void realign(ec_icm42688 *imu, uint64_t now_us, const ec_icm_sink *sink)
+/* Edges and packets do not belong together any more; what that costs is known once they do again. */
+static void realign(ec_icm42688 *imu, uint64_t now_us)
 {
-    const uint64_t first_us = imu->last_us + PERIOD_US;
-    if (now_us > imu->last_us)
-        sink->lost(sink->ctx, first_us, (uint32_t)((now_us - imu->last_us + PERIOD_US / 2) / PERIOD_US));
     imu->realigned++;
+    imu->realigning = true;
     begin_aligning(imu, now_us);
 }
 
@@ -207,7 +218,7 @@ static void read_fifo(ec_icm42688 *imu, uint64_t now_us, const ec_icm_sink *sink
     const uint32_t edges = imu->edges_put - imu->edges_taken;
     /* One may have come between the interrupt and the count. */
     if (edges > EC_ICM42688_EDGES || packets > edges + 1 || edges > packets + 1) {
-        realign(imu, now_us, sink);
+        realign(imu, now_us);
         return;
     }
     uint32_t left = packets < edges ? packets : edges;
@@ -221,7 +232,7 @@ static void read_fifo(ec_icm42688 *imu, uint64_t now_us, const ec_icm_sink *sink
         }
         for (uint32_t i = 0; i < n; i++) {
             if (!hand_over(imu, now_us, in + 1 + i * PACKET_BYTES, sink)) {
-                realign(imu, now_us, sink);
+                realign(imu, now_us);
                 return;
             }
         }
@@ -248,7 +259,7 @@ void ec_icm42688_step(ec_icm42688 *imu, uint64_t now_us, const ec_icm_sink *sink
         break;
     case EC_ICM_AWAKENING: set_up(imu, now_us); break;
     case EC_ICM_STARTING: begin_aligning(imu, now_us); break;
-    case EC_ICM_ALIGNING: align(imu, now_us); break;
+    case EC_ICM_ALIGNING: align(imu, now_us, sink); break;
     case EC_ICM_RUNNING: read_fifo(imu, now_us, sink); break;
     }
 }

@@ -45,6 +45,7 @@ typedef struct {
     bool has_stamp;
     uint16_t stamp;     /* of the packet before */
     uint64_t last_us;   /* of the row before */
+    bool realigning;    /* samples since last_us are lost */
     uint32_t realigned; /* times that packets and edges did not agree */
 } ec_icm42688;
 

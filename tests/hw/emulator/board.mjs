@@ -29,6 +29,7 @@ const world = {
   random,
   button: false,
   i2cStuck: false,
+  i2cClocks: Infinity,
   imu: options.imu ?? { present: false },
   magnets: options.magnets ?? [],
   warn: (name, text) => {
@@ -70,9 +71,15 @@ const commands = {
   },
   light: () => ({ levels: chip.light() }),
   imu: (change) => (Object.assign(world.imu, change), Object.assign(chip.imu, change), {}),
-  magnet: ({ address, present }) => ((chip.magnets.get(address).present = present), {}),
-  i2c: ({ stuck }) => {
-    world.i2cStuck = stuck;
+  magnet: ({ address, present = true }) => {
+    const magnet = chip.magnets.get(address);
+    if (present) magnet.powerUp();
+    magnet.present = present;
+    return {};
+  },
+  // A line held low: for ever, or until the sensor has seen so many clock pulses and then a stop.
+  i2c: ({ stuck, clocks = Infinity }) => {
+    Object.assign(world, { i2cStuck: stuck, i2cClocks: clocks });
     return {};
   },
   // What a program does that has run into itself: interrupts off, and in a circle.

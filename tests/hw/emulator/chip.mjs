@@ -8,7 +8,7 @@ import { Mlx90393 } from './mlx90393.mjs';
 import { paceUart } from './uart.mjs';
 import { UsbHost } from './usbhost.mjs';
 
-export const PINS = { muxS0: 6, muxEnable: 10, button: 11, red: 12, green: 13, blue: 14, imuCs: 17, imuInt: 20 };
+export const PINS = { sda: 4, scl: 5, muxS0: 6, muxEnable: 10, button: 11, red: 12, green: 13, blue: 14, imuCs: 17, imuInt: 20 };
 const CYCLE_NANOS = 8;
 const BOOT2_BYTES = 256, BOOT2_AT = 0x20041f00;
 const SCRATCH_REGISTERS = 8;
@@ -276,5 +276,16 @@ export class Chip {
       after(9, () => i2c.completeRead(byte));
     };
     i2c.onStop = () => after(1, () => i2c.completeStop());
+    // By hand, as outputs that only pull down: pulses of the clock, and a stop (data rises while the clock is high).
+    const low = new Set();
+    const follow = (pin, rises) =>
+      mcu.gpio[pin].addListener((state) => {
+        if (state === 0) low.add(pin);
+        else if (low.delete(pin)) rises();
+      });
+    follow(PINS.scl, () => world.i2cClocks--);
+    follow(PINS.sda, () => {
+      if (world.i2cClocks <= 0 && !low.has(PINS.scl)) world.i2cStuck = false;
+    });
   }
 }

@@ -19,6 +19,7 @@ export class Icm42688 {
     this.whoAmI = 0x47;
     this.present = true;
     this.frozen = false;
+    this.fifoBytes = FIFO_BYTES;
     this.violations = [];
     this.tick = clock.createAlarm(() => this.measure());
     this.fall = clock.createAlarm(() => this.int1(false));
@@ -50,7 +51,7 @@ export class Icm42688 {
     packet.writeUInt16BE(stamp & 0xffff, 14);
     if ((this.registers[R.FIFO_CONFIG] & 0xc0) === 0x40 && (this.registers[R.FIFO_CONFIG1] & 0x07) === 0x07) {
       this.fifo.push(...packet);
-      if (this.fifo.length > FIFO_BYTES) this.fifo.splice(0, PACKET);
+      while (this.fifo.length > this.fifoBytes) this.fifo.splice(0, PACKET);
     }
     this.sample(now, values);
     if (this.registers[R.INT_SOURCE0] & 0x08 && (this.registers[R.INT_CONFIG] & 0x03) === 0x03 &&

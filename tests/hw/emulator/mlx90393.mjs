@@ -19,6 +19,17 @@ export class Mlx90393 {
     this.measured = null;
     this.heard = [];
     this.answer = [];
+    this.wasReset = true; // told by one status byte
+  }
+  // Its supply was away for a moment: what it was told is forgotten.
+  powerUp() {
+    this.reset();
+    this.readyAt = 0;
+  }
+  status(bits) {
+    const told = bits | (this.wasReset ? RESET : 0);
+    this.wasReset = false;
+    return told;
   }
   conversionUs() {
     const osr = this.registers[2] & 3, filter = (this.registers[2] >> 2) & 7;
@@ -38,17 +49,17 @@ export class Mlx90393 {
     const [op, ...args] = this.heard;
     const now = this.clock.nanos;
     if (now < this.readyAt && op !== EX) this.violations.push(`command ${op.toString(16)} during reset`);
-    if (op === EX) return [0];
-    if (op === RT) return this.reset(), [RESET];
+    if (op === EX) return [this.status(0)];
+    if (op === RT) return this.reset(), [this.status(0)];
     if ((op & 0xf0) === RR) {
       if (args.length < 1) return null;
       const value = this.registers[args[0] >> 2];
-      return [0, value >> 8, value & 0xff];
+      return [this.status(0), value >> 8, value & 0xff];
     }
     if ((op & 0xf0) === WR) {
       if (args.length < 3) return null;
       this.registers[args[2] >> 2] = (args[0] << 8) | args[1];
-      return [0];
+      return [this.status(0)];
     }
     if ((op & 0xf0) === SM) {
       this.measured = {
@@ -56,15 +67,15 @@ export class Mlx90393 {
         until: now + this.conversionUs() * 1e3,
         values: Array.from({ length: 3 }, () => Math.floor(this.random() * 65536) - 32768),
       };
-      return [SINGLE];
+      return [this.status(SINGLE)];
     }
     if ((op & 0xf0) === RM) {
       const done = this.measured;
-      if (!done || now < done.until) return [ERROR, ...Array(6).fill(0)];
+      if (!done || now < done.until) return [this.status(ERROR), ...Array(6).fill(0)];
       this.measured = null;
       this.sample(done.begun, done.values);
-      return [0, ...done.values.flatMap((v) => [(v >> 8) & 0xff, v & 0xff])];
+      return [this.status(0), ...done.values.flatMap((v) => [(v >> 8) & 0xff, v & 0xff])];
     }
-    return [ERROR];
+    return [this.status(ERROR)];
   }
 }
