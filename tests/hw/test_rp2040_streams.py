@@ -177,9 +177,11 @@ def test_descriptors_name_axes_as_datasets_read_them(images, tmp_path, kind):
     """Channel names of the shipped image are those by which exports and calibration find an axis."""
 
     async def main():
-        async with EmulatedBoard(images, kind, tmp_path, record=False) as board:
-            async with SerialSource("hand", board.port).open() as feed:
-                return {info.name: triads(info) for info in feed.info}
+        async with (
+            EmulatedBoard(images, kind, tmp_path, record=False) as board,
+            SerialSource("hand", board.port).open() as feed,
+        ):
+            return {info.name: triads(info) for info in feed.info}
 
     found = asyncio.run(main())
     assert set(found["hand-imu"]) == {"accel", "gyro"}
