@@ -53,7 +53,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `run`."""
-    from edgecap.cli.kernel_cache import compile_missing
     from edgecap.config import load_config
     from edgecap.memory import share_one_heap
 
@@ -62,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
     broker = broker_of(config, args.broker)
     if not (config.serial or config.iio or config.camera):
         raise ConfigError("no device is configured", fix="add a [[serial]], [[iio]] or [[camera]] table")
-    compile_missing()
     asyncio.run(serve(config, broker, sources_of(config)))
     return 0
 
