@@ -4,16 +4,19 @@
     python bench/camera.py --codec mjpeg --bitrate 20000
     python bench/camera.py --kills 20               and how long a killed camera is away
     python bench/camera.py --kills 20 --cold        the same without a process on standby
+    python bench/camera.py --silences 5             and one that falls silent, in each way
 
 Needs tests/camera/build_libcamera.sh (`make system-packages`). The daemon is whole (sources, recorder, spool
 on disk) but for a broker. The camera process draws its picture in software (thread `VirtualCamera`), which a
-sensor does for nothing, and encodes with libx264 in picamera2's thread.
+sensor does for nothing, and encodes with libx264 in picamera2's thread. Silences: in a recording of their own
+for each way, the camera's process is stopped, or each of them fails at its 240th frame.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +42,12 @@ from edgecap.source.camera_pi import PiCamera  # noqa: E402
 from edgecap.spool import Spool  # noqa: E402
 from edgecap.spool.writer import SpoolWriter  # noqa: E402
 
+SILENCES = {
+    "process hangs (SIGSTOP)": (),
+    "pipeline freezes": ("--freeze-at", "240"),
+    "event thread dies": ("--die-at", "240"),
+    "buffers do not come back": ("--starve-at", "240"),
+}
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CONFIG = """
 site = "bench"
@@ -81,10 +91,12 @@ def rss_mb(pid: int | str) -> float:
     return round(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 1)
 
 
-async def measure(args: argparse.Namespace, directory: Path) -> dict:
+@contextlib.asynccontextmanager
+async def recording(args: argparse.Namespace, directory: Path, *faults: str) -> AsyncIterator[tuple]:
+    """The daemon while it records; its rig, and the camera's feed."""
     camera = PiCamera(
         "head", "Front", args.width, args.height, args.fps,
-        bitrate_kbps=args.bitrate, codec=args.codec, preview_s=10.0, child=virtual_child(),
+        bitrate_kbps=args.bitrate, codec=args.codec, preview_s=10.0, child=(*virtual_child(), *faults),
     )  # fmt: skip
     config = parse_config(CONFIG.format(dir=directory))
     with Spool.open(directory, segment_bytes=16 << 20, reserve_bytes=64 << 20) as spool:
@@ -92,37 +104,58 @@ async def measure(args: argparse.Namespace, directory: Path) -> dict:
             rig = Rig(config, sources=[camera], writer=writer)
             running = asyncio.create_task(rig.run())
             await rig.ready()
-            feed = rig.open_sources[0].feed
             await ask(rig, "start")
-            await asyncio.sleep(2)
-            t0, cpu0, child0 = time.monotonic(), time.process_time(), thread_seconds(feed.pid)
-            frames0 = feed.statistics().frames
-            await asyncio.sleep(args.seconds)
-            span_s = time.monotonic() - t0
-            threads = thread_seconds(feed.pid)
-            threads.subtract(child0)
-            result = {
-                "picture": f"{args.width}x{args.height}@{args.fps:g} {args.codec} {args.bitrate} kbit/s",
-                "seconds": round(span_s, 1),
-                "frames_per_s": round((feed.statistics().frames - frames0) / span_s, 2),
-                "daemon_cpu_percent": round(100 * (time.process_time() - cpu0) / span_s, 2),
-                "camera_process_cpu_percent": round(100 * threads.total() / span_s, 1),
-                "camera_threads_percent": {
-                    n: round(100 * s / span_s, 1) for n, s in threads.most_common() if s / span_s > 0.005
-                },
-                "daemon_rss_mb": rss_mb("self"),
-                "camera_rss_mb": rss_mb(feed.pid),
-                "standby_rss_mb": rss_mb(feed.standby_pid) if feed.standby_pid else 0.0,
-                "loop_lag_ms": rig.lag.quantiles_ms(),
-            }
-            if args.kills:
-                away = [await kill(feed, cold=args.cold) for _ in range(args.kills)]
-                result["away_s"] = {f"p{q}": round(float(np.percentile(away, q)), 2) for q in (50, 90, 100)}
-            await ask(rig, "stop")
-            result |= {"lost": feed.statistics().lost, "restarts": feed.statistics().restarts}
+            yield rig, rig.open_sources[0].feed
             rig.shut_down()
             await running
+
+
+async def measure(args: argparse.Namespace, directory: Path) -> dict:
+    async with recording(args, directory / "whole") as (rig, feed):
+        await asyncio.sleep(2)
+        t0, cpu0, child0 = time.monotonic(), time.process_time(), thread_seconds(feed.pid)
+        frames0 = feed.statistics().frames
+        await asyncio.sleep(args.seconds)
+        span_s = time.monotonic() - t0
+        threads = thread_seconds(feed.pid)
+        threads.subtract(child0)
+        result = {
+            "picture": f"{args.width}x{args.height}@{args.fps:g} {args.codec} {args.bitrate} kbit/s",
+            "seconds": round(span_s, 1),
+            "frames_per_s": round((feed.statistics().frames - frames0) / span_s, 2),
+            "daemon_cpu_percent": round(100 * (time.process_time() - cpu0) / span_s, 2),
+            "camera_process_cpu_percent": round(100 * threads.total() / span_s, 1),
+            "camera_threads_percent": {
+                n: round(100 * s / span_s, 1) for n, s in threads.most_common() if s / span_s > 0.005
+            },
+            "daemon_rss_mb": rss_mb("self"),
+            "camera_rss_mb": rss_mb(feed.pid),
+            "standby_rss_mb": rss_mb(feed.standby_pid) if feed.standby_pid else 0.0,
+            "loop_lag_ms": rig.lag.quantiles_ms(),
+            "restarts_unasked": feed.statistics().restarts,
+        }
+        if args.kills:
+            away = [await replaced(feed, signal.SIGKILL, cold=args.cold) for _ in range(args.kills)]
+            result["away_s"] = quantiles(away)
+        await ask(rig, "stop")
+        result |= {"lost": feed.statistics().lost, "restarts": feed.statistics().restarts}
+    if args.silences:
+        result["silent_s"] = {
+            name: quantiles(await silences(args, directory / name, *faults))
+            for name, faults in SILENCES.items()
+        }
     return result
+
+
+async def silences(args: argparse.Namespace, directory: Path, *faults: str) -> list[float]:
+    """Seconds from the last frame of a camera that falls silent to the first of its successor."""
+    async with recording(args, directory, *faults) as (_, feed):
+        number = None if faults else signal.SIGSTOP
+        return [await replaced(feed, number, cold=args.cold) for _ in range(args.silences)]
+
+
+def quantiles(seconds: list[float]) -> dict[str, float]:
+    return {f"p{q}": round(float(np.percentile(seconds, q)), 2) for q in (50, 90, 100)}
 
 
 async def ask(rig: Rig, event: str) -> None:
@@ -131,19 +164,22 @@ async def ask(rig: Rig, event: str) -> None:
         raise SystemExit(answer.message)
 
 
-async def kill(feed, *, cold: bool) -> float:
-    """Kill the camera's process; seconds until its successor's first frame is there."""
+async def replaced(feed, number: signal.Signals | None, *, cold: bool) -> float:
+    """Seconds without a frame while the camera's process, sent a signal or failing by itself, is replaced."""
     while not cold and not feed.standby_pid:
         await asyncio.sleep(0.05)
     await asyncio.sleep(1.5)  # it loads meanwhile
-    restarts, t0 = feed.statistics().restarts, time.monotonic()
-    os.kill(feed.pid, signal.SIGKILL)
+    restarts = feed.statistics().restarts
+    if number is not None:
+        os.kill(feed.pid, number)
+    frames, last = feed.statistics().frames, time.monotonic()
     while feed.statistics().restarts == restarts:
+        if feed.statistics().frames != frames:
+            frames, last = feed.statistics().frames, time.monotonic()
         await asyncio.sleep(0.002)
-    frames = feed.statistics().frames
     while feed.statistics().frames == frames:
         await asyncio.sleep(0.002)
-    return time.monotonic() - t0
+    return time.monotonic() - last
 
 
 def main() -> None:
@@ -157,6 +193,7 @@ def main() -> None:
     parser.add_argument("--codec", choices=("h264", "mjpeg"), default="h264")
     parser.add_argument("--bitrate", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--silences", type=int, default=0)
     parser.add_argument("--cold", action="store_true", help="without a process on standby")
     args = parser.parse_args()
     if args.cold:

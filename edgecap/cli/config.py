@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "warmup",
         help="compile the kernels into the cache",
         description="Compile every kernel once, so that a later start takes none of that time.",
-        epilog="example:\n  edgecap warmup     at install, and before each start of the service",
+        epilog="example:\n  edgecap warmup     at install; the daemon does it where that is needed",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     warm.set_defaults(run=run_warmup)
@@ -63,9 +63,13 @@ def run_warmup(args: argparse.Namespace) -> int:
     """Carry out `warmup`, telling what it is at."""
     del args
     started = time.perf_counter()
-    from edgecap.kernels.compile import warm_up
+    from edgecap.cli.kernel_cache import mark_complete
+    from edgecap.kernels.compile import cache_state, warm_up
 
     for name, done, total in warm_up():
         print(f"[{done}/{total}] {name} {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
+    state = cache_state()
+    if state.writable:
+        mark_complete(Path(state.path))
     print(f"kernels are ready after {time.perf_counter() - started:.1f} s")
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `run`."""
+    from edgecap.cli.kernel_cache import compile_missing
     from edgecap.config import load_config
     from edgecap.memory import share_one_heap
 
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     broker = broker_of(config, args.broker)
     if not (config.serial or config.iio or config.camera):
         raise ConfigError("no device is configured", fix="add a [[serial]], [[iio]] or [[camera]] table")
+    compile_missing()
     asyncio.run(serve(config, broker, sources_of(config)))
     return 0
 
@@ -181,16 +184,17 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    found = await open_spool(config, broker, sources, stop)
+    found, was_grounded = await open_spool(config, broker, sources, stop)
     if found is None:
         return
     with found as spool:
         pulse = Pulse(Path(config.spool.dir))
-        for session in close_interrupted(spool, pulse):
-            log.warning("closed %s, which was interrupted", session)
-        if released := apply_receipts(spool):
-            log.info("released %d chunks that receipts carried by hand name", released)
-        await asyncio.to_thread(lambda: list(warm_up()))
+        async with _feeding(needed=was_grounded):
+            for session in await asyncio.to_thread(close_interrupted, spool, pulse):
+                log.warning("closed %s, which was interrupted", session)
+            if released := await asyncio.to_thread(apply_receipts, spool):
+                log.info("released %d chunks that receipts carried by hand name", released)
+            await asyncio.to_thread(lambda: list(warm_up()))
         if not cache_state().writable:
             log.warning("no kernel cache can be written: every start compiles; set NUMBA_CACHE_DIR")
         uplink = Uplink(
@@ -212,7 +216,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
                 rig.shut_down()
             async with tell_neighbours(config.spool.dir, reporter.status), asyncio.TaskGroup() as group:
                 beside = [
-                    group.create_task(_announce(rig), name="announce"),
+                    group.create_task(_announce(rig, was_grounded=was_grounded), name="announce"),
                     group.create_task(_stay_tidy(rig), name="memory"),
                 ]
                 panel = panel_of(config, rig.buttons.edge)
@@ -230,8 +234,11 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
 
 async def open_spool(
     config: Config, broker: Broker | None, sources: Sequence[Source], stop: asyncio.Event
-) -> Spool | None:
+) -> tuple[Spool | None, bool]:
     """Open the spool, however long that takes; None when told to stop before that.
+
+    Returns:
+        The spool, and whether it could not be opened at once: systemd then takes the daemon for ready.
 
     Raises:
         SpoolError: another daemon has it: two must not fight for devices and lights.
@@ -247,14 +254,14 @@ async def open_spool(
         )
 
     try:
-        return attempt()
+        return attempt(), False
     except SpoolError as error:
         if "holder" in error.evidence:
             raise
         log.error("%s", error)
         waiting = Grounded(config, sources, error)
         panel = panel_of(config, lambda **_: None)
-        return await waiting.wait(attempt, broker=broker, panel=panel, stop=stop)
+        return await waiting.wait(attempt, broker=broker, panel=panel, stop=stop), True
 
 
 def panel_of(
@@ -292,12 +299,32 @@ async def _stay_tidy(rig: Rig) -> None:
     await stay_tidy(lambda: rig.recorder is None)
 
 
-async def _announce(rig: Rig) -> None:
+@contextlib.asynccontextmanager
+async def _feeding(*, needed: bool) -> AsyncIterator[None]:
+    """Feed systemd's watchdog meanwhile, where it has been told READY already."""
+    from edgecap.status import notify_systemd, watchdog_period_s
+
+    async def feed() -> None:
+        while True:
+            notify_systemd("WATCHDOG=1\nSTATUS=starting")
+            await asyncio.sleep(watchdog_period_s())
+
+    task = asyncio.create_task(feed(), name="feeding") if needed else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def _announce(rig: Rig, *, was_grounded: bool) -> None:
     """Tell systemd that the rig is ready, then feed its watchdog while data flows."""
     from edgecap.clock import now_ns
     from edgecap.status import notify_systemd, watchdog_period_s
 
-    await rig.ready()
+    async with _feeding(needed=was_grounded):
+        await rig.ready()
     notify_systemd("READY=1")
     log.info("ready: %s", ", ".join(i.name for s in rig.open_sources for i in s.feed.info))
     while True:

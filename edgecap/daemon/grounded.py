@@ -107,7 +107,7 @@ class Grounded:
             else:
                 return None
             try:
-                return try_again()
+                return await asyncio.to_thread(try_again)  # recovering a large spool takes a while
             except SpoolError as error:
                 if str(error) != str(self.why):
                     log.error("%s", error)

@@ -1,0 +1,144 @@
+"""Boards that come late, are swapped, pulled or mistaken for one another, beside one that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from edgecap.daemon import recording
+from edgecap.sim.firmware import HostFirmware, motion_imu
+from tests.system.onlooker import daemon, doctor, light, logged, row
+from tests.system.site import Site
+from tests.system.uart_cable import UartCable
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Site(tmp_path) as site:
+            glove = await site.add_device("glove", [motion_imu()])
+            port = tmp_path / "tty-late"
+            site.add_section(f'[[serial]]\nname = "late"\nport = "{port}"')
+            await site.start_ingest()
+            async with daemon(site, site.config()):
+                await site.until("told", lambda: "late" in site.status.get("problems", {}))
+                await glove.press(80)
+                await site.until_state("recording")
+                assert site.status["led"] == "sensor-fault"
+                session = str(site.status["session"])
+                async with HostFirmware([motion_imu()], link=port, serial_number="late") as late:
+                    site.devices["late"] = late
+                    await site.until("taken in", lambda: not site.status["problems"])
+                    await site.samples("late-imu", 300)
+                    await glove.press(80)
+                    await site.until_state("idle")
+                    await site.until_complete(session)
+                report = site.report(session)
+                assert report is not None
+                got = {s.name: s.samples for s in report.streams}
+                assert got["glove-imu"] > got["late-imu"] >= 300
+
+    asyncio.run(run())
+
+
+def test_two_boards_with_one_serial_number(tmp_path: Path) -> None:
+    async def run() -> None:
+        with logged() as lines:
+            async with Site(tmp_path) as site:
+                for name in ("left", "right"):
+                    await site.add_device(name, [motion_imu()])
+                await site.devices["right"].stop()
+                twin = HostFirmware([motion_imu()], link=tmp_path / "tty-right", serial_number="test-left")
+                async with twin:
+                    config = site.config()
+                    async with daemon(site, config):
+                        await site.until("told", lambda: site.status.get("problems"))
+                        assert site.status["led"] == "sensor-fault"
+                        assert any("serial number" in t for t in site.status["problems"].values())
+                        beside = await doctor(config)
+                    alone = await doctor(config)
+                for findings in (beside, alone):
+                    bad = [f for f in findings if f.verdict == "fail"]
+                    assert bad
+                    assert all("serial number" in f.text and "test-left" in f.text for f in bad)
+                    assert all(f.fix for f in bad)
+                assert any("serial number" in line for line in lines)
+
+    asyncio.run(run())
+
+
+def test_a_board_swapped_in_mid_session(tmp_path: Path) -> None:
+    async def run() -> None:
+        with logged() as lines:
+            async with Site(tmp_path) as site:
+                glove = await site.add_device("glove", [motion_imu()])
+                left = await site.add_device("left", [motion_imu()])
+                async with daemon(site, site.config()):
+                    await site.until_state("idle")
+                    await glove.press(80)
+                    await site.until_state("recording")
+                    await site.samples("left-imu", 100)
+                    await left.stop()
+                    other = HostFirmware(
+                        [motion_imu()], link=tmp_path / "tty-left", serial_number="somebody-else"
+                    )
+                    async with other:
+                        await site.until(
+                            "told", lambda: "another device" in site.status["problems"].get("left", "")
+                        )
+                        assert "somebody-else" in site.status["problems"]["left"]
+                        assert (site.status["state"], site.status["led"]) == ("recording", "sensor-fault")
+                        found = row(await doctor(site.config()), "device left")
+                        assert (found.verdict, "another device" in found.text) == ("fail", True)
+                        assert found.fix
+                        assert (await glove.command("led")).startswith(light("sensor-fault"))
+                    await glove.press(80)
+                    await site.until_state("idle")
+                await left.start()
+            assert any("another device" in line for line in lines)
+
+    asyncio.run(run())
+
+
+def test_a_board_on_a_uart_that_is_pulled_and_swapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No port vanishes there, and nothing is recorded: only that nobody answers, or somebody else, tells."""
+    monkeypatch.setattr(recording, "FAULT_SHOWN_NS", 0)  # what is shown must last as long as it holds
+
+    async def run() -> None:
+        async with Site(tmp_path) as site, UartCable() as cable:
+            mine = HostFirmware([motion_imu()], link=tmp_path / "mine", serial_number="mine")
+            other = HostFirmware([motion_imu()], link=tmp_path / "other", serial_number="other")
+            async with mine, other:
+                site.add_section(f'[[serial]]\nname = "hand"\nport = "{cable.port}"')
+                cable.plug(mine.port)
+                async with daemon(site, site.config()):
+                    await site.until_state("idle")
+                    cable.plug(None)
+                    await site.until_state("fault")
+                    assert "no answer for 3 s" in site.status["problems"]["hand"]
+                    cable.plug(mine.port)
+                    await site.until_state("idle")
+                    assert site.status["problems"] == {}
+                    async with asyncio.timeout(
+                        30
+                    ):  # the light says so, too, though it was told while unplugged
+                        while not (await mine.command("led")).startswith(light("idle")):
+                            await asyncio.sleep(0.02)
+                    cable.plug(other.port)
+                    await site.until("told", lambda: "other" in site.status["problems"].get("hand", ""))
+                    await site.until_state("fault")
+                    assert "another device" in site.status["fault"]
+                    assert site.status["led"] == "fault"
+                    cable.plug(mine.port)
+                    await site.until_state("idle")
+                    await mine.press(80)
+                    await site.until_state("recording")
+                    await mine.press(80)
+                    await site.until_state("idle")
+
+    asyncio.run(run())

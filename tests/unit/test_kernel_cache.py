@@ -1,0 +1,95 @@
+"""Whether every kernel is cached, told without numba; and the process that compiles what is not."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgecap.cli import kernel_cache
+from edgecap.cli.kernel_cache import KERNELS, compile_missing, is_complete, mark_complete
+from edgecap.kernels.compile import warm_up
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Compiled kernels and their source, all of them there."""
+    sources, folder = tmp_path / "kernels", tmp_path / "cache/kernels_1"
+    sources.mkdir()
+    folder.mkdir(parents=True)
+    (sources / "align.py").write_text("a kernel\n")
+    (folder / "align.fit-1.py311.nbi").write_text("index")
+    (folder / "align.fit-1.py311.1.nbc").write_text("code")
+    monkeypatch.setattr(kernel_cache, "KERNELS", sources)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    assert not is_complete()
+    mark_complete(folder)
+    assert is_complete()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "align.fit-1.py311.1.nbc").unlink(),
+        lambda folder: (folder / "align.fit-1.py311.1.nbc").write_text("cut"),
+        lambda folder: (folder.parents[1] / "kernels/align.py").touch(),
+        lambda folder: (folder.parents[1] / "kernels/columns.py").touch(),
+        lambda folder: (folder / kernel_cache.STAMP).write_text(""),
+        lambda folder: shutil.rmtree(folder.parent),
+    ],
+    ids=["kernel gone", "kernel cut", "source newer", "another source", "stamp cut", "cache gone"],
+)
+def test_any_change_is_seen(folder: Path, change: Callable[[Path], object]) -> None:
+    change(folder)
+    assert not is_complete()
+
+
+def test_settings_of_the_compiler_and_its_version_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("NUMBA_OPT", "1")
+        assert not is_complete()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version", "3.99")
+        assert not is_complete()
+    assert is_complete()
+
+
+def test_where_nothing_can_be_kept_nobody_compiles_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch(mode=0o400)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(file / "below"))
+    monkeypatch.setattr(sys, "executable", "/not/there")  # it would be told
+    compile_missing()
+
+
+def test_a_start_looks_once_in_a_process_of_its_own_and_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(warm_up())
+    # numba's own name for the folder: systemd/install.sh relies on it, too
+    folder = tmp_path / f"kernels_{hashlib.sha1(str(KERNELS).encode()).hexdigest()}"
+    shutil.copytree(KERNELS / "__pycache__", folder, ignore=shutil.ignore_patterns("*.pyc", "complete*"))
+    compiled = sorted(p.name for p in folder.iterdir())
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        compile_missing()
+        sock.setblocking(False)
+        told = [sock.recv(4096).decode() for _ in range(5)]
+        assert all(t.startswith("STATUS=loading kernels, compiling what is new: [") for t in told)
+        assert is_complete()
+        compile_missing()  # nothing to do, nothing to tell
+        with pytest.raises(BlockingIOError):
+            sock.recv(4096)
+    assert sorted(p.name for p in folder.iterdir() if p.suffix) == compiled  # none was compiled anew
