@@ -16,9 +16,10 @@ from edgecap.ingest.refused import RefusedBin
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.ingest.survey import State, glance
 from edgecap.ingest.verify import verify_chunk
-from edgecap.spool.card import Card, PatchedFile
+from edgecap.spool.card import Card
 from edgecap.spool.files import Files
 from edgecap.spool.handover import ReceiptsWriter
+from edgecap.spool.patched import PatchedFile
 from edgecap.spool.segment import CHUNK, Damage, Record, scan
 from edgecap.spool.spool import UNSYNCED_BYTES
 

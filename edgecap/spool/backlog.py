@@ -15,7 +15,7 @@ from edgecap.codec.chunk import Chunk, ChunkId
 from edgecap.model import SESSION_STREAM
 from edgecap.spool.held import CLASSES, Entry, HeldSegment, StreamId, state_of
 from edgecap.spool.receipts import SessionState, StreamHead
-from edgecap.spool.segment_index import StreamKey
+from edgecap.spool.segment_index import SegmentIndex, StreamKey
 
 LOADED_SEGMENTS = 16
 """Segments whose rows stay in memory; those of a longer backlog are read back as they are delivered."""
@@ -94,7 +94,9 @@ class Backlog:
                 for segment in self.segments.values():
                     if not segment.waiting[class_]:
                         continue
-                    index = self._use(segment).index()
+                    index = self._readable(segment)
+                    if index is None:
+                        continue
                     for slot in segment.waiting_slots(class_).tolist():
                         if len(found) >= limit:
                             return found
@@ -108,9 +110,9 @@ class Backlog:
         held = self._where.get(stream, [])
         at = bisect.bisect_right(held, id_.seq, key=lambda s: s.ranges[stream][0]) - 1
         while at >= 0 and held[at].ranges[stream][1] >= id_.seq:
-            segment = self._use(held[at])
-            for slot in segment.index().find(id_):
-                yield segment, slot
+            index = self._readable(held[at])
+            for slot in index.find(id_) if index is not None else ():
+                yield held[at], slot
             at -= 1
 
     def finish(self, places: Iterable[Place]) -> list[tuple[int, int]]:
@@ -128,7 +130,7 @@ class Backlog:
             return [s for s in self.segments.values() if s.writer is None and not any(s.waiting)]
 
     def obituary(self, segment: HeldSegment) -> list[SessionState]:
-        """What must be kept about sessions before the segment goes."""
+        """What must be kept about sessions before the segment goes; raises `OSError`."""
         with self.lock:
             self._use(segment)
             return [replace(s, closed=self.sessions[s.boot, s.session].closed) for s in segment.states()]
@@ -176,7 +178,9 @@ class Backlog:
         with self.lock:
             for stream, held in self._where.items():
                 if (stream.boot, stream.session) == (boot, session):
-                    index = self._use(held[-1]).index()
+                    index = self._readable(held[-1])
+                    if index is None:
+                        continue
                     mine = [n for n, k in enumerate(index.keys) if (k.boot, k.session) == (boot, session)]
                     times = index.rows["t_append_ns"][np.isin(index.rows["key"], mine)]
                     newest = max(newest, int(times.max(initial=0)))
@@ -189,7 +193,9 @@ class Backlog:
             held = self._where.get(stream, [])
             found: dict[int, ChunkId] = {}
             for segment in dict.fromkeys([*held[:1], *held[-2:]]):
-                index = self._use(segment).index()
+                index = self._readable(segment)
+                if index is None:
+                    continue
                 own = [n for n, k in enumerate(index.keys) if StreamId(k.boot, k.session, k.stream) == stream]
                 slots = np.flatnonzero(np.isin(index.rows["key"], own)).tolist()
                 found |= {int(index.rows[slot]["seq"]): index.id(slot) for slot in slots}
@@ -202,8 +208,10 @@ class Backlog:
             oldest = next((s for s in self.segments.values() if any(s.waiting)), None)
             if oldest is None:
                 return 0
-            row = self._use(oldest).index().rows[oldest.done.index(0)]
-            t_ns, header = int(row["t_append_ns"]), oldest.header
+            index, header = self._readable(oldest), oldest.header
+            t_ns = header.created_ns
+            if index is not None:
+                t_ns = int(index.rows[oldest.done.index(0)]["t_append_ns"])
         if header.boot.hex() == clock.boot_id().replace("-", ""):
             return t_ns
         utc_ns = t_ns - header.created_ns + header.created_utc_ns
@@ -231,6 +239,13 @@ class Backlog:
                 mine.streams[stream].join(head)
             else:
                 mine.streams[stream] = head
+
+    def _readable(self, segment: HeldSegment) -> SegmentIndex | None:
+        """A segment's rows; None while the medium cannot read them: the segment then waits."""
+        try:
+            return self._use(segment).index()
+        except OSError:
+            return None
 
     def _use(self, segment: HeldSegment) -> HeldSegment:
         self._loaded.pop(segment.uid, None)

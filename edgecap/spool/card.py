@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from edgecap.errors import SpoolError
-from edgecap.spool.files import File, Files, OsFiles
+from edgecap.spool.files import Files, OsFiles
+from edgecap.spool.patched import PatchedFile
 from edgecap.spool.receipts import Receipts
 from edgecap.spool.recovery import QUARANTINE, RECEIPTS, SEGMENT_NAME
 from edgecap.spool.spool import LOCK
 
 PLACES = ("", "spool", "edgecap/spool", "lib/edgecap/spool", "var/lib/edgecap/spool")
 """Where below a given directory a spool is looked for: the card may be mounted at any of its levels."""
-BLOCK_BYTES = 4096
-"""What is given up around a place that the medium cannot read."""
 MAX_RECEIPTS_BYTES = 256 << 20
-_MEDIUM = (errno.EIO, errno.EILSEQ, errno.ENODATA, errno.EUCLEAN, errno.EREMOTEIO)
 
 
 class Card:
@@ -154,58 +150,6 @@ class Card:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class PatchedFile:
-    """A file whose unreadable blocks read as zeros, which no record's checksum accepts.
-
-    Attributes:
-        lost: Start and length of every block that the medium could not read.
-    """
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-        self.lost: dict[int, int] = {}
-
-    def read_at(self, offset: int, n: int) -> bytes:
-        try:
-            return self._file.read_at(offset, n)
-        except OSError as error:
-            if error.errno not in _MEDIUM:
-                raise
-        end = min(offset + n, self._file.size())
-        return b"".join(self._read_block(start, end) for start in _blocks(offset, end))
-
-    def _read_block(self, start: int, end: int) -> bytes:
-        n = min(BLOCK_BYTES - start % BLOCK_BYTES, end - start)
-        try:
-            return self._file.read_at(start, n)
-        except OSError as error:
-            if error.errno not in _MEDIUM:
-                raise
-            self.lost[start - start % BLOCK_BYTES] = BLOCK_BYTES
-            return bytes(n)
-
-    def write_at(self, offset: int, parts: Sequence[bytes]) -> None:
-        raise OSError(errno.EROFS, "the card is only read")
-
-    def size(self) -> int:
-        return self._file.size()
-
-    def truncate(self, size: int) -> None:
-        raise OSError(errno.EROFS, "the card is only read")
-
-    def sync(self) -> None:
-        self._file.sync()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _blocks(offset: int, end: int) -> Iterator[int]:
-    while offset < end:
-        yield offset
-        offset += BLOCK_BYTES - offset % BLOCK_BYTES
 
 
 def find_spool(path: Path) -> Path:

@@ -110,14 +110,16 @@ class HeldSegment:
         self.visible = 0
         self.writer: SegmentWriter | None = None
         self._index: SegmentIndex | None = None
+        self._pinned = False
         self._file: File | None = None
 
     @classmethod
     def adopt(
-        cls, files: Files, path: Path, header: SegmentHeader, index: SegmentIndex, size: int
+        cls, files: Files, path: Path, header: SegmentHeader, index: SegmentIndex, size: int, readable: bool
     ) -> HeldSegment:
-        """A segment found on start."""
+        """A segment found on start; where its medium could not read it all, the index stays in memory."""
         self = cls(files, path, header)
+        self._pinned = not readable
         self._index, self.size, self.visible = index, size, len(index)
         self.done = bytearray(len(index))
         self.waiting_bytes = int(index.rows["length"].sum(dtype=np.int64))
@@ -172,7 +174,7 @@ class HeldSegment:
                 self.copies.update(np.flatnonzero(mine).tolist())
 
     def index(self) -> SegmentIndex:
-        """The rows, read back from the file if they had left memory."""
+        """The rows, read back from the file if they had left memory; raises `OSError`."""
         if self._index is None:
             file = self.file()
             found = read_index(file, file.size())
@@ -187,7 +189,7 @@ class HeldSegment:
     def let_go(self) -> None:
         """Give memory and file descriptor back; never while it is being written."""
         if self.writer is None:
-            self._index = None
+            self._index = self._index if self._pinned else None
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -214,7 +216,7 @@ class HeldSegment:
         return Entry(index.id(slot), key.kind, int(row["length"]), int(row["t_append_ns"]), key.site, key.rig)
 
     def read(self, slot: int) -> bytes | None:
-        """The chunk's bytes, or None when the record is damaged."""
+        """The chunk's bytes, or None when the record is damaged; raises `OSError`."""
         row = self.index().rows[slot]
         record = read_record(self.file(), int(row["offset"]), self.uid)
         if record is None or record.kind != CHUNK or len(record.body) != int(row["length"]):

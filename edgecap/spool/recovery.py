@@ -16,6 +16,7 @@ from edgecap.codec.chunk import unpack_chunk
 from edgecap.errors import ChunkError, NameRefused
 from edgecap.spool.files import File, Files
 from edgecap.spool.held import HeldSegment
+from edgecap.spool.patched import PatchedFile
 from edgecap.spool.receipts import Receipts
 from edgecap.spool.segment import (
     CHUNK,
@@ -175,7 +176,12 @@ def recover(
     for match in names:
         path = spool / match[0]
         report.last_number = max(report.last_number, int(match[1]))
-        found = recover_segment(path, int(match[1]), quarantine, report)
+        try:
+            found = recover_segment(path, int(match[1]), quarantine, report)
+        except OSError as error:
+            # One bad file must not keep the rig from recording.
+            report.notes.append(f"{path} cannot be read and stays as it is: {error.strerror or error}")
+            continue
         if found is None:
             continue
         segment = HeldSegment.adopt(files, path, *found)
@@ -197,14 +203,17 @@ def recover(
 
 def recover_segment(
     path: Path, number: int, quarantine: Quarantine, report: Recovery
-) -> tuple[SegmentHeader, SegmentIndex, int] | None:
+) -> tuple[SegmentHeader, SegmentIndex, int, bool] | None:
     """Make a segment that nobody writes any more whole: cut its torn tail, seal it.
 
+    Where the medium cannot read it all, the file stays as it is; what can be read counts.
+
     Returns:
-        Header, index and size; None when it held no chunk and was taken away.
+        Header, index, size, and whether the medium could read it; None when it held no chunk and was taken
+        away.
     """
     files = quarantine.files
-    file = files.open(path)
+    file = PatchedFile(files.open(path))
     try:
         size = file.size()
         header = parse_header(file.read_at(0, FILE_HEADER_BYTES))
@@ -216,12 +225,15 @@ def recover_segment(
             found = _salvage(path, number, file, quarantine, report)
     finally:
         file.close()
+    if file.lost:
+        report.notes.append(f"{path}: {len(file.lost)} blocks cannot be read; the file stays as it is")
+        return None if found is None else (found.header, found.index, size, False)
     if found is None:
         _clear(path, size, header, quarantine, report)
         return None
     if not found.sealed:
         size = _seal(files, path, found, report)
-    return found.header, found.index, size
+    return found.header, found.index, size, True
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +246,9 @@ class _Found:
     sealed: bool
 
 
-def _salvage(path: Path, number: int, file: File, quarantine: Quarantine, report: Recovery) -> _Found | None:
+def _salvage(
+    path: Path, number: int, file: PatchedFile, quarantine: Quarantine, report: Recovery
+) -> _Found | None:
     """Index a segment from its whole records; None when it has none."""
     header: SegmentHeader | None = None
     index, end, uid = SegmentIndex(), 0, 0
@@ -260,7 +274,7 @@ def _salvage(path: Path, number: int, file: File, quarantine: Quarantine, report
         header = SegmentHeader(number, uid, bytes(16), clock.now_ns(), time.time_ns())
         report.notes.append(f"{path}: its header was damaged; when its chunks were appended is not known")
     kept = True
-    for part in damage:
+    for part in damage if not file.lost else ():
         if part.torn:
             report.torn_bytes += part.length
         else:

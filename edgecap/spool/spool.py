@@ -166,16 +166,28 @@ class Spool:
         """The packed chunk.
 
         Raises:
-            SpoolError: it is not in the spool, or its record is damaged. A damaged record is set aside
-                in quarantine, so that it does not come up again.
+            SpoolError: it is not in the spool, or its record is damaged, or (`again` in its evidence) the
+                medium cannot read it now. A damaged record is set aside in quarantine, so that it does not
+                come up again.
         """
         self._check_open()
         with self._backlog.lock:
             places = list(self._backlog.find(id_))
+            trouble: OSError | None = None
             for segment, slot in places:
-                data = segment.read(slot)
+                try:
+                    data = segment.read(slot)
+                except OSError as error:
+                    trouble = error
+                    continue
                 if data is not None:
                     return data
+            if trouble is not None:
+                raise SpoolError(
+                    f"chunk {_name(id_)} cannot be read from spool {self.path} now: {trouble.strerror}",
+                    fix="it stays there and is tried again; replace the card if this happens again",
+                    again=True,
+                )
             if not places:
                 raise SpoolError(f"spool {self.path} does not hold chunk {_name(id_)}")
             kept = []
@@ -374,7 +386,10 @@ class Spool:
         """Unlink segments of which nothing waits; what they knew of open sessions is kept first."""
         with self._burial:
             for segment in self._backlog.finished():
-                states = self._backlog.obituary(segment)
+                try:
+                    states = self._backlog.obituary(segment)
+                except OSError:
+                    continue  # the medium cannot read it now; it goes another time
                 try:
                     self._receipts.bury(segment.uid, states)
                 except sqlite3.Error:

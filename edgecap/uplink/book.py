@@ -152,6 +152,13 @@ class DeliveryBook:
         self._schedule(delivery, now_ns + self._wait_ns(delivery.tries))
         self._hold("refused", now_ns, FIRST_HOLD_S, MOST_HOLD_S)
 
+    def unreadable(self, delivery: Delivery, now_ns: int) -> None:
+        """The medium cannot read it now: later again, and nothing waits for it."""
+        self._grounded(delivery)
+        delivery.tries += 1
+        delivery.state = "deferred"
+        self._schedule(delivery, now_ns + self._wait_ns(delivery.tries))
+
     def returned(self, delivery: Delivery) -> None:
         """It was not sent after all."""
         self._grounded(delivery)

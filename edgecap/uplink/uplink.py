@@ -42,7 +42,8 @@ class Uplink:
         resend_most_s: Longest wait between resends.
         max_bytes_s: Bandwidth cap; None for none.
         budget_bytes: Most bytes sent within `resend_s` and not yet receipted.
-        on_event: Called with a kind (`poison`, `refused`, `no-receipts`, `nobody-listens`) and a sentence.
+        on_event: Called with a kind (`poison`, `unreadable`, `refused`, `no-receipts`, `nobody-listens`) and
+            a sentence.
     """
 
     def __init__(
@@ -267,6 +268,11 @@ class Uplink:
         try:
             data = await asyncio.to_thread(self._spool.read, entry.id)
         except SpoolError as error:
+            if error.evidence.get("again"):
+                self._book.unreadable(delivery, clock.now_ns())
+                if delivery.tries == 1:
+                    self._say("unreadable", str(error))
+                return
             known = entry.id in self._book.open
             self._book.forget(entry.id)
             if known and entry.id not in self._done:  # else a receipt has released it meanwhile

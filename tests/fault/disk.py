@@ -100,6 +100,9 @@ class SimDisk:
         self.count = 0
         self.log: list[str] = []
         self.free = 1 << 40
+        self.reads = 0
+        self.unreadable: Callable[[str, int, int], bool] = lambda name, offset, n: False
+        """Asked with name, offset and length before each read; if so, it fails with EIO."""
         self.lying_sync = False
         self.inodes: dict[Path, _Inode] = {}
         self.durable_names: dict[Path, _Inode] = {}
@@ -269,6 +272,9 @@ class SimFile:
         write()
 
     def read_at(self, offset: int, n: int) -> bytes:
+        self.disk.reads += 1
+        if self.disk.unreadable(self.name, offset, n):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return bytes(self.inode.data[offset : offset + n])
 
     def size(self) -> int:

@@ -7,8 +7,6 @@ the log instead, and the real recovery runs on every subset of it.
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,6 @@ import pytest
 from edgecap.errors import SpoolError
 from tests.fault.disk import PowerCut, SimDisk, Survivors, Write, scattered
 from tests.fault.test_spool_faults import SPOOL, Story, open_spool, operations
-
-SHM = Path("/dev/shm")
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A directory where SQLite's own syncs cost nothing."""
-    if not SHM.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=SHM) as directory:
-        yield Path(directory)
 
 
 def told_until_the_cut(directory: Path, number: int, seed: int) -> Story:

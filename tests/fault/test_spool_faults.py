@@ -11,7 +11,7 @@ import pytest
 
 from edgecap.codec.chunk import Chunk, ChunkId
 from edgecap.errors import SpoolError
-from edgecap.spool import Spool
+from edgecap.spool import Spool, backlog
 from edgecap.spool.segment import (
     CHUNK,
     FILE_HEADER_BYTES,
@@ -25,6 +25,12 @@ from tests.fault.disk import PowerCut, SimDisk
 SPOOL = Path("/disk/spool")
 SEGMENT_BYTES = 6_000
 """Small, so that a short story has many rotations."""
+
+
+@pytest.fixture
+def tmp_path(memory: Path) -> Path:
+    """The disks here are made up; only the receipts' SQLite needs a real directory."""
+    return memory
 
 
 def open_spool(disk: SimDisk) -> Spool:
@@ -176,6 +182,107 @@ def test_every_operation_fails(tmp_path: Path, error: str, in_a_row: int) -> Non
             except BaseException as failure:
                 failure.add_note(f"{error} from operation {number} ({names[number - 1]}), seed {seed}")
                 raise
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_read_only_from_any_operation_on(tmp_path: Path, ends: bool) -> None:
+    """A file system remounts itself read-only: what was promised is read on, and nothing else is claimed."""
+    names, refusals = operations(tmp_path), 0
+    for number in range(2, len(names) + 1):
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        disk = SimDisk(directory, lambda n, _, number=number: "EROFS" if n >= number else "", number)
+        story = Story(disk)
+        try:
+            story.tell()
+        except SpoolError as refused:
+            refusals += 1
+            assert "Read-only file system" in str(refused)
+            assert "\n" not in str(refused)
+        if ends:  # mounted writable again
+            disk.fail = lambda n, _: ""
+        else:
+            disk.crash()
+        disk.locked.clear()
+        try:
+            story.check().close()
+        except BaseException as failure:
+            failure.add_note(f"read-only from operation {number} ({names[number - 1]})")
+            raise
+    assert refusals > len(names) - 12, "all but those of the last sealing"
+
+
+def test_every_read_fails_once_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reading error is no reason to give a chunk up, to end delivery, or to keep the rig from its spool."""
+    monkeypatch.setattr(backlog, "LOADED_SEGMENTS", 1)  # rows are read back, too
+    chunks = SessionMaker().whole(rounds=6)
+    number = total = 0
+    while number <= total:
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        disk = SimDisk(directory, seed=number)
+        with open_spool(disk) as spool:
+            for chunk in chunks:
+                spool.append(chunk)
+        disk.reads, at = 0, number
+        disk.unreadable = lambda name, offset, n, at=at, disk=disk: disk.reads == at
+        delivered: set[ChunkId] = set()
+        for _ in range(2):  # a segment that could not be read at the start is, at the next
+            spool = open_spool(disk)
+            for _ in range(3):
+                for entry in spool.pending(10**6):
+                    with contextlib.suppress(SpoolError):
+                        spool.read(entry.id)
+                        delivered.add(entry.id)
+                spool.release(list(delivered))
+                assert spool.stats().quarantined_total == 0, number
+            spool.close()
+        assert delivered == {c.id for c in chunks}, number
+        assert not [n for n in disk.names(SPOOL) if n.endswith(".seg")], "all is gone, receipts included"
+        total = total or disk.reads
+        number += 1
+    assert total > 40
+
+
+def test_a_bad_block_costs_what_lies_in_it(tmp_path: Path) -> None:
+    """Wherever a block cannot be read for good: the spool opens, records, and delivers all the rest."""
+    disk = SimDisk(tmp_path)
+    story = Story(disk)
+    story.tell()
+    segments = [p for p in disk.inodes if p.suffix == ".seg"]
+    before = {p: bytes(disk.inodes[p].data) for p in segments}
+    hit = 0
+    for path in segments:
+        for block in range(0, len(before[path]), 4096):
+            disk.locked.clear()
+            disk.unreadable = lambda name, offset, n, bad=(path.name, block): (
+                name == bad[0] and offset < bad[1] + 4096 and bad[1] < offset + n
+            )
+            spool = open_spool(disk)
+            entries, got = spool.pending(10**6), set()
+            for entry in entries:
+                try:
+                    assert spool.read(entry.id) in {c.packed for c in story.chunks}
+                    got.add(entry.id)
+                except SpoolError as error:
+                    assert error.evidence.get("again"), error
+            lost = {c.id for c in story.durable} - story.released - got
+            data = before[path]
+            inside = {
+                c.id
+                for c in story.durable
+                if (at := data.find(c.packed)) >= 0
+                and at - RECORD_HEADER_BYTES < block + 4096
+                and block < at + len(c.packed)
+            }
+            assert lost <= inside, (path.name, block)
+            hit += len(lost)
+            assert spool.stats().quarantined_total == 0
+            assert spool.recovery.quarantined == []
+            spool.close()
+            for p in segments:
+                assert bytes(disk.inodes[p].data) == before[p], "an unreadable file stays as it is"
+    assert hit > 3
 
 
 def test_operations_fail_at_random(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from edgecap.ingest.worker import IngestWorker
 from edgecap.mqtt import Backoff, Broker, Connection, connect, keep_connected, parse_broker
 from edgecap.sim.broker import LoopbackBroker, free_port
 from edgecap.spool import Entry, Spool
+from edgecap.spool.files import OsFile, OsFiles
 from edgecap.uplink import Uplink
 
 SITE, RIG, SESSION, BOOT = "lab", "rig-1", "20260101-000000-abcd", "b" * 36
@@ -264,6 +267,43 @@ def test_a_poison_chunk_is_set_aside_and_holds_nothing_up(tmp_path: Path) -> Non
     with LoopbackBroker(tmp_path / "broker", options="max_packet_size 30000") as running:
         asyncio.run(body(parse_broker(running.url)))
     assert len(stored(tmp_path / "store")) == len(chunks) - 3
+
+
+class _SoreFile(OsFile):
+    """A place of the card that cannot be read the first `failures` times."""
+
+    bad, failures = range(0), 0
+
+    def read_at(self, offset: int, n: int) -> bytes:
+        if offset + n > 64 and offset in self.bad and _SoreFile.failures:
+            _SoreFile.failures -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read_at(offset, n)
+
+
+class _SoreCard(OsFiles):
+    def create(self, path: Path) -> OsFile:
+        return _SoreFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+
+
+def test_a_place_that_cannot_be_read_for_a_while_holds_nothing_up(tmp_path: Path) -> None:
+    chunks = make_chunks(20)
+
+    async def body(broker: Broker) -> None:
+        with Spool.open(tmp_path / "spool", reserve_bytes=0, files=_SoreCard()) as spool:
+            for chunk in chunks:
+                spool.append(chunk)
+            spool.sync()
+            _SoreFile.bad, _SoreFile.failures = range(100, 15_000), 12
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker, resend_s=0.2) as rig:
+                await until(lambda: rig.left() == 0)
+                assert rig.uplink.statistics().quarantined == 0
+                assert {kind for kind, _ in rig.events} == {"unreadable"}
+                assert "Input/output error; it stays there" in rig.events[0][1]
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
 def test_a_chunk_that_makes_the_broker_hang_up_is_found(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from edgecap.ingest.local_store import LocalStore
 from edgecap.ingest.refused import RefusedBin
 from edgecap.ingest.store import SessionKey
 from edgecap.spool import Spool
-from edgecap.spool.card import BLOCK_BYTES, Card, find_spool
+from edgecap.spool.card import Card, find_spool
 from edgecap.spool.device import mounted
 from edgecap.spool.files import File, OsFile, OsFiles
 from edgecap.spool.handover import RECEIPTS_NAME, ReceiptsWriter, apply_receipts, read_receipts
+from edgecap.spool.patched import BLOCK_BYTES
 from edgecap.spool.segment import Record, scan
 from edgecap.spool.survey import survey_spool
 from tests.chunks import SessionMaker
