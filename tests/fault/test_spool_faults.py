@@ -285,6 +285,42 @@ def test_a_bad_block_costs_what_lies_in_it(tmp_path: Path) -> None:
     assert hit > 3
 
 
+@pytest.mark.parametrize("what", ["cut", "EIO", "ENOSPC", "EROFS"])
+def test_a_chunk_on_its_way_to_quarantine_is_never_lost(tmp_path: Path, what: str) -> None:
+    """Whatever operation fails or is the last: it still waits, or lies in quarantine with its reason."""
+    chunks = SessionMaker().whole(rounds=3)
+    poison, reason = chunks[4], "the broker hung up whenever only this chunk was sent"
+
+    def kept(disk: SimDisk) -> set[bytes]:
+        return {bytes(disk.inodes[p].data) for p in disk.inodes if p.parent.name == "quarantine"}
+
+    number, names = 0, [""]
+    while number < len(names):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        disk = SimDisk(directory, seed=number)
+        spool = open_spool(disk)
+        for chunk in chunks:
+            spool.append(chunk)
+        spool.sync()
+        disk.count, disk.log = 0, []
+        disk.fail = lambda n, _, number=number: what if n == number else ""
+        try:
+            spool.quarantine(poison.id, reason)
+            spool.close()
+        except (PowerCut, SpoolError) as stopped:
+            assert number, stopped
+        names = names if number else [*names, *disk.log]
+        disk.crash()
+        with open_spool(disk) as again:
+            waiting = {e.id: again.read(e.id) for e in again.pending(1000)}
+        assert waiting.keys() >= {c.id for c in chunks} - {poison.id}, names[number]
+        if poison.id not in waiting:
+            assert {poison.packed, reason.encode()} <= kept(disk), names[number]
+        number += 1
+    assert {n.split()[0] for n in names[1:]} >= {"create", "write", "sync", "rename", "sync_dir"}
+
+
 def test_operations_fail_at_random(tmp_path: Path) -> None:
     """Several failures in one story, an eighth of all operations at worst."""
     refused = 0
