@@ -14,7 +14,7 @@ import msgspec
 from edgecap.errors import EdgecapError
 from edgecap.model import Verdict
 
-Commands = Literal["start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit"]
+Commands = Literal["start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit", "blink"]
 MAX_COMMAND_BYTES = 16 * 1024
 REMEMBERED_IDS = 1024
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -25,9 +25,10 @@ examples:
   edgecap ctl rig-01 task "stack three cups"
   edgecap ctl rig-01 stop
   edgecap ctl rig-01 limit 2000            on a metered link: 2 Mbit/s at most; 0 lifts it
+  edgecap ctl rig-01 blink left-hand       its light, irregularly, for `calibrate sync --method led`
   edgecap ctl rig-01 status --json
 """
-COMMANDS = ("start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit")
+COMMANDS = ("start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit", "blink")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,10 +43,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("rig", help="RIG, or SITE/RIG where two sites have a rig of that name")
     parser.add_argument("cmd", choices=COMMANDS)
     parser.add_argument(
-        "text", nargs="?", default="", help="the task (for task), a remark (for mark), or kbit/s (for limit)"
+        "text",
+        nargs="?",
+        default="",
+        help="the task (for task), a remark (for mark), kbit/s (for limit), or the board (for blink)",
     )
     parser.add_argument("--task", default="", help="with start: the task in words")
     parser.add_argument("--kind", default="note", help="with mark: went-wrong, recovered, subtask, note")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, metavar="S", help="with blink: for so long (default 20)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="with blink: of the pattern (default: random)")
     parser.add_argument(
         "--timeout", type=float, default=15.0, metavar="S", help="wait this long (default 15)"
     )
@@ -68,12 +76,24 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("task needs the task in words", fix='as in: edgecap ctl rig-01 task "fold a towel"')
     if args.cmd == "limit" and not args.text.isdecimal():
         raise UsageError("limit needs kbit/s as a whole number", fix="as in: edgecap ctl rig-01 limit 2000")
+    if args.cmd == "blink":
+        _prepare_blink(args)
     result = asyncio.run(_command(broker, args))
     if args.json:
         print(json.dumps(msgspec.to_builtins(result), indent=2))
     else:
         print(result.message, file=sys.stdout if result.ok else sys.stderr)
     return 0 if result.ok else 1
+
+
+def _prepare_blink(args: argparse.Namespace) -> None:
+    """The answer comes when the light has gone out again: say what happens until then."""
+    if not args.text:
+        raise UsageError("blink needs the board", fix="as in: edgecap ctl rig-01 blink left-hand")
+    if args.seed is None:
+        args.seed = secrets.randbelow(1_000_000)
+    print(f"{args.text} blinks for {args.seconds:g} s, seed {args.seed} …", file=sys.stderr)
+    args.timeout += args.seconds
 
 
 def _address(rig: str) -> tuple[str, str]:
@@ -113,6 +133,7 @@ async def _command(broker: Broker, args: argparse.Namespace) -> CommandResult:
         "task": {"text": args.text},
         "mark": {"kind": args.kind, "text": args.text},
         "limit": {"kbit_s": args.text},
+        "blink": {"board": args.text, "seconds": f"{args.seconds:g}", "seed": str(args.seed)},
     }.get(args.cmd, {})
     wanted = secrets.token_hex(8)
     command = Command(wanted, args.cmd, details, time.time() + args.timeout)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from edgecap.clock import now_ns
-from edgecap.errors import SourceError
+from edgecap.errors import SessionError, SourceError
 from edgecap.model import DeviceEvent, FramePacket, Gap, PictureReport, SampleBlock
 from edgecap.session.machine import Led
 from edgecap.source.protocol import Feed
@@ -88,6 +89,7 @@ class OpenSource:
     _fault: str = ""
     _fault_ns: int = 0
     _shown: Led | None = None
+    _borrowed: bool = False
 
     @property
     def is_camera(self) -> bool:
@@ -112,12 +114,32 @@ class OpenSource:
         """What is wrong with it at rig time `t_ns`; empty if nothing is."""
         return self._fault if self.away or t_ns - self._fault_ns < FAULT_SHOWN_NS else ""
 
+    @property
+    def has_light(self) -> bool:
+        return hasattr(self.feed, "set_led")
+
     def show(self, led: Led) -> None:
         """Pass a light pattern on to a device that has a light."""
+        if led == self._shown:
+            return
+        self._shown = led
         set_led = getattr(self.feed, "set_led", None)
-        if set_led is not None and led != self._shown:
-            self._shown = led
+        if set_led is not None and not self._borrowed:
             set_led(led.rgb, _BOARD_PATTERN[led.name], (led.on_ms, led.off_ms, led.flashes))
+
+    @contextlib.contextmanager
+    def borrowed_light(self) -> Iterator[Callable[[tuple[int, int, int]], None]]:
+        """Take the light away from the rig's state, to show steady colours, and give it back afterwards."""
+        if self._borrowed:
+            raise SessionError(f"refused blink: {self.name} is blinking already", fix="wait for its end")
+        self._borrowed = True
+        try:
+            yield getattr(self.feed, "set_led", lambda _: None)
+        finally:
+            self._borrowed = False
+            led, self._shown = self._shown, None
+            if led is not None:
+                self.show(led)
 
     def statistics(self) -> dict[str, Any]:
         """What the source counts about itself, for status."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from edgecap import clock, topics
+from edgecap.daemon.blinking import blink, find_board, read_request
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
 from edgecap.errors import SessionError
@@ -297,8 +298,26 @@ class Reporter:
                 self._limit(int(text))
                 told = f"is limited to {int(text)} kbit/s" if int(text) else "is not limited"
                 return CommandResult(command.id, True, f"uplink {told}")
+            case "blink":
+                return await self._blink(command)
             case "status":
                 return CommandResult(command.id, True, rig.machine.state.value, self.status())
+
+    async def _blink(self, command: Command) -> CommandResult:
+        rig, name = self.rig, command.args.get("board", "")
+
+        def recording() -> bool:
+            return rig.machine.state is State.RECORDING
+
+        try:
+            seed, seconds = read_request(command.args)
+            board = find_board(rig.open_sources, name)
+            if not recording():
+                raise SessionError("refused blink: nothing is being recorded", fix="start a session first")
+            n = await blink(board, seed, seconds, recording)
+        except SessionError as error:
+            return CommandResult(command.id, False, str(error))
+        return CommandResult(command.id, True, f"{name} blinked {n} times, seed {seed}")
 
     def _limit(self, kbit_s: int) -> None:
         self.uplink.max_bytes_s = kbit_s * BYTES_S_PER_KBIT_S or None

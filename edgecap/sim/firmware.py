@@ -27,6 +27,8 @@ COMPILERS = ("cc", "gcc", "clang")
 ANSWER_TIMEOUT_S = 10.0
 _BUILD_TIMEOUT_S = 120.0
 
+LIGHT = 0xFF
+"""In place of a stream's number in the truth file."""
 TRUTH_DTYPE = np.dtype(
     [
         ("stream", "u1"),
@@ -206,7 +208,20 @@ def grasp_force(name: str = "force", *, rate_hz: float = 1000.0, taxels: int = 1
 
 
 def read_truth(path: Path) -> NDArray[np.void]:
-    """The truth file as an array of `TRUTH_DTYPE`; a record cut short at the end is left out."""
+    """The samples of a truth file as an array of `TRUTH_DTYPE`; a record cut short at the end is left out."""
+    records = _records(path)
+    samples: NDArray[np.void] = records[records["stream"] != LIGHT]
+    return samples
+
+
+def read_light(path: Path) -> NDArray[np.void]:
+    """The changes of the light in a truth file: as `TRUTH_DTYPE`, `index` is the colour 0xRRGGBB."""
+    records = _records(path)
+    changes: NDArray[np.void] = records[records["stream"] == LIGHT]
+    return changes
+
+
+def _records(path: Path) -> NDArray[np.void]:
     data = path.read_bytes()
     return np.frombuffer(data[: len(data) // TRUTH_DTYPE.itemsize * TRUTH_DTYPE.itemsize], TRUTH_DTYPE)
 

@@ -110,6 +110,13 @@ static void led(void *ctx, uint8_t red, uint8_t green, uint8_t blue)
     host *self = ctx;
     const uint8_t shown[3] = {red, green, blue};
     memcpy(self->led, shown, sizeof shown);
+    if (self->truth != NULL) {
+        const int64_t raw_ns = raw_now_ns();
+        const uint32_t colour = (uint32_t)red << 16 | (uint32_t)green << 8 | blue;
+        const truth_record record = {TRUTH_LIGHT, self->boot_no, colour, raw_ns,
+                                     (uint32_t)counter_at(&self->clock, raw_ns), self->run};
+        truth_write(self->truth, &record);
+    }
 }
 
 static void reset(void *ctx)

@@ -1,9 +1,12 @@
-/* The truth file: when each sample was really taken. */
+/* The truth file: when each sample was really taken, and when the light really changed. */
 #ifndef HOST_TRUTH_H
 #define HOST_TRUTH_H
 
 #include <stdint.h>
 #include <stdio.h>
+
+/* In place of a stream: the light has changed, `index` is its colour, 0xRRGGBB. */
+#define TRUTH_LIGHT 0xFFu
 
 /* One record, little-endian, 24 bytes. */
 typedef struct {
