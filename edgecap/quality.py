@@ -153,12 +153,13 @@ class StreamQuality:
             return "saturated"
         if drift is not None and drift.ratio > 1:
             return "drift"
-        return self._picture_state(now_ns)
+        return self.picture_state(now_ns) or "ok"
 
-    def _picture_state(self, now_ns: int) -> StreamState:
+    def picture_state(self, now_ns: int) -> StreamState | None:
+        """What is wrong with every look at the picture of late, `ok` if nothing; None for too few looks."""
         looks = [look for look in self._looks if look.t_ns > now_ns - WINDOW_NS]
         if len(looks) < LOOKS:
-            return "ok"
+            return None
         if all(look.brightness < DARK_BRIGHTNESS for look in looks):
             return "dark"
         if all(look.clipped > OVEREXPOSED_SHARE for look in looks):

@@ -10,11 +10,12 @@ from typing import Any
 
 from edgecap.checkup.exam import Exam
 from edgecap.checkup.finding import Facts, Finding, fail, failed, none, ok
+from edgecap.checkup.pictures import PICTURE_FIX, judge_picture, unseen
 from edgecap.clock import now_ns
 from edgecap.daemon.devices import twins
 from edgecap.daemon.recording import Live, OpenSource, start_sources, stop_sources
 from edgecap.errors import SourceError
-from edgecap.model import DeviceEvent, FramePacket, Gap, SampleBlock, Verdict
+from edgecap.model import DeviceEvent, FramePacket, Gap, PictureReport, SampleBlock, Verdict
 from edgecap.quality import RATE_TOLERANCE, U_LIMIT_NS, StreamQuality
 from edgecap.source.protocol import Source
 
@@ -53,6 +54,9 @@ class _Sample:
                 continue
             if isinstance(item, Gap):
                 quality.see_gap(item)
+                continue
+            if isinstance(item, PictureReport):
+                quality.see_picture(item)
                 continue
             if isinstance(item, SampleBlock | FramePacket):
                 quality.see(item)
@@ -105,6 +109,7 @@ async def _record(exam: Exam, opened: Sequence[OpenSource]) -> list[Finding]:
         t2_ns = now_ns()
         exam.bytes_s = (sum(s.n_bytes for s in samples) - before) / (t2_ns - t1_ns) * 1e9
         verdicts = {s.source.name: [q.verdict(t2_ns) for q in s.quality.values()] for s in samples}
+        pictures = {q.info.name: q.picture_state(t2_ns) for s in samples for q in s.quality.values()}
         # Before they stop: a device that is asked for its total has other things to do than pings.
         clocks = [_clock(s.source.name, s.source.statistics()) for s in samples]
         sent = await stop_sources(opened)
@@ -121,7 +126,12 @@ async def _record(exam: Exam, opened: Sequence[OpenSource]) -> list[Finding]:
             findings.append(failed(f"device {name}", refused))
             continue
         findings.append(_device(sample, doubles.get(name, "")))
-        findings += [_stream(v, sample, sent, exam.seconds) for v in verdicts[name]]
+        for verdict in verdicts[name]:
+            findings.append(_stream(verdict, sample, sent, exam.seconds))
+            if sample.quality[verdict.stream].info.kind == "video":
+                state = pictures[verdict.stream]
+                seen = judge_picture(verdict, state) if state is not None else None
+                findings.append(seen or unseen(verdict.stream, exam.seconds))
     return findings + [c for c in clocks if c is not None]
 
 
@@ -154,7 +164,7 @@ def _stream(verdict: Verdict, sample: _Sample, sent: dict[str, int], seconds: fl
     text = f"{verdict.rate_hz:g} Hz of {nominal:g} Hz, ± {verdict.u_ns / 1000:.0f} µs, {verdict.lost} lost"
     if nominal * seconds < 2 and verdict.state in ("silent", "waiting"):
         return none(check, f"at {nominal:g} Hz too slow to be judged within {seconds:g} s", **facts)
-    if verdict.state != "ok":
+    if verdict.state != "ok" and verdict.state not in PICTURE_FIX:
         return fail(check, f"{verdict.state}: {text}", _FIX[verdict.state], **facts)
     missing = sent.get(verdict.stream, 0) - sample.taken.get(verdict.stream, 0) - verdict.lost
     if missing > max(1, RATE_TOLERANCE * sent.get(verdict.stream, 0)):
@@ -200,11 +210,14 @@ def _told(exam: Exam) -> list[Finding]:
         text = f"{verdict.rate_hz:g} Hz, ± {verdict.u_ns / 1000:.0f} µs, {verdict.lost} lost in this session"
         facts: Facts = {"rate_hz": verdict.rate_hz, "u_us": verdict.u_ns / 1000, "lost": verdict.lost}
         check = f"stream {verdict.stream}"
-        if verdict.state in ("ok", "waiting"):
+        if verdict.state in ("ok", "waiting", *PICTURE_FIX):
             findings.append(ok(check, text, **facts))
         else:
             fix = _FIX.get(verdict.state, "see `edgecap fleet`")
             findings.append(fail(check, f"{verdict.state}: {text}", fix, **facts))
+        picture = judge_picture(verdict, verdict.state)
+        if picture is not None:
+            findings.append(picture)
     if not told.streams:
         findings.append(none("streams", "rates are known only while the daemon records"))
     return findings

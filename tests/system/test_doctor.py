@@ -9,15 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from edgecap import topics
 from edgecap.checkup import Check, Exam, Finding, examine
 from edgecap.checkup import broker as broker_check
 from edgecap.checkup.credentials import check_credentials
+from edgecap.checkup.devices import check_devices
 from edgecap.cli.doctor import exam_of, look
 from edgecap.cli.main import main
-from edgecap.config import load_config
+from edgecap.cli.run import sources_of
+from edgecap.config import load_config, parse_config
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.store import SessionKey, open_store
 from edgecap.mqtt import connect, parse_broker
@@ -106,6 +110,7 @@ def test_a_good_rig_alone_and_beside_its_daemon(tmp_path: Path) -> None:
                 f"process {site.daemon.process.pid}",
                 "it",  # type: ignore[union-attr]
             )
+            assert alone["picture cam"].verdict == "ok"
             for check in ("device glove", "device cam"):
                 assert beside[check]["verdict"] == "ok"
                 assert "the daemon is running and holds it" in beside[check]["text"]
@@ -120,6 +125,51 @@ def test_a_good_rig_alone_and_beside_its_daemon(tmp_path: Path) -> None:
             await glove.press(80)
             await site.until_state("idle")
             assert await site.stop_daemon() == 0
+
+    asyncio.run(run())
+
+
+def clip(path: Path, luma: int, contrast: int) -> Path:
+    """A second of a flat picture with a coarse chequerboard in it."""
+    cells = np.indices((96, 160)).sum(axis=0) // 8 % 2
+    picture = np.full((144, 160), 128, np.uint8)
+    picture[:96] = luma + contrast * cells
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("libx264", rate=10)
+        track.width, track.height, track.pix_fmt = 160, 96, "yuv420p"
+        for _ in range(10):
+            container.mux(track.encode(av.VideoFrame.from_ndarray(picture, "yuv420p")))
+        container.mux(track.encode())
+    return path
+
+
+def test_a_lens_cap_and_other_pictures_that_are_worth_nothing(tmp_path: Path) -> None:
+    text = f'site = "lab"\nrig = "r"\n[spool]\ndir = "{tmp_path}/spool"\n'
+    for name, luma, contrast in (("cap", 16, 0), ("sun", 235, 0), ("film", 110, 2), ("good", 60, 120)):
+        path = clip(tmp_path / f"{name}.mp4", luma, contrast)
+        text += f'[[camera]]\nbackend = "file"\nname = "{name}"\npath = "{path}"\nloop = true\n'
+    config = parse_config(text)
+
+    async def run() -> None:
+        seconds = 2.0
+        while True:  # a busy machine looks less often
+            found = await check_devices(Exam(config, sources_of(config), seconds=seconds))
+            rows = {f.check: f for f in found}
+            if all(rows[f"picture {c.name}"].verdict != "none" for c in config.camera) or seconds > 60:
+                break
+            seconds *= 2
+        assert {c.name: rows[f"picture {c.name}"].verdict for c in config.camera} == {
+            **dict.fromkeys(("cap", "sun", "film"), "fail"),
+            "good": "ok",
+        }
+        for name, state, fix in (
+            ("cap", "dark", "lens cap"),
+            ("sun", "overexposed", "away from the light"),
+            ("film", "blurred", "peel the film off"),
+        ):
+            row = rows[f"picture {name}"]
+            assert row.text.startswith(f"{state}: brightness ")
+            assert fix in row.fix
 
     asyncio.run(run())
 

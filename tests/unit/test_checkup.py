@@ -338,5 +338,5 @@ def test_docs_explain_every_check() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     named = {line.split("`")[1].split(" ")[0] for line in rows}
     subjects = {check.name.split(" ")[0] for check in CHECKS}
-    subjects |= {"device", "stream", "clock", "group", "topics", "delivery", "credential", "power"}
+    subjects |= {"device", "stream", "picture", "clock", "group", "topics", "delivery", "credential", "power"}
     assert subjects - {"devices", "permissions", "credentials"} <= named
