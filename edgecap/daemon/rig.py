@@ -246,6 +246,7 @@ class Rig:
     async def _gesture(self, kind: Gesture, t_ns: int) -> None:
         event = self.machine.event_for(kind)
         self.say("button", t_ns, kind)
+        log.info("button: %s", kind)
         if event is not None:
             mark = Mark(t_ns, "went-wrong") if event == "mark" else None
             await self._intents.put(Intent(event, "button", t_ns, mark))

@@ -128,7 +128,9 @@ class Site:
         while not holds():
             log = self.out / "daemon.log"
             words = log.read_text()[-3000:] if log.exists() else ""
-            assert time.monotonic() < deadline, f"never {what}; status {self.status}; daemon said:\n{words}"
+            if time.monotonic() > deadline:
+                kinds = [e["kind"] for e in self.events]
+                raise AssertionError(f"never {what}; status {self.status}; told {kinds}; daemon::\n{words}")
             if self.daemon is not None and self.daemon.process.returncode not in (None, 0, -9):
                 raise AssertionError(f"the daemon ended: {words}")
             await asyncio.sleep(0.02)
