@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,8 @@ QUIET_S = 60.0
 """After so long without a chunk the store may put in order what it likes."""
 REPORT_S = 10.0
 LEAVE_S = 5.0
+SLICE = 64
+"""Chunks of a batch that are decoded at a time: in memory one takes several times what was received."""
 _REASONS_TOLD = 20
 """Refusals logged one by one per report; the rest are only counted."""
 
@@ -40,6 +42,15 @@ _REASONS_TOLD = 20
 class _Batch:
     messages: list[Message] = field(default_factory=list)
     n_bytes: int = 0
+
+
+class _Kept(NamedTuple):
+    """What became of a valid chunk."""
+
+    rig: Rig
+    id: ChunkId
+    n_bytes: int
+    outcome: Stored
 
 
 class IngestWorker:
@@ -207,47 +218,56 @@ class IngestWorker:
     async def _commit(self, batch: _Batch) -> None:
         metrics = self.metrics
         started = time.perf_counter()
-        chunks, outcomes, invalid = await asyncio.to_thread(self._store_batch, batch.messages)
+        kept, invalid = await asyncio.to_thread(self._store_batch, batch.messages)
         metrics.commit_s += time.perf_counter() - started
         metrics.commits += 1
         metrics.received += len(batch.messages)
         metrics.received_bytes += batch.n_bytes
         now_ns = clock.now_ns()
-        for chunk, outcome in zip(chunks, outcomes, strict=True):
-            header = chunk.header
+        for rig, id_, n_bytes, outcome in kept:
             if outcome == "conflict":
                 # The store keeps both, durably, so the rig may let go of its own; a person must say which
                 # one is true.
                 metrics.conflicts += 1
                 self._note_refusal(
-                    f"conflict: another chunk is stored as {header.site}/{header.rig} {header.session}/"
-                    f"{header.stream}/{header.seq} of boot {header.boot}"
+                    f"conflict: another chunk is stored as {'/'.join(rig)} {id_.session}/"
+                    f"{id_.stream}/{id_.seq} of boot {id_.boot}"
                 )
             elif outcome == "stored":
                 metrics.stored += 1
-                metrics.stored_bytes += len(chunk.packed)
+                metrics.stored_bytes += n_bytes
             else:
                 metrics.duplicates += 1
-            self._receipts.add((header.site, header.rig), [chunk.id], now_ns)
+            self._receipts.add(rig, [id_], now_ns)
         metrics.invalid += len(invalid)
         for reason in invalid:
             self._note_refusal(reason)
         self._tell.set()
 
-    def _store_batch(self, messages: Sequence[Message]) -> tuple[list[Chunk], list[Stored], list[str]]:
+    def _store_batch(self, messages: Sequence[Message]) -> tuple[list[_Kept], list[str]]:
         """Verify, append and commit; runs in a thread, one call at a time."""
-        chunks: list[Chunk] = []
+        kept: list[_Kept] = []
         invalid: list[str] = []
+        for at in range(0, len(messages), SLICE):
+            chunks = self._verify(messages[at : at + SLICE], invalid)
+            outcomes = self._store.append(chunks) if chunks else []
+            for chunk, outcome in zip(chunks, outcomes, strict=True):
+                rig = (chunk.header.site, chunk.header.rig)
+                kept.append(_Kept(rig, chunk.id, len(chunk.packed), outcome))
+        if kept:
+            self._store.commit()
+        return kept, invalid
+
+    def _verify(self, messages: Sequence[Message], invalid: list[str]) -> list[Chunk]:
+        """The valid chunks among the messages; the reasons of the others are added to `invalid`."""
+        chunks: list[Chunk] = []
         for message in messages:
             try:
                 chunks.append(verify_message(message.topic, message.payload))
             except (ChunkError, NameRefused) as error:
                 invalid.append(f"invalid chunk on {message.topic[:200]!r}: {error}")
                 self._keep(message, str(error))
-        outcomes = self._store.append(chunks) if chunks else []
-        if chunks:
-            self._store.commit()
-        return chunks, outcomes, invalid
+        return chunks
 
     def _keep(self, message: Message, reason: str) -> None:
         try:
