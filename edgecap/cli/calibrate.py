@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.cli.calibrate_out import keep
 from edgecap.cli.export import find_session
 from edgecap.errors import UsageError
 
@@ -100,17 +101,7 @@ def run_sync(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} {value} is not a positive number")
     limits = Limits(None if args.any_lag else args.max_lag_s, args.window_s, args.min_r2, args.min_motion)
     record = _from_arrays(args, limits) if args.npz else _from_session(args, limits)
-    if args.out:
-        from edgecap.dataset.calibration_map import add_to_map
-
-        add_to_map(args.out, record)
-    if args.json:
-        import msgspec
-
-        print(msgspec.json.encode(record).decode())
-    else:
-        print(in_words(record))
-    return 0
+    return keep(args, record, in_words(record))
 
 
 def _from_arrays(args: argparse.Namespace, limits: Limits) -> SyncRecord:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgecap.calibration import Record
+    from edgecap.dataset.sync_record import SyncRecord
 
 
-def keep(args: argparse.Namespace, record: Record, words: str, notes: Sequence[str] = ()) -> int:
+def keep(args: argparse.Namespace, record: Record | SyncRecord, words: str, notes: Sequence[str] = ()) -> int:
     """Print a record (`--json`, else in words), put it into the map of `--out`; notes go to stderr."""
     import msgspec
 

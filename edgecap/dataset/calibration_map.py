@@ -38,7 +38,7 @@ def add_to_map(path: Path, record: Keyed) -> int:
     """Put a record into the map; the file is replaced whole, so that a daemon never reads half of it.
 
     Returns:
-        The record's version: one more than that of the record it replaces; 0 for a kind without versions.
+        The record's version: one more than that of the record it replaces.
 
     Raises:
         UsageError: the file is not such a map, cannot be written, or would outgrow a manifest.
@@ -46,7 +46,7 @@ def add_to_map(path: Path, record: Keyed) -> int:
     found = read_map(path)
     fields = msgspec.to_builtins(record)
     before = found.get(record.key)
-    if "version" in fields and isinstance(before, dict) and isinstance(before.get("version"), int):
+    if isinstance(before, dict) and isinstance(before.get("version"), int):
         fields["version"] = before["version"] + 1
     found[record.key] = fields
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
@@ -65,4 +65,4 @@ def add_to_map(path: Path, record: Keyed) -> int:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UsageError(f"cannot write {path}: {error.strerror}", fix="give --out another name") from error
-    return int(fields.get("version", 0))
+    return int(fields["version"])

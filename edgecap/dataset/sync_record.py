@@ -59,6 +59,8 @@ class SyncRecord(msgspec.Struct, frozen=True):
     session: str
     date: str
     edgecap: str
+    version: int = 1
+    """Counts the records that there were under this key; set when it is put into a map."""
 
     @property
     def key(self) -> str:

@@ -118,13 +118,14 @@ def test_words_tell_the_lag_and_what_is_part_of_it(capsys, store):
 def test_records_gather_in_a_calibration_map(capsys, tmp_path):
     out = tmp_path / "calibration.json"
     npz = str(SYNC_TWISTNSYNC)
-    for names in ("phone,mcu", "other,mcu"):
+    for names in ("phone,mcu", "other,mcu", "other,mcu"):
         record = measure(
             capsys, "--npz", npz, "--method", "gyro", "--any-lag", "--streams", names, "--out", str(out)
         )
     kept = json.loads(out.read_text())
     assert list(kept) == ["sync:phone:mcu", "sync:other:mcu"]
     assert kept["sync:other:mcu"] == record
+    assert [kept[key]["version"] for key in kept] == [1, 2]  # the second replaced the first
     out.write_text("[1]")
     assert "not a calibration map" in refusal(
         capsys, 2, "--npz", npz, "--method", "gyro", "--any-lag", "--out", str(out)
