@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecap.calibration import ForceChannel, ForceRecord
 from edgecap.cli.main import main
 from edgecap.clock import now_ns
 from edgecap.config import parse_config
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
+from edgecap.dataset.calibration_map import add_to_map
 from edgecap.dataset.mcap_export import export_mcap
 from edgecap.model import ChannelInfo, Mark
 from edgecap.sim.firmware import FirmwareStream, HostFirmware
@@ -95,3 +97,53 @@ def test_weights_become_newtons(tmp_path: Path, capsys) -> None:
     assert f"calibrated force:left-hand-force version 1 of {date}" in capsys.readouterr().out
     verdicts = [v for r in second.verdicts for v in r["streams"]]
     assert all(v["state"] != "drift" for v in verdicts)
+
+
+def test_a_zero_that_has_moved_is_in_the_sessions_verdicts(tmp_path: Path, capsys) -> None:
+    """A glove whose thumb reads 0.8 N too little since it was calibrated; the index is as it was."""
+    thumb, index = (
+        ForceChannel(
+            name=name, model="linear", tare=tare, gain=GAIN, u_tare=1.0, u_gain=1e-5, u_n=0.05,
+            residual_n=0.01, max_n=10.0, n=6, noise_counts=2.0,
+        )
+        for name, tare in (("thumb", TARE + 200), ("index", 40.0))
+    )  # fmt: skip
+    file = tmp_path / "calibration.json"
+    date = "2026-11-01T08:00:00+00:00"
+    kept = ForceRecord(stream="left-hand-force", channels=(thumb, index), date=date, edgecap="0")
+    assert add_to_map(file, kept) == 1
+    assert add_to_map(file, kept) == 2
+    text = f"""
+    site = "lab"
+    rig = "rig-01"
+    spool.dir = "{tmp_path / "spool"}"
+    calibration.file = "{file}"
+    [session]
+    task = "fold a towel"
+    operator = "p-001"
+    consent = "c-1"
+    """
+
+    async def worn():
+        stream = weights(tmp_path / "weights.npy")
+        async with HostFirmware([stream], link=tmp_path / "board", loop=False) as board:
+
+            async def work(rig: Rig) -> None:
+                async with asyncio.timeout(60):
+                    while not any(v.state == "drift" for v in rig.verdicts):
+                        await asyncio.sleep(0.02)
+
+            glove = SerialSource("left-hand", str(board.link))
+            return await record(parse_config(text), [glove], tmp_path / "store", work)
+
+    session = asyncio.run(worn())
+    assert session.report.complete
+    assert session.manifest["calibration"]["force:left-hand-force"]["version"] == 2
+    verdict = next(v for r in reversed(session.verdicts) for v in r["streams"] if v["state"] == "drift")
+    assert verdict["stream"] == "left-hand-force"
+    assert verdict["drift_of"] == "tare of thumb [N], limit 0.3"
+    assert abs(verdict["drift"] + 200 * GAIN) < 0.02
+    assert main(["sessions", "show", str(tmp_path / "store"), session.key.session]) == 0
+    said = capsys.readouterr().out
+    assert "calibrated force:left-hand-force version 2 of 2026-11-01" in said
+    assert "left-hand-force: departs from its calibration, tare of thumb [N], limit 0.3: -0." in said
