@@ -168,6 +168,11 @@ static void move_contacts(host *self, int64_t now_ns)
         ec_button_raw(&self->device, self->edges[done++].down);
     memmove(self->edges, self->edges + done, (self->n_edges - done) * sizeof *self->edges);
     self->n_edges -= done;
+    /* The device stamps an edge when it is told. If we were not run just before that, the finger waits for as
+     * long again: a press of 100 ms must not become one of 5, which is a bounce. */
+    const int64_t held_up_ns = raw_now_ns() - now_ns;
+    for (uint32_t k = 0; done > 0 && held_up_ns > ASLEEP_NS && k < self->n_edges; k++)
+        self->edges[k].raw_ns += held_up_ns;
 }
 
 void host_service(host *self)
