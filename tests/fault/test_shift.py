@@ -103,4 +103,5 @@ def test_sessions_and_absences_leave_the_rig_as_it_was(tmp_path: Path) -> None:
     assert (last.rig_fds, last.rig_threads) == (first.rig_fds, first.rig_threads)
     assert last.ingest_fds <= first.ingest_fds + last.sessions - first.sessions
     assert math.isclose(last.rig_rss, first.rig_rss, rel_tol=MORE_RSS)
+    assert math.isclose(last.ingest_rss, first.ingest_rss, rel_tol=MORE_RSS)
     assert last.disk_bytes <= first.disk_bytes + MORE_DISK_BYTES
