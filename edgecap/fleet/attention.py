@@ -12,6 +12,9 @@ BATTERY_PERCENT = 15.0
 OVERDUE_NS = 35_000_000_000
 """A rig repeats its status every 10 s; three times in a row not heard of while connected is not chance."""
 
+EARLIEST_UTC_NS = 1_600_000_000_000_000_000
+"""A wall clock that shows an earlier time (September 2020) has never been set."""
+
 Severity = Literal["losing", "soon", "odd"]
 ORDER: tuple[Severity, ...] = ("losing", "soon", "odd")
 """`losing`: data is being lost now; `soon`: it will be; `odd`: nothing is lost, but somebody should know."""
@@ -73,6 +76,8 @@ def _told(status: RigStatus) -> list[Reason]:
         found.append(Reason("soon", f"card is full: {spool.free_bytes / 1e6:.0f} MB free"))
     elif spool.hours_left is not None and spool.hours_left < HOURS_LEFT:
         found.append(Reason("soon", f"card full in {60 * spool.hours_left:.0f} min"))
+    if not status.clock.trusted and status.utc_ns < EARLIEST_UTC_NS:
+        found.append(Reason("odd", "its wall clock was never set: its sessions are dated wrong"))
     if status.battery_percent is not None and status.battery_percent <= BATTERY_PERCENT:
         found.append(Reason("soon", f"battery at {status.battery_percent:.0f} %"))
     if status.uplink.quarantined:

@@ -20,6 +20,8 @@ QUIET_S = 0.5
 REDRAW_S = 0.25
 """A page of 14,000 rigs hears hundreds of messages a second; people read four at most."""
 REMEMBERED_EVENTS = 200
+TWINS_NS = 600_000_000_000
+"""How long two rigs that were heard under one name are told of."""
 
 
 class RigRow(msgspec.Struct, frozen=True):
@@ -36,11 +38,19 @@ class RigRow(msgspec.Struct, frozen=True):
     """When its state was first heard of; 0 in a single look."""
     was: str = ""
     """The state before this one, if it was heard."""
+    boots: tuple[str, ...] = ()
+    """Kernel boots of the last messages, each other than the one before it, the newest last."""
+    twins_ns: int = 0
+    """When a boot that had given way to another was last heard again; 0 for never."""
 
     def reasons(self, now_ns: int = 0) -> list[Reason]:
         """Why somebody should look at it, worst first."""
         age_ns = now_ns - self.heard_ns if now_ns and self.heard_ns else 0
-        return reasons(self.state, self.status, age_ns, self.was)
+        found = reasons(self.state, self.status, age_ns, self.was)
+        if self.twins_ns and now_ns - self.twins_ns < TWINS_NS:
+            found.append(Reason("soon", "two rigs use this name: give one another"))
+            found.sort(key=lambda reason: ORDER.index(reason.severity))
+        return found
 
     @property
     def needs_attention(self) -> bool:
@@ -85,11 +95,18 @@ class Roster:
         key = address.site, address.rig
         row, old = _row(*key, message.payload), self._rows.get(key)
         same = old is not None and old.state == row.state
+        boots, twins_ns = (old.boots, old.twins_ns) if old is not None else ((), 0)
+        if row.status is not None and row.status.boot not in boots[-1:]:
+            boots = (*boots, row.status.boot)[-3:]
+            # A rig that was started anew never comes back to its earlier boot.
+            twins_ns = now_ns if boots.count(row.status.boot) > 1 else twins_ns
         self._rows[key] = msgspec.structs.replace(
             row,
             heard_ns=now_ns,
             since_ns=old.since_ns if old is not None and same else now_ns,
             was="" if old is None else old.was if same else old.state,
+            boots=boots,
+            twins_ns=twins_ns,
         )
 
     def _event(self, site: str, rig: str, payload: bytes, now_ns: int) -> None:

@@ -86,6 +86,9 @@ async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 class Rig:
     """The rig's side of the wire as the daemon composes it: one connection for everything."""
 
+    most_wait_s = 0.1
+    """Ceiling of the waits between attempts to connect."""
+
     def __init__(self, spool: Spool, broker: Broker, **options: object) -> None:
         self.events: list[tuple[str, str]] = []
         self.states: list[tuple[bool, str]] = []
@@ -111,7 +114,7 @@ class Rig:
                 self._body,
                 client_id=f"edgecap-{SITE}-{RIG}",
                 subscribe=[topics.topic(SITE, RIG, topics.RECEIPT)],
-                backoff=Backoff(0.02, 0.1, seed=1),
+                backoff=Backoff(0.02, self.most_wait_s),
                 on_state=lambda connected, reason: self.states.append((connected, reason)),
             )
         )

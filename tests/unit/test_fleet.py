@@ -128,6 +128,24 @@ def test_the_worst_comes_first_and_a_rig_that_vanished_while_recording_is_named(
     assert {r.rig: r.since_ns for r in roster.rows()}["a"] == 5 * S
 
 
+def test_two_rigs_under_one_name_are_found_out_and_a_restart_is_not() -> None:
+    roster = Roster()
+
+    def heard(boot: str, now_ns: int) -> list[str]:
+        roster.see(told("rig-1", status(boot=boot)), now_ns)
+        roster.see(told("rig-1", b'{"state":"offline"}'), now_ns)
+        roster.see(told("rig-1", status(boot=boot)), now_ns)
+        return [reason.text for row in roster.rows(now_ns) for reason in row.reasons(now_ns)]
+
+    assert [heard(boot, n * S) for n, boot in enumerate(("a", "a", "b", "b", "c"), 1)] == [[]] * 5
+    assert heard("b", 6 * S) == ["two rigs use this name: give one another"]
+    assert heard("b", 60 * S) == ["two rigs use this name: give one another"]
+    assert heard("b", 700 * S) == []
+    assert words("idle", status(clock=ClockStatus(False, 0)), 0) == [
+        ("odd", "its wall clock was never set: its sessions are dated wrong")
+    ]
+
+
 def test_hostile_messages_are_counted_and_change_nothing() -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
