@@ -45,7 +45,7 @@ class _Sample:
             if isinstance(item, DeviceEvent):
                 if item.kind == "stopped":
                     self.source.live.stopped.set()
-                elif self.source.note(item) and item.kind != "connected":
+                elif self.source.note(item) and item.kind in ("disconnected", "fault"):
                     self.faults.append(item.text or item.kind)
                 continue
             self.source.live.saw(item)

@@ -13,6 +13,7 @@ from edgecap.checkup.devices import check_devices
 from edgecap.checkup.disk import check_disk_space, check_disk_speed, check_state_directory
 from edgecap.checkup.exam import Exam
 from edgecap.checkup.finding import Finding, fail, failed
+from edgecap.checkup.latency import check_latency
 from edgecap.checkup.panel import check_panel
 from edgecap.checkup.permissions import check_permissions
 from edgecap.checkup.power import check_power, check_throttling
@@ -32,6 +33,7 @@ CHECKS = (
     Check("daemon", check_daemon),
     Check("kernel cache", check_cache),
     Check("devices", check_devices),
+    Check("latency", check_latency),
     Check("button", check_panel),
     Check("permissions", check_permissions),
     Check("state directory", check_state_directory),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,57 @@ def test_a_board_on_a_uart_that_is_pulled_and_swapped(
                     await site.until_state("idle")
 
     asyncio.run(run())
+
+
+def test_a_board_that_freezes_mid_session(tmp_path: Path) -> None:
+    """Its port stays, nothing comes: told at once, stated as a loss, and it goes on where it thaws."""
+
+    async def run() -> None:
+        with logged() as lines:
+            async with Site(tmp_path) as site:
+                glove = await site.add_device("glove", [motion_imu()])
+                left = await site.add_device("left", [motion_imu()])
+                await site.start_ingest()
+                async with daemon(site, site.config()):
+                    await site.until_state("idle")
+                    await glove.press(80)
+                    await site.until_state("recording")
+                    session = str(site.status["session"])
+                    await site.samples("left-imu", 100)
+                    os.kill(left.pid, signal.SIGSTOP)
+                    try:
+                        await site.until("silent", lambda: "silent" in verdict(site, "left-imu"))
+                        await site.until("shown", lambda: site.status["led"] == "sensor-fault")
+                        assert (await glove.command("led")).startswith(light("sensor-fault"))
+                        await site.until("told", lambda: "no answer for 3 s" in problem(site, "left"))
+                        assert site.status["state"] == "recording"
+                        found = row(await doctor(site.config()), "device left")
+                        assert (found.verdict, "no answer for 3 s" in found.text) == ("fail", True)
+                        assert found.fix
+                    finally:
+                        os.kill(left.pid, signal.SIGCONT)
+                    n = verdict_count(site, "left-imu")
+                    await site.until("thawed", lambda: verdict_count(site, "left-imu") > n + 500)
+                    await site.until("well", lambda: not site.status["problems"])
+                    await site.until("shown", lambda: site.status["led"] == "recording")
+                    await glove.press(80)
+                    await site.until_state("idle")
+                    report = await site.until_complete(session)
+                streams = {s.name: s for s in report.streams}
+                assert sum(g.t1_ns - g.t0_ns for g in streams["left-imu"].gaps) > 2_000_000_000
+                assert streams["glove-imu"].samples > streams["left-imu"].samples + 2000
+            assert any("left-imu is silent" in line for line in lines)
+
+    asyncio.run(run())
+
+
+def problem(site: Site, device: str) -> str:
+    return str(site.status.get("problems", {}).get(device, ""))
+
+
+def verdict(site: Site, stream: str) -> str:
+    return next((v["state"] for v in site.status["streams"] if v["stream"] == stream), "")
+
+
+def verdict_count(site: Site, stream: str) -> int:
+    return next((int(v["n"]) for v in site.status["streams"] if v["stream"] == stream), 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from edgecap.daemon.neighbour import address_of
 from edgecap.model import ChannelInfo
 from edgecap.sim.firmware import FirmwareStream
-from tests.systemd.machine import CACHE, Machine
+from tests.systemd.machine import CACHE, ENVIRONMENT, Machine
 
 REPOSITORY = Path(__file__).parents[2]
 STORE = "/var/lib/edgecap-ingest"
@@ -76,12 +75,26 @@ store = "/var/lib/edgecap-ingest"
 """
 
 
+COLLECT = """
+mount --bind "$2" "$1/mnt"
+mount --bind "$3" "$1/media"
+mount --bind "$4" "$1/srv"
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/tmp"
+exec chroot "$1" env PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv /mnt/systemd/install.sh --collect /media --role both
+"""
+
+
 def collect(folder: Path) -> Path:
-    """What `install.sh --collect` makes for a site without network; pip finds the wheels in the cache."""
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str((CACHE / "wheels").resolve())}
+    """What `install.sh --collect` makes for a site without network, with the Python of the machine to be.
+
+    pip finds the wheels in the cache.
+    """
+    folder.mkdir(exist_ok=True)
+    root, wheels = (CACHE / "root").resolve(), (CACHE / "wheels").resolve()
     done = subprocess.run(
-        [REPOSITORY / "systemd/install.sh", "--collect", folder, "--role", "both"],
-        env={**os.environ, **offline}, capture_output=True, text=True, check=False,
+        ["unshare", "--mount", "sh", "-ec", COLLECT, "sh", root, REPOSITORY, folder, wheels],
+        env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -18,6 +18,7 @@ from edgecap.checkup import CHECKS, Check, Exam, Finding, Roots, examine
 from edgecap.checkup.certificate import not_after
 from edgecap.checkup.credentials import check_credentials
 from edgecap.checkup.disk import check_disk_space, check_disk_speed, check_state_directory
+from edgecap.checkup.latency import check_latency
 from edgecap.checkup.permissions import User, check_permissions, may_use, user_of
 from edgecap.checkup.power import check_power, check_throttling
 from edgecap.checkup.temperature import check_temperature
@@ -108,6 +109,18 @@ def test_supplies_and_batteries(tmp_path: Path) -> None:
         assert (found.check, found.verdict, found.facts["percent"]) == ("power bat", verdict, 12)
     write(tmp_path, **{f"{battery}capacity": "80", f"{battery}status": "Discharging"})
     assert look(check_power, exam(tmp_path))[1].verdict == "ok"
+
+
+def test_an_adapter_that_holds_bytes_back(tmp_path: Path) -> None:
+    boards = (("slow", "ttyUSB0"), ("quick", "ttyUSB1"), ("native", "ttyACM0"))
+    ports = "".join(f'[[serial]]\nname = "{name}"\nport = "/dev/{tty}"\n' for name, tty in boards)
+    write(tmp_path, sys__class__tty__ttyUSB0__device__latency_timer="16")
+    write(tmp_path, sys__class__tty__ttyUSB1__device__latency_timer="1")
+    slow, quick = look(check_latency, exam(tmp_path, ports))
+    assert (slow.check, slow.verdict, slow.facts["latency_ms"]) == ("latency slow", "fail", 16)
+    assert "70-edgecap.rules" in slow.fix
+    assert (quick.check, quick.verdict) == ("latency quick", "ok")
+    assert look(check_latency, exam(tmp_path)) == []
 
 
 def test_temperature(tmp_path: Path) -> None:
@@ -338,5 +351,16 @@ def test_docs_explain_every_check() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     named = {line.split("`")[1].split(" ")[0] for line in rows}
     subjects = {check.name.split(" ")[0] for check in CHECKS}
-    subjects |= {"device", "stream", "picture", "clock", "group", "topics", "delivery", "credential", "power"}
+    subjects |= {
+        "device",
+        "stream",
+        "picture",
+        "latency",
+        "clock",
+        "group",
+        "topics",
+        "delivery",
+        "credential",
+        "power",
+    }
     assert subjects - {"devices", "permissions", "credentials"} <= named
