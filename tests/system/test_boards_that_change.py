@@ -181,8 +181,9 @@ def test_a_board_that_freezes_mid_session(tmp_path: Path) -> None:
                     await site.until_state("idle")
                     report = await site.until_complete(session)
                 streams = {s.name: s for s in report.streams}
-                assert sum(g.t1_ns - g.t0_ns for g in streams["left-imu"].gaps) > 2_000_000_000
-                assert streams["glove-imu"].samples > streams["left-imu"].samples + 2000
+                # What the board's own buffer could not hold is a gap; the rest came late, with its true times.
+                assert streams["left-imu"].gaps
+                assert streams["glove-imu"].samples > streams["left-imu"].samples
             assert any("left-imu is silent" in line for line in lines)
 
     asyncio.run(run())

@@ -79,7 +79,7 @@ class Boards:
         self.names = self.rules / "71-edgecap-names.rules"
         self.device = folder / "boards.umockdev"
         parts = [ROOT_HUB]
-        for number, (serial, (tty, socket)) in enumerate(zip(serials, SOCKETS.items(), strict=True), 2):
+        for number, (serial, (tty, socket)) in enumerate(zip(serials, SOCKETS.items(), strict=False), 2):
             known = f"E: ID_SERIAL_SHORT={serial}\nE: ID_USB_INTERFACE_NUM=00\n" if serial else ""
             text = f"A: serial={serial}\\n\n" if serial else ""
             path = socket.partition("-")[2]
@@ -129,6 +129,39 @@ def test_by_serial_number(tmp_path: Path) -> None:
     assert "/dev/edgecap/left-hand" in boards.links("ttyACM1")
     assert boards.name("left-hand", "--forget").returncode == 0
     assert "left-hand" not in boards.names.read_text()
+
+
+ADAPTER = """\
+P: /devices/platform/soc/usb1/1-3
+N: bus/usb/001/009
+E: DEVTYPE=usb_device
+E: SUBSYSTEM=usb
+A: idVendor=0403\\n
+A: idProduct=6001\\n
+
+P: /devices/platform/soc/usb1/1-3/1-3:1.0
+E: DEVTYPE=usb_interface
+E: SUBSYSTEM=usb
+E: DRIVER=ftdi_sio
+
+P: /devices/platform/soc/usb1/1-3/1-3:1.0/ttyUSB0
+E: SUBSYSTEM=usb-serial
+E: DRIVER={driver}
+L: driver=../../../../../../../bus/usb-serial/drivers/{driver}
+A: latency_timer=16\\n
+
+"""
+
+
+@pytest.mark.parametrize(("driver", "told"), [("ftdi_sio", True), ("cp210x", False)])
+def test_an_ftdi_adapter_is_told_not_to_wait(tmp_path: Path, driver: str, told: bool) -> None:
+    boards = Boards(tmp_path)
+    boards.device.write_text(ROOT_HUB + ADAPTER.format(driver=driver))
+    path = "/sys/devices/platform/soc/usb1/1-3/1-3:1.0/ttyUSB0"
+    done = boards.run("sh", "-c", f"udevadm test --action=add {path} 2>&1")
+    lines = [line for line in done.stdout.splitlines() if "latency_timer" in line]
+    assert bool(lines) == told, done.stdout
+    assert all("70-edgecap.rules" in line and "1" in line for line in lines[:1])
 
 
 def test_twins_are_named_by_their_sockets(tmp_path: Path) -> None:
