@@ -3,6 +3,7 @@
 # make lock            resolve the dependencies again
 # make wheels          do they all have wheels for a Raspberry Pi?
 # make arm64           do the unit tests pass on (emulated) arm64?
+# make systemd-trixie  does all of systemd/ work on Debian trixie, too? (CI does bookworm)
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ LIBCAMERA := /var/cache/edgecap-libcamera
 SYSTEMD_ROOT := /var/cache/edgecap-systemd-root
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 pyproject.toml
 
-.PHONY: demo test lint types layers unit lock wheels arm64 bench clean system-packages
+.PHONY: demo test lint types layers unit lock wheels arm64 systemd-trixie bench clean system-packages
 
 demo: $(VENV)/demo
 	@$(BIN)/edgecap demo $(ARGS)
@@ -92,6 +93,11 @@ wheels:
 # The wheels of a rig and the unit tests on emulated arm64: half an hour, root on Debian.
 arm64:
 	.ci/arm64 $(ARGS)
+
+# The installer and a rig's whole life on Debian trixie (systemd 257, Python 3.13), in a container: root on Debian.
+systemd-trixie: $(VENV)/dev
+	SUITE=trixie tests/systemd/build_root.sh $(SYSTEMD_ROOT)-trixie
+	EDGECAP_SYSTEMD_ROOT=$(SYSTEMD_ROOT)-trixie CI=1 $(BIN)/python -m pytest -v tests/systemd $(ARGS)
 
 bench: $(VENV)/dev
 	$(BIN)/python bench/pipeline.py $(ARGS)

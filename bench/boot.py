@@ -69,12 +69,10 @@ def start_once(rig: InstalledRig, *, cold: bool) -> dict[str, float]:
     machine.run("systemctl", "start", UNIT, timeout_s=1200)
     rig.press()
     shown = machine.show(
-        UNIT, "InactiveExitTimestampMonotonic", "ExecMainStartTimestampMonotonic",
-        "ActiveEnterTimestampMonotonic", "CPUUsageNSec",
+        UNIT, "ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic", "CPUUsageNSec",
     )  # fmt: skip
-    begin, main, ready = (
-        int(shown[f"{event}TimestampMonotonic"]) / 1e6
-        for event in ("InactiveExit", "ExecMainStart", "ActiveEnter")
+    begin, ready = (
+        int(shown[f"{event}TimestampMonotonic"]) / 1e6 for event in ("ExecMainStart", "ActiveEnter")
     )
     # systemd's stamps are CLOCK_MONOTONIC, those of the recording CLOCK_MONOTONIC_RAW.
     raw_ahead_s = time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -86,8 +84,6 @@ def start_once(rig: InstalledRig, *, cold: bool) -> dict[str, float]:
     key = next(k for k in store.sessions() if k.session == session)
     first = {s.name: s.t0_ns / 1e9 - raw_ahead_s for s in verify_session(store, key).streams}
     return {
-        "before main process (config check, warmup)": main - begin,
-        "main process to READY": ready - main,
         "start to READY": ready - begin,
         "start to first IMU sample": first["left-hand-imu"] - begin,
         "start to first frame": first["head-cam"] - begin,
