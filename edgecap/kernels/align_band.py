@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 
-from edgecap.kernels import align_state as at
-from edgecap.kernels.align_state import F64, I64
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.align_state import BUCKET_S, BUCKETS, EMPTY, LOWER, NONE, State
+from edgecap.kernels.compile import part
 
 UNBOUNDED_NS = 500e6
 """How far below the upper bound the truth is looked for while no ping has been answered."""
@@ -31,132 +30,131 @@ _ANY_SLOPE = 2e7
 """Two per cent: an RC oscillator."""
 
 
-@kernel
-def band_at(real: F64, d: float) -> tuple[float, float]:
+@part
+def band_at(s: State, d: float) -> tuple[float, float]:
     """The (lowest, highest) possible offset at device time `d`, carried over from the last solution."""
-    age = d - real[at.BAND_D]
-    spread = 0.5 * real[at.CURVATURE] * age * age
+    age = d - s.band_d
+    spread = 0.5 * s.curvature * age * age
     if age >= 0.0:
-        return real[at.LO] + real[at.SLOPE_LO] * age - spread, real[at.HI] + real[at.SLOPE_HI] * age + spread
-    return real[at.LO] + real[at.SLOPE_HI] * age - spread, real[at.HI] + real[at.SLOPE_LO] * age + spread
+        return s.lo + s.slope_lo * age - spread, s.hi + s.slope_hi * age + spread
+    return s.lo + s.slope_hi * age - spread, s.hi + s.slope_lo * age + spread
 
 
-@kernel
-def keep_bound(whole: I64, real: F64, lower: bool, d: float, theta: float) -> bool:
-    """Put a bound into the ring if it is the best of its bucket; remembers what it replaced."""
-    ids = at.LOWER_ID if lower else at.UPPER_ID
-    ds = at.LOWER_D if lower else at.UPPER_D
-    thetas = at.LOWER_THETA if lower else at.UPPER_THETA
-    bucket = math.floor(d / at.BUCKET_S)
-    slot = bucket % at.BUCKETS
-    held = whole[ids + slot]
+@part
+def keep_bound(s: State, side: int, d: float, theta: float) -> bool:
+    """Put a bound into its side's ring if it is the best of its bucket; remembers what it replaced."""
+    bucket = math.floor(d / BUCKET_S)
+    slot = side + bucket % BUCKETS
+    held = s.bound_id[slot]
     if held > bucket:
         return False
     if held == bucket:
-        gain = (theta - real[thetas + slot]) - real[at.SLOPE] * (d - real[ds + slot])
-        if (gain <= 0.0) if lower else (gain >= 0.0):
+        gain = (theta - s.bound_theta[slot]) - s.slope * (d - s.bound_d[slot])
+        if (gain <= 0.0) if side == LOWER else (gain >= 0.0):
             return False
-    whole[at.UNDO_SLOT] = slot
-    whole[at.UNDO_ID] = held
-    real[at.UNDO_D] = real[ds + slot]
-    real[at.UNDO_THETA] = real[thetas + slot]
-    whole[ids + slot] = bucket
-    real[ds + slot] = d
-    real[thetas + slot] = theta
+    s.undo_slot = slot
+    s.undo_id = held
+    s.undo_d = s.bound_d[slot]
+    s.undo_theta = s.bound_theta[slot]
+    s.bound_id[slot] = bucket
+    s.bound_d[slot] = d
+    s.bound_theta[slot] = theta
     return True
 
 
-@kernel
-def drop_bound(whole: I64, real: F64, lower: bool) -> None:
+@part
+def drop_bound(s: State) -> None:
     """Undo the last `keep_bound`."""
-    slot = whole[at.UNDO_SLOT]
-    whole[(at.LOWER_ID if lower else at.UPPER_ID) + slot] = whole[at.UNDO_ID]
-    real[(at.LOWER_D if lower else at.UPPER_D) + slot] = real[at.UNDO_D]
-    real[(at.LOWER_THETA if lower else at.UPPER_THETA) + slot] = real[at.UNDO_THETA]
+    slot = s.undo_slot
+    s.bound_id[slot] = s.undo_id
+    s.bound_d[slot] = s.undo_d
+    s.bound_theta[slot] = s.undo_theta
 
 
-@kernel
-def _least_top(real: F64, n: int, slope: float) -> tuple[float, float]:
+@part
+def _least_top(s: State, n: int, slope: float) -> tuple[float, float]:
     """f(slope) and its derivative."""
-    best = real[at.WORK_TOP] + slope * real[at.WORK_AGE_U]
-    which = 0
+    ages, thetas = s.upper_age, s.upper_theta
+    best = thetas[0] + slope * ages[0]
+    rise = ages[0]
     for k in range(1, n):
-        value = real[at.WORK_TOP + k] + slope * real[at.WORK_AGE_U + k]
+        value = thetas[k] + slope * ages[k]
         if value < best:
             best = value
-            which = k
-    return best, real[at.WORK_AGE_U + which]
+            rise = ages[k]
+    return best, rise
 
 
-@kernel
-def _most_bottom(real: F64, n: int, slope: float) -> tuple[float, float]:
+@part
+def _most_bottom(s: State, n: int, slope: float) -> tuple[float, float]:
     """g(slope) and its derivative."""
-    best = real[at.WORK_BOTTOM] + slope * real[at.WORK_AGE_L]
-    which = 0
+    ages, thetas = s.lower_age, s.lower_theta
+    best = thetas[0] + slope * ages[0]
+    rise = ages[0]
     for k in range(1, n):
-        value = real[at.WORK_BOTTOM + k] + slope * real[at.WORK_AGE_L + k]
+        value = thetas[k] + slope * ages[k]
         if value > best:
             best = value
-            which = k
-    return best, real[at.WORK_AGE_L + which]
+            rise = ages[k]
+    return best, rise
 
 
-@kernel
-def solve_band(whole: I64, real: F64, d: float, curvature: float) -> bool:
+@part
+def solve_band(s: State, d: float, curvature: float) -> bool:
     """Solve the band at device time `d` (not before any bound); False, changing nothing, if it is empty.
 
     Args:
-        whole: State; the rings of bounds are read.
-        real: State; HI, LO, SLOPE_HI, SLOPE_LO, BAND_D and CURVATURE are written.
+        s: The rings of bounds are read; hi, lo, slope_hi, slope_lo, band_d and curvature are written.
         d: Device time in seconds.
         curvature: Most change of slope, ns/s per second.
     """
-    uppers = 0
-    lowers = 0
+    uppers = lowers = NONE
     half = 0.5 * curvature
-    for k in range(at.BUCKETS):
-        if whole[at.UPPER_ID + k] != at.EMPTY:
-            age = d - real[at.UPPER_D + k]
-            real[at.WORK_AGE_U + uppers] = age
-            real[at.WORK_TOP + uppers] = real[at.UPPER_THETA + k] + half * age * age
+    ids, ds, thetas = s.bound_id, s.bound_d, s.bound_theta
+    for k in range(BUCKETS):
+        if ids[k] != EMPTY:
+            age = d - ds[k]
+            s.upper_age[uppers] = age
+            s.upper_theta[uppers] = thetas[k] + half * age * age
             uppers += 1
-        if whole[at.LOWER_ID + k] != at.EMPTY:
-            age = d - real[at.LOWER_D + k]
-            real[at.WORK_AGE_L + lowers] = age
-            real[at.WORK_BOTTOM + lowers] = real[at.LOWER_THETA + k] - half * age * age
+        low = LOWER + k
+        if ids[low] != EMPTY:
+            age = d - ds[low]
+            s.lower_age[lowers] = age
+            s.lower_theta[lowers] = thetas[low] - half * age * age
             lowers += 1
     if uppers == 0:
         return False
-    slope_hi = real[at.SLOPE_PRIOR_HI] + curvature * max(d, 0.0)
-    slope_lo = real[at.SLOPE_PRIOR_LO] - curvature * max(d, 0.0)
-    if d - real[at.LOWER_D_MOST] > _QUIET_S and real[at.KEPT_D] >= 0.0:
+    slope_hi = s.slope_prior_hi + curvature * max(d, 0.0)
+    slope_lo = s.slope_prior_lo - curvature * max(d, 0.0)
+    if d - s.lower_d_most > _QUIET_S and s.kept_d >= 0.0:
         # no ping answered for a while: the ring forgets the upper bounds that the old lower ones need
-        wander = curvature * (d - real[at.KEPT_D])
-        slope_hi = min(slope_hi, real[at.KEPT_SLOPE_HI] + wander)
-        slope_lo = max(slope_lo, real[at.KEPT_SLOPE_LO] - wander)
-    if whole[at.HAS_LOWER] == 0 or lowers == 0:
-        hi, _ = _least_top(real, uppers, slope_hi)
+        wander = curvature * (d - s.kept_d)
+        slope_hi = min(slope_hi, s.kept_slope_hi + wander)
+        slope_lo = max(slope_lo, s.kept_slope_lo - wander)
+    if s.has_lower == 0 or lowers == 0:
+        hi, _ = _least_top(s, uppers, slope_hi)
         lo = hi - UNBOUNDED_NS
     else:
         low_end = slope_lo
         # any slope at which the lines cross the wrong way and rise towards each other is a start from outside
-        near = real[at.SLOPE_HI] + _START_ROOM
+        near = s.slope_hi + _START_ROOM
         if near < slope_hi:
-            top, rise = _least_top(real, uppers, near)
-            bottom, drop = _most_bottom(real, lowers, near)
+            top, rise = _least_top(s, uppers, near)
+            bottom, drop = _most_bottom(s, lowers, near)
             if top < bottom and rise < drop:
                 slope_hi = near
-        near = real[at.SLOPE_LO] - _START_ROOM
+        near = s.slope_lo - _START_ROOM
         if near > slope_lo:
-            top, rise = _least_top(real, uppers, near)
-            bottom, drop = _most_bottom(real, lowers, near)
+            top, rise = _least_top(s, uppers, near)
+            bottom, drop = _most_bottom(s, lowers, near)
             if top < bottom and rise > drop:
                 slope_lo = near
         feasible = False
         hi = 0.0
         for _ in range(_STEPS):
-            hi, rise = _least_top(real, uppers, slope_hi)
-            bottom, drop = _most_bottom(real, lowers, slope_hi)
+            hi, rise = _least_top(s, uppers, slope_hi)
+            bottom, drop = _most_bottom(s, lowers, slope_hi)
             excess = hi - bottom
             if excess >= -_FEASIBLE_NS:
                 feasible = True
@@ -170,8 +168,8 @@ def solve_band(whole: I64, real: F64, d: float, curvature: float) -> bool:
             return False
         lo = 0.0
         for _ in range(_STEPS):
-            top, rise = _least_top(real, uppers, slope_lo)
-            lo, drop = _most_bottom(real, lowers, slope_lo)
+            top, rise = _least_top(s, uppers, slope_lo)
+            lo, drop = _most_bottom(s, lowers, slope_lo)
             excess = top - lo
             if excess >= -_FEASIBLE_NS or slope_lo >= slope_hi:
                 break
@@ -180,49 +178,49 @@ def solve_band(whole: I64, real: F64, d: float, curvature: float) -> bool:
             slope_lo -= excess / (rise - drop)
         slope_lo = min(slope_lo, slope_hi)
         lo = min(lo, hi)
-    real[at.BAND_D] = d
-    real[at.HI] = hi
-    real[at.LO] = lo
-    real[at.SLOPE_HI] = slope_hi
-    real[at.SLOPE_LO] = slope_lo
-    real[at.CURVATURE] = curvature
-    whole[at.N_SOLVED] += 1
+    s.band_d = d
+    s.hi = hi
+    s.lo = lo
+    s.slope_hi = slope_hi
+    s.slope_lo = slope_lo
+    s.curvature = curvature
+    s.n_solved += 1
     return True
 
 
-@kernel
-def widen_until_solved(whole: I64, real: F64, d: float, curvature: float) -> bool:
+@part
+def widen_until_solved(s: State, d: float, curvature: float) -> bool:
     """Solve the band, allowing faster drift, then any slope, if nothing else explains the exchanges."""
-    if solve_band(whole, real, d, curvature):
+    if solve_band(s, d, curvature):
         return True
     faster = curvature
     for _ in range(_WIDENINGS):
         faster *= 4.0
-        if faster > real[at.CURVATURE_MOST]:
+        if faster > s.curvature_most:
             break
-        if solve_band(whole, real, d, faster):
-            whole[at.N_WIDENED] += 1
+        if solve_band(s, d, faster):
+            s.n_widened += 1
             return True
-    prior_lo = real[at.SLOPE_PRIOR_LO]
-    prior_hi = real[at.SLOPE_PRIOR_HI]
-    real[at.SLOPE_PRIOR_LO] = -_ANY_SLOPE
-    real[at.SLOPE_PRIOR_HI] = _ANY_SLOPE
-    kept_d = real[at.KEPT_D]
-    real[at.KEPT_D] = -1.0
-    if solve_band(whole, real, d, curvature):
-        whole[at.N_WIDENED] += 1
-        real[at.SLOPE_MOST] = _ANY_SLOPE
+    prior_lo = s.slope_prior_lo
+    prior_hi = s.slope_prior_hi
+    s.slope_prior_lo = -_ANY_SLOPE
+    s.slope_prior_hi = _ANY_SLOPE
+    kept_d = s.kept_d
+    s.kept_d = -1.0
+    if solve_band(s, d, curvature):
+        s.n_widened += 1
+        s.slope_most = _ANY_SLOPE
         return True
-    real[at.KEPT_D] = kept_d
-    real[at.SLOPE_PRIOR_LO] = prior_lo
-    real[at.SLOPE_PRIOR_HI] = prior_hi
+    s.kept_d = kept_d
+    s.slope_prior_lo = prior_lo
+    s.slope_prior_hi = prior_hi
     return False
 
 
-@kernel
-def solve_or_widen(whole: I64, real: F64, d: float) -> bool:
+@part
+def solve_or_widen(s: State, d: float) -> bool:
     """Solve the band at `d`; what was allowed beyond the least drift is forgotten over a minute."""
-    elapsed = max(d - real[at.BAND_D], 0.0)
-    least = real[at.CURVATURE_LEAST]
-    curvature = least + (real[at.CURVATURE] - least) * math.exp(-elapsed / 60.0)
-    return widen_until_solved(whole, real, d, curvature)
+    elapsed = max(d - s.band_d, 0.0)
+    least = s.curvature_least
+    curvature = least + (s.curvature - least) * math.exp(-elapsed / 60.0)
+    return widen_until_solved(s, d, curvature)

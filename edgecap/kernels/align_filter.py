@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from edgecap.kernels import align_state as at
 from edgecap.kernels.align_band import solve_or_widen
-from edgecap.kernels.align_state import F64, I64
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.align_state import BUCKETS, EMPTY, LOWER, UPPER, State
+from edgecap.kernels.compile import part
 
 _SETTLE_S = 1.0
 """Over how long the likeliest offset keeps its error."""
@@ -48,33 +47,37 @@ _RATE_ROOM = 2.0
 _WANDER_PER_RATE = 1.5
 
 
-@kernel
-def _spread(whole: I64, real: F64, lower: bool) -> float:
+@part
+def _spread(s: State, side: int) -> float:
     """How far the last ten seconds' bounds of one kind, and one assumed, typically lie from the best of them.
 
     Of the upper ones the median counts: one that lies far off is chance. Of the lower ones, which are few,
     the mean: two that lie close together are chance.
     """
-    ids = at.LOWER_ID if lower else at.UPPER_ID
-    ds = at.LOWER_D if lower else at.UPPER_D
-    thetas = at.LOWER_THETA if lower else at.UPPER_THETA
-    slope = min(max(real[at.SLOPE], real[at.SLOPE_LO]), real[at.SLOPE_HI])
-    found = real[at.WORK_TOP : at.WORK_TOP + at.BUCKETS]
+    lower = side == LOWER
+    slope = min(max(s.slope, s.slope_lo), s.slope_hi)
+    found = s.found
     count = 0
-    for k in range(at.BUCKETS):
-        age = real[at.BAND_D] - real[ds + k]
-        if whole[ids + k] != at.EMPTY and age < _SPREAD_S:
-            value = real[thetas + k] + slope * age
-            found[count] = -value if lower else value
+    least = np.inf
+    total = 0.0
+    for k in range(side, side + BUCKETS):
+        age = s.band_d - s.bound_d[k]
+        if s.bound_id[k] != EMPTY and age < _SPREAD_S:
+            value = s.bound_theta[k] + slope * age
+            if lower:
+                value = -value
+            found[count] = value
+            least = min(least, value)
+            total += value
             count += 1
     assumed = _SPREAD_LOWER_NS if lower else _SPREAD_UPPER_NS
     if count == 0:
         return assumed
-    found[count] = found[:count].min() + assumed
+    found[count] = least + assumed
+    total += least + assumed
     count += 1
     if lower:
-        mean_off: float = found[:count].mean() - found[:count].min()
-        return mean_off
+        return total / count - least
     for i in range(count // 2 + 1):
         for k in range(i + 1, count):
             if found[k] < found[i]:
@@ -83,71 +86,71 @@ def _spread(whole: I64, real: F64, lower: bool) -> float:
     return median_off + _SPREAD_LEAST_NS
 
 
-@kernel
-def forget_floor(real: F64) -> None:
+@part
+def forget_floor(s: State) -> None:
     """Forget what was learnt about the link's least latency."""
-    real[at.FLOOR_NOW] = np.inf
-    real[at.FLOOR_BEFORE] = np.inf
-    real[at.OUT_N] = 0.0
-    real[at.OUT_SUM] = 0.0
+    s.floor_now = np.inf
+    s.floor_before = np.inf
+    s.out_n = 0.0
+    s.out_sum = 0.0
 
 
-@kernel
-def note_width(real: F64, width_ns: float) -> None:
+@part
+def note_width(s: State, width_ns: float) -> None:
     """Take note of how far a pong's lower bound lies below the upper bound."""
     width_ns = min(max(width_ns, 0.0), _WIDTH_MOST_NS)
-    real[at.OUT_MIN] = min(real[at.OUT_MIN], width_ns) if real[at.OUT_N] > 0.0 else width_ns
-    real[at.OUT_N] += 1.0
-    real[at.OUT_SUM] += width_ns
+    s.out_min = min(s.out_min, width_ns) if s.out_n > 0.0 else width_ns
+    s.out_n += 1.0
+    s.out_sum += width_ns
 
 
-@kernel
-def _floor(real: F64) -> tuple[float, float]:
+@part
+def _floor(s: State) -> tuple[float, float]:
     """The sum of both legs' least latency, and how far that guess may be off.
 
     It is the narrowest band so far, less what that should still lose.
 
     The least of n evenly spread delays lies 2 (mean - least) / (n + 1) above the end of their range.
     """
-    width: float = real[at.HI] - real[at.LO]
-    if real[at.BAND_D] - real[at.FLOOR_D] > _FLOOR_S or real[at.BAND_D] < real[at.FLOOR_D]:
-        real[at.FLOOR_BEFORE] = real[at.FLOOR_NOW]
-        real[at.FLOOR_NOW] = width
-        real[at.FLOOR_D] = real[at.BAND_D]
-    real[at.FLOOR_NOW] = min(real[at.FLOOR_NOW], width)
-    floor: float = min(real[at.FLOOR_NOW], real[at.FLOOR_BEFORE])
-    n = real[at.OUT_N]
+    width: float = s.hi - s.lo
+    if s.band_d - s.floor_d > _FLOOR_S or s.band_d < s.floor_d:
+        s.floor_before = s.floor_now
+        s.floor_now = width
+        s.floor_d = s.band_d
+    s.floor_now = min(s.floor_now, width)
+    floor: float = min(s.floor_now, s.floor_before)
+    n = s.out_n
     if n < 2.0:
         return min(floor, _FLOOR_GUESS_NS), 0.5 * width
-    left: float = 2.0 * (real[at.OUT_SUM] / n - real[at.OUT_MIN]) / (n + 1.0)
+    left: float = 2.0 * (s.out_sum / n - s.out_min) / (n + 1.0)
     least = min(floor, _FLOOR_GUESS_NS)
     # a few pongs that happen to be equally late look like a floor
     seen = max(floor - left, least)
     return least + (seen - least) * n / (n + _GUESS_PONGS), left
 
 
-@kernel
-def _likely(whole: I64, real: F64) -> tuple[float, float]:
+@part
+def _likely(s: State) -> tuple[float, float]:
     """The likeliest offset in the band, and one standard deviation of it.
 
     Half of the least latency of both legs is taken for each. A band wider than that has a side without a
     recent prompt transfer: the offset is reckoned from the side whose bounds lie closer together.
     """
-    floor, doubt = _floor(real)
-    if whole[at.EPOCH_PONGS] < _YOUNG_PONGS or abs(real[at.BAND_D] - real[at.SPREAD_D]) > _SPREAD_EVERY_S:
-        real[at.SPREAD_D] = real[at.BAND_D]
-        real[at.SPREAD_UPPER] = _spread(whole, real, False)
-        real[at.SPREAD_LOWER] = _spread(whole, real, True)
-    upper = real[at.SPREAD_UPPER]
-    lower = real[at.SPREAD_LOWER]
+    floor, doubt = _floor(s)
+    if s.epoch_pongs < _YOUNG_PONGS or abs(s.band_d - s.spread_d) > _SPREAD_EVERY_S:
+        s.spread_d = s.band_d
+        s.spread_upper = _spread(s, UPPER)
+        s.spread_lower = _spread(s, LOWER)
+    upper = s.spread_upper
+    lower = s.spread_lower
     share = upper * upper / (upper * upper + lower * lower)
-    likely = (1.0 - share) * (real[at.HI] - 0.5 * floor) + share * (real[at.LO] + 0.5 * floor)
+    likely = (1.0 - share) * (s.hi - 0.5 * floor) + share * (s.lo + 0.5 * floor)
     sigma = math.hypot(0.5 * min(upper, lower), 0.5 * doubt)
-    return likely, min(0.3 * (real[at.HI] - real[at.LO]), sigma)
+    return likely, min(0.3 * (s.hi - s.lo), sigma)
 
 
-@kernel
-def _one_step(real: F64) -> tuple[float, float]:
+@part
+def _one_step(s: State) -> tuple[float, float]:
     """The likeliest offset where frames do not say when they left, and one standard deviation of it.
 
     Pings leave at random moments, so that the best of them hardly waited for the line: the lower end is
@@ -155,52 +158,51 @@ def _one_step(real: F64) -> tuple[float, float]:
     therefore put on their side, as far as the pings have shown the line to make anybody wait; the rest is
     halved.
     """
-    width: float = real[at.HI] - real[at.LO]
-    n = real[at.OUT_N]
+    width: float = s.hi - s.lo
+    n = s.out_n
     middle = 0.5 * width
     if n < 2.0:
-        return real[at.LO] + middle, 0.3 * width
-    wait = max(2.0 * (real[at.OUT_SUM] / n - real[at.OUT_MIN]), 0.0)
+        return s.lo + middle, 0.3 * width
+    wait = max(2.0 * (s.out_sum / n - s.out_min), 0.0)
     # a bound of age tau has lost about wait * gap / tau by waiting and slope * tau since
-    slope = 0.5 * (real[at.SLOPE_HI] - real[at.SLOPE_LO])
-    slack = min(_SLACK * math.sqrt(wait * slope * real[at.PONG_GAP]), 0.5 * wait)
+    slope = 0.5 * (s.slope_hi - s.slope_lo)
+    slack = min(_SLACK * math.sqrt(wait * slope * s.pong_gap), 0.5 * wait)
     slack = max(slack, wait / (n + 1.0))
-    floor: float = min(real[at.FLOOR_NOW], real[at.FLOOR_BEFORE], _FLOOR_GUESS_NS)
+    floor: float = min(s.floor_now, s.floor_before, _FLOOR_GUESS_NS)
     excess = width - floor - slack
     if excess <= 0.0:
-        return real[at.LO] + middle, 0.25 * width
+        return s.lo + middle, 0.25 * width
     explained = min(max(2.0 * wait / excess - 1.0, 0.0), 1.0) * min(n / _SHOWN_PONGS, 1.0)
     sigma = _KNOWN_SHARE * slack + _KNOWN_NS
     share = max(sigma * sigma / (sigma * sigma + excess * excess / 12.0), 1.0 - explained)
     tight = 0.5 * floor + slack
     above = tight + share * (middle - tight)
     # a bound beyond a millisecond is of no use to anybody
-    return real[at.LO] + max(above, min(middle, width - _USEFUL_NS)), sigma
+    return s.lo + max(above, min(middle, width - _USEFUL_NS)), sigma
 
 
-@kernel
-def _parabola(whole: I64, real: F64, ceiling: float, fit: F64) -> float:
+@part
+def _parabola(s: State, ceiling: float) -> float:
     """Fit a parabola to the upper bounds of the last 24 s, in u = 1 - age / 12 s.
 
     Args:
-        whole: State.
-        real: State; the bounds are taken relative to HI and the band's middle slope.
-        ceiling: Bounds further than this above the parabola in `fit` are left out.
-        fit: View of four numbers, rewritten: constant, linear and square coefficient, residual deviation.
+        s: The bounds are taken relative to hi and the band's middle slope; `parabola` is rewritten.
+        ceiling: Bounds further than this above the parabola so far are left out.
 
     Returns:
         One standard deviation of the square coefficient, or infinity if there is too little to fit.
     """
-    slope = 0.5 * (real[at.SLOPE_HI] + real[at.SLOPE_LO])
+    slope = 0.5 * (s.slope_hi + s.slope_lo)
+    fit = s.parabola
     n = s1 = s2 = s3 = s4 = y0 = y1 = y2 = yy = 0.0
-    for k in range(at.BUCKETS):
-        if whole[at.UPPER_ID + k] == at.EMPTY:
+    for k in range(BUCKETS):
+        if s.bound_id[k] == EMPTY:
             continue
-        age = real[at.BAND_D] - real[at.UPPER_D + k]
+        age = s.band_d - s.bound_d[k]
         if age >= 2.0 * _RATE_HALF_S:
             continue
         u = 1.0 - age / _RATE_HALF_S
-        y = real[at.UPPER_THETA + k] + slope * age - real[at.HI]
+        y = s.bound_theta[k] + slope * age - s.hi
         if y - (fit[0] + u * (fit[1] + u * fit[2])) > ceiling:
             continue
         n += 1.0
@@ -230,99 +232,100 @@ def _parabola(whole: I64, real: F64, ceiling: float, fit: F64) -> float:
     return math.sqrt(left * c11 / determinant)
 
 
-@kernel
-def _watch_drift(whole: I64, real: F64) -> None:
+@part
+def _watch_drift(s: State) -> None:
     """Measure how fast the slope really changes, and set the allowance and the filter's agility by it.
 
     The upper bounds (the prompt transfers of each half second) show a drift that the band's slack hides.
     """
-    if abs(real[at.BAND_D] - real[at.RATE_D]) < 1.0:
+    if abs(s.band_d - s.rate_d) < 1.0:
         return
-    real[at.RATE_D] = real[at.BAND_D]
-    fit = real[at.PARABOLA : at.PARABOLA + 4]
-    fit[:] = 0.0
-    if _parabola(whole, real, _RATE_CEILING_NS, fit) == np.inf:
+    s.rate_d = s.band_d
+    fit = s.parabola
+    for k in range(4):
+        fit[k] = 0.0
+    if _parabola(s, _RATE_CEILING_NS) == np.inf:
         return
-    doubt = _parabola(whole, real, 1.5 * fit[3] + 1e3, fit)
+    doubt = _parabola(s, 1.5 * fit[3] + 1e3)
     if doubt == np.inf:
         return
     # neighbouring bounds share their delays, hence twice the formal uncertainty
     seen = 2.0 / (_RATE_HALF_S * _RATE_HALF_S) * max(abs(fit[2]) - 2.0 * doubt, 0.0)
-    wanted = min(max(_RATE_ROOM * seen, real[at.CURVATURE_LEAST]), real[at.CURVATURE_MOST])
-    real[at.CURVATURE] = max(real[at.CURVATURE], wanted)
-    real[at.WANDER] = max(_WANDER, _WANDER_PER_RATE * seen)
+    wanted = min(max(_RATE_ROOM * seen, s.curvature_least), s.curvature_most)
+    s.curvature = max(s.curvature, wanted)
+    s.wander = max(_WANDER, _WANDER_PER_RATE * seen)
 
 
-@kernel
-def follow(whole: I64, real: F64) -> bool:
+@part
+def follow(s: State) -> bool:
     """Solve the band at the newest device time and move the filter into it; False if the band is crossed."""
-    d = real[at.D_MOST]
-    before = real[at.BAND_D]
-    if not solve_or_widen(whole, real, d):
+    d = s.d_most
+    before = s.band_d
+    if not solve_or_widen(s, d):
         return False
-    whole[at.DUE] = 0
-    hi = real[at.HI]
-    lo = real[at.LO]
-    if whole[at.HAS_LOWER] == 0:
-        real[at.THETA] = hi
+    s.due = 0
+    hi = s.hi
+    lo = s.lo
+    if s.has_lower == 0:
+        s.theta = hi
         return True
-    if d - real[at.LOWER_D_MOST] < 1.0:
-        real[at.KEPT_D] = d
-        real[at.KEPT_SLOPE_HI] = real[at.SLOPE_HI]
-        real[at.KEPT_SLOPE_LO] = real[at.SLOPE_LO]
-    likely, sigma = _likely(whole, real)
+    if d - s.lower_d_most < 1.0:
+        s.kept_d = d
+        s.kept_slope_hi = s.slope_hi
+        s.kept_slope_lo = s.slope_lo
+    likely, sigma = _likely(s)
     half = 0.5 * (hi - lo)
-    stamp_d = float(whole[at.TWO_STEP_TICK] - whole[at.REF_TICK]) * whole[at.TICK_NS] * 1e-9
+    stamp_d = float(s.two_step_tick - s.ref_tick) * s.tick_ns * 1e-9
     two_step = d - stamp_d <= _TWO_STEP_MEMORY_S
     if not two_step:
-        likely, sigma = _one_step(real)
-    slope_half = 0.5 * (real[at.SLOPE_HI] - real[at.SLOPE_LO])
-    if real[at.FILTER_READY] == 0.0:
-        real[at.FILTER_READY] = 1.0
-        real[at.THETA] = likely
-        prior = 0.5 * (real[at.SLOPE_PRIOR_HI] + real[at.SLOPE_PRIOR_LO])
-        real[at.SLOPE] = min(max(prior, real[at.SLOPE_LO]), real[at.SLOPE_HI])
-        real[at.P00] = half * half / 3.0
-        real[at.P01] = 0.0
-        real[at.P11] = min(slope_half, _SLOPE_SIGMA_NEW) ** 2
-        real[at.SLEW] = 0.0
-        real[at.WANDER] = _WANDER
+        likely, sigma = _one_step(s)
+    slope_half = 0.5 * (s.slope_hi - s.slope_lo)
+    if s.filter_ready == 0.0:
+        s.filter_ready = 1.0
+        s.theta = likely
+        prior = 0.5 * (s.slope_prior_hi + s.slope_prior_lo)
+        s.slope = min(max(prior, s.slope_lo), s.slope_hi)
+        s.p00 = half * half / 3.0
+        s.p01 = 0.0
+        s.p11 = min(slope_half, _SLOPE_SIGMA_NEW) ** 2
+        s.slew = 0.0
+        s.wander = _WANDER
     else:
         step = max(d - before, 0.0)
-        q = real[at.WANDER] * real[at.WANDER]
-        real[at.THETA] += real[at.SLOPE] * step
-        real[at.P00] += step * (2.0 * real[at.P01] + step * real[at.P11]) + q * step**3 / 3.0
-        real[at.P01] += step * real[at.P11] + 0.5 * q * step * step
-        real[at.P11] += q * step
-        predicted = real[at.THETA]
+        q = s.wander * s.wander
+        s.theta += s.slope * step
+        s.p00 += step * (2.0 * s.p01 + step * s.p11) + q * step**3 / 3.0
+        s.p01 += step * s.p11 + 0.5 * q * step * step
+        s.p11 += q * step
+        predicted = s.theta
         noise = sigma * sigma * max(1.0, _SETTLE_S / max(step, 1e-3))
-        total = real[at.P00] + noise
-        gain0 = real[at.P00] / total
-        gain1 = real[at.P01] / total
-        off = likely - real[at.THETA]
-        if not two_step and d - real[at.LOWER_D_MOST] > _HOLD_S:
+        total = s.p00 + noise
+        gain0 = s.p00 / total
+        gain1 = s.p01 / total
+        off = likely - s.theta
+        if not two_step and d - s.lower_d_most > _HOLD_S:
             gain0 = gain1 = 0.0
-        real[at.THETA] += gain0 * off
-        real[at.SLOPE] += gain1 * off
-        p01 = real[at.P01]
-        real[at.P00] *= 1.0 - gain0
-        real[at.P01] *= 1.0 - gain0
-        real[at.P11] -= gain1 * p01
-        if not two_step and whole[at.EPOCH_PONGS] < _YOUNG_PONGS:
+        s.theta += gain0 * off
+        s.slope += gain1 * off
+        p01 = s.p01
+        s.p00 *= 1.0 - gain0
+        s.p01 *= 1.0 - gain0
+        s.p11 -= gain1 * p01
+        if not two_step and s.epoch_pongs < _YOUNG_PONGS:
             # the band is still closing: nothing to smooth yet
-            real[at.THETA] = likely
-            real[at.SLOPE] = 0.5 * (real[at.SLOPE_HI] + real[at.SLOPE_LO])
-            real[at.P00] = sigma * sigma
-            real[at.P01] = 0.0
-            real[at.P11] = slope_half * slope_half / 3.0
-        real[at.THETA] = min(max(real[at.THETA], lo), hi)
-        real[at.SLOPE] = min(max(real[at.SLOPE], real[at.SLOPE_LO]), real[at.SLOPE_HI])
-        real[at.SLEW] = real[at.THETA] - predicted
+            s.theta = likely
+            s.slope = 0.5 * (s.slope_hi + s.slope_lo)
+            s.p00 = sigma * sigma
+            s.p01 = 0.0
+            s.p11 = slope_half * slope_half / 3.0
+        s.theta = min(max(s.theta, lo), hi)
+        s.slope = min(max(s.slope, s.slope_lo), s.slope_hi)
+        s.slew = s.theta - predicted
     if two_step:
-        _watch_drift(whole, real)
-    pongs = whole[at.EPOCH_PONGS]
+        _watch_drift(s)
+    pongs = s.epoch_pongs
     if half > _UNLOCK_NS:
-        whole[at.LOCKED] = 0
+        s.locked = 0
     elif (pongs >= _LOCK_PONGS and half <= _LOCK_NS) or pongs >= _LOCK_PONGS_WIDE:
-        whole[at.LOCKED] = 1
+        s.locked = 1
     return True

@@ -1,15 +1,17 @@
-"""Layout of the aligner's state: two flat arrays, `whole` (int64) and `real` (float64).
+"""Layout of the aligner's state: one record of int64 and float64 fields.
 
 Device time `d` is in seconds since the reference tick, offsets `theta` in ns since the reference instant
-(`rig time = REF_NS + (tick - REF_TICK) * tick_ns + theta`), slopes in ns/s (1000 ns/s are 1 ppm).
+(`rig time = ref_ns + (tick - ref_tick) * tick_ns + theta`), slopes in ns/s (1000 ns/s are 1 ppm).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import part
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -24,6 +26,11 @@ BINS = 80
 PONG_GAP_S = 0.1
 """Time between answered pings, assumed until seen."""
 EMPTY = -(1 << 62)
+NONE: Any = np.int64(0)
+"""numpy's, like what follows: a function is compiled anew for each Python constant that it is given."""
+UPPER: Any = np.int64(0)
+LOWER: Any = np.int64(BUCKETS)
+"""Where the slots of a side's bounds begin."""
 
 # columns of an input row (int64)
 KIND, ARRIVAL, SEQ, T_US, PREV_TX, HAS_PREV, PING_SENT, T2_US, BOOT, ROW_WIDTH = range(10)
@@ -34,115 +41,150 @@ NO_PING = -1
 # columns of an output row (int64)
 OUT_TICK, OUT_T_NS, OUT_U_NS, OUT_EPOCH, OUT_LOCKED, OUT_WIDTH = range(6)
 
-# scalars at the start of `whole`
-(
-    TICK_NS,
-    STARTED,
-    REFERENCED,
-    BOOT_NOW,
-    EPOCH,
-    REF_TICK,
-    REF_NS,
-    LAST_TICK,
-    LAST_ARRIVAL,
-    LAST_SEQ,
-    HAS_LOWER,
-    LOCKED,
-    TWO_STEP_TICK,
-    EPOCH_TICK,
-    EPOCH_PONGS,
-    SUSPECT_UPPER,
-    SUSPECT_LOWER,
-    SUSPECT_BACK,
-    SUSPECT_BOOT,
-    PREV_BOOT,
-    PREV_REF_TICK,
-    PREV_REF_NS,
-    PREV_EPOCH,
-    DUE,
-    # counters
-    N_FRAMES,
-    N_PONGS,
-    N_TWO_STEP,
-    N_REJECTED_PONGS,
-    N_SUSPECT_FRAMES,
-    N_RESETS,
-    N_RESTARTS,
-    N_SEQ_LOST,
-    N_REPEATED,
-    N_REORDERED,
-    N_OLD_BOOT,
-    N_SOLVED,
-    N_WIDENED,
-    UNDO_SLOT,
-    UNDO_ID,
-    WHOLE_SCALARS,
-) = range(40)
-RING_SEQ = WHOLE_SCALARS
-RING_ARRIVAL = RING_SEQ + RING
-UPPER_ID = RING_ARRIVAL + RING
-LOWER_ID = UPPER_ID + BUCKETS
-DELAY_BINS = LOWER_ID + BUCKETS
-TRIP_BINS = DELAY_BINS + BINS
-WHOLE_WIDTH = TRIP_BINS + BINS
 
-# scalars at the start of `real`
-(
-    CURVATURE,
-    CURVATURE_LEAST,
-    CURVATURE_MOST,
-    SLOPE_MOST,
-    SLOPE_PRIOR_LO,
-    SLOPE_PRIOR_HI,
-    OUT_LEAST,
-    IN_LEAST,
-    BAND_D,
-    HI,
-    LO,
-    SLOPE_HI,
-    SLOPE_LO,
-    THETA,
-    SLOPE,
-    P00,
-    P01,
-    P11,
-    FILTER_READY,
-    D_MOST,
-    SLEW,
-    FLOOR_NOW,
-    FLOOR_BEFORE,
-    FLOOR_D,
-    OUT_N,
-    OUT_SUM,
-    OUT_MIN,
-    SPREAD_D,
-    SPREAD_UPPER,
-    SPREAD_LOWER,
-    LOWER_D_MOST,
-    KEPT_D,
-    KEPT_SLOPE_HI,
-    KEPT_SLOPE_LO,
-    RATE_D,
-    WANDER,
-    UNDO_D,
-    UNDO_THETA,
-    PREV_THETA,
-    PREV_SLOPE,
-    PREV_BAND_D,
-    PREV_U,
-    PONG_GAP,
-    REAL_SCALARS,
-) = range(44)
-PARABOLA = REAL_SCALARS
-UPPER_D = PARABOLA + 4
-UPPER_THETA = UPPER_D + BUCKETS
-LOWER_D = UPPER_THETA + BUCKETS
-LOWER_THETA = LOWER_D + BUCKETS
-WORK_AGE_U = LOWER_THETA + BUCKETS
-WORK_TOP = WORK_AGE_U + BUCKETS
-WORK_AGE_L = WORK_TOP + BUCKETS
-WORK_BOTTOM = WORK_AGE_L + BUCKETS
-REAL_WIDTH = WORK_BOTTOM + BUCKETS
+class State:
+    """Names and types of the record's fields; `STATE` is its dtype. Never instantiated."""
+
+    tick_ns: int
+    started: int
+    referenced: int
+    boot_now: int
+    epoch: int
+    ref_tick: int
+    ref_ns: int
+    last_tick: int
+    last_arrival: int
+    last_seq: int
+    has_lower: int
+    locked: int
+    two_step_tick: int
+    epoch_tick: int
+    epoch_pongs: int
+    suspect_upper: int
+    suspect_lower: int
+    suspect_back: int
+    suspect_boot: int
+    prev_boot: int
+    prev_ref_tick: int
+    prev_ref_ns: int
+    prev_epoch: int
+    due: int
+    # counters
+    n_frames: int
+    n_pongs: int
+    n_two_step: int
+    n_rejected_pongs: int
+    n_suspect_frames: int
+    n_resets: int
+    n_restarts: int
+    n_seq_lost: int
+    n_repeated: int
+    n_reordered: int
+    n_old_boot: int
+    n_solved: int
+    n_widened: int
+    undo_slot: int
+    undo_id: int
+    # the frame being taken in: an input row
+    kind: int
+    arrival: int
+    seq: int
+    t_us: int
+    prev_tx: int
+    has_prev: int
+    ping_sent: int
+    t2_us: int
+    boot: int
+
+    curvature: float
+    curvature_least: float
+    curvature_most: float
+    slope_most: float
+    slope_prior_lo: float
+    slope_prior_hi: float
+    out_least: float
+    in_least: float
+    band_d: float
+    hi: float
+    lo: float
+    slope_hi: float
+    slope_lo: float
+    theta: float
+    slope: float
+    p00: float
+    p01: float
+    p11: float
+    filter_ready: float
+    d_most: float
+    slew: float
+    floor_now: float
+    floor_before: float
+    floor_d: float
+    out_n: float
+    out_sum: float
+    out_min: float
+    spread_d: float
+    spread_upper: float
+    spread_lower: float
+    lower_d_most: float
+    kept_d: float
+    kept_slope_hi: float
+    kept_slope_lo: float
+    rate_d: float
+    wander: float
+    undo_d: float
+    undo_theta: float
+    prev_theta: float
+    prev_slope: float
+    prev_band_d: float
+    prev_u: float
+    pong_gap: float
+
+    ring_seq: I64
+    ring_arrival: I64
+    delay_bins: I64
+    trip_bins: I64
+    parabola: F64
+    """Constant, linear and square coefficient, residual deviation."""
+    # the best bound of each bucket, by side
+    bound_id: I64
+    bound_d: F64
+    bound_theta: F64
+    # scratch of the solver: age and offset of each bound in use
+    upper_age: F64
+    upper_theta: F64
+    lower_age: F64
+    lower_theta: F64
+    found: F64
+
+
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "ring_seq": (RING,),
+    "ring_arrival": (RING,),
+    "delay_bins": (BINS,),
+    "trip_bins": (BINS,),
+    "parabola": (4,),
+    "bound_id": (2 * BUCKETS,),
+    "bound_d": (2 * BUCKETS,),
+    "bound_theta": (2 * BUCKETS,),
+    "upper_age": (BUCKETS,),
+    "upper_theta": (BUCKETS,),
+    "lower_age": (BUCKETS,),
+    "lower_theta": (BUCKETS,),
+    "found": (BUCKETS + 1,),
+}
+# np.record, so that fields are attributes without the compiler, too
+STATE = np.dtype(
+    (
+        np.record,
+        [
+            (name, "f8" if kind in ("float", "F64") else "i8", _SHAPES.get(name, ()))
+            for name, kind in State.__annotations__.items()
+        ],
+    )
+)
+States = NDArray[Any]
+"""(1,) STATE"""
 
 
 def new_state(
@@ -151,8 +193,8 @@ def new_state(
     drift_ppm_s: float,
     ping_least_ns: int = 0,
     reply_least_ns: int = 0,
-) -> tuple[I64, F64]:
-    """Fresh (whole, real) state.
+) -> States:
+    """Fresh (1,) state.
 
     Args:
         tick_ns: Nanoseconds per tick of the device's counter.
@@ -161,39 +203,37 @@ def new_state(
         ping_least_ns: Known least time from `ping_sent` to `t2` (serialisation of the ping on a UART).
         reply_least_ns: Known least time from `t3` to the pong's arrival.
     """
-    whole = np.zeros(WHOLE_WIDTH, np.int64)
-    real = np.zeros(REAL_WIDTH, np.float64)
-    whole[TICK_NS] = tick_ns
-    whole[EPOCH] = -1
-    whole[PREV_BOOT] = EMPTY
-    whole[RING_SEQ : RING_SEQ + RING] = EMPTY
-    whole[UPPER_ID : UPPER_ID + BUCKETS] = EMPTY
-    whole[LOWER_ID : LOWER_ID + BUCKETS] = EMPTY
-    real[CURVATURE] = real[CURVATURE_LEAST] = drift_ppm_s * 1e3
-    real[CURVATURE_MOST] = drift_ppm_s * 256e3
-    real[SLOPE_MOST] = max_skew_ppm * 1e3
-    real[SLOPE_PRIOR_HI] = max_skew_ppm * 1e3
-    real[SLOPE_PRIOR_LO] = -max_skew_ppm * 1e3
-    real[FLOOR_NOW] = real[FLOOR_BEFORE] = np.inf
-    real[KEPT_D] = -1.0
-    real[PONG_GAP] = PONG_GAP_S
-    real[OUT_LEAST] = ping_least_ns
-    real[IN_LEAST] = reply_least_ns
-    return whole, real
+    states = np.zeros(1, STATE)
+    s: State = states[0]  # a view
+    s.tick_ns = tick_ns
+    s.epoch = -1
+    s.prev_boot = EMPTY
+    s.ring_seq[:] = EMPTY
+    s.bound_id[:] = EMPTY
+    s.curvature = s.curvature_least = drift_ppm_s * 1e3
+    s.curvature_most = drift_ppm_s * 256e3
+    s.slope_most = max_skew_ppm * 1e3
+    s.slope_prior_hi = max_skew_ppm * 1e3
+    s.slope_prior_lo = -max_skew_ppm * 1e3
+    s.floor_now = s.floor_before = np.inf
+    s.kept_d = -1.0
+    s.pong_gap = PONG_GAP_S
+    s.out_least = ping_least_ns
+    s.in_least = reply_least_ns
+    return states
 
 
-@kernel
-def clear_bounds(whole: I64) -> None:
+@part
+def clear_bounds(s: State) -> None:
     """Forget every bound and every remembered arrival."""
-    for k in range(BUCKETS):
-        whole[UPPER_ID + k] = EMPTY
-        whole[LOWER_ID + k] = EMPTY
+    for k in range(2 * BUCKETS):
+        s.bound_id[k] = EMPTY
     for k in range(RING):
-        whole[RING_SEQ + k] = EMPTY
-    whole[HAS_LOWER] = 0
-    whole[LOCKED] = 0
-    whole[EPOCH_PONGS] = 0
-    whole[SUSPECT_UPPER] = 0
-    whole[SUSPECT_LOWER] = 0
-    whole[SUSPECT_BACK] = 0
-    whole[SUSPECT_BOOT] = 0
+        s.ring_seq[k] = EMPTY
+    s.has_lower = 0
+    s.locked = 0
+    s.epoch_pongs = 0
+    s.suspect_upper = 0
+    s.suspect_lower = 0
+    s.suspect_back = 0
+    s.suspect_boot = 0

@@ -51,9 +51,9 @@ class DeviceClock:
         seed: Of the pings' ids and phases; random when None.
         """
         self.tick_ns = tick_ns
-        self._whole, self._real = at.new_state(
-            tick_ns, max_skew_ppm, drift_ppm_s, ping_least_ns, reply_least_ns
-        )
+        self._states = at.new_state(tick_ns, max_skew_ppm, drift_ppm_s, ping_least_ns, reply_least_ns)
+        self._state: at.State = self._states[0]  # a view
+        self._epoch = self._states["epoch"]  # (1,) view: a record's attributes take microseconds
         self._pings = PingBook(seed)
         self._rows = np.zeros((64, at.ROW_WIDTH), np.int64)
         self._out = np.zeros((64, at.OUT_WIDTH), np.int64)
@@ -62,12 +62,12 @@ class DeviceClock:
     @property
     def epoch(self) -> int:
         """Restarts of the clock so far (device reset, suspend, crossed band); -1 before the first frame."""
-        return int(self._whole[at.EPOCH])
+        return int(self._epoch[0])
 
     @property
     def locked(self) -> bool:
         """Whether enough pings have been answered in this epoch for a narrow bound."""
-        return bool(self._whole[at.LOCKED])
+        return bool(self._state.locked)
 
     def new_ping(self, sent_ns: int) -> int:
         """A fresh id for a ping; call immediately before the write, with the time read just then."""
@@ -135,15 +135,15 @@ class DeviceClock:
             self._room(m)
         self._n = m
         out = self._out[:m]
-        epoch = self._whole[at.EPOCH]
-        align.feed_read(self._whole, self._real, rows, out)
-        if self._whole[at.EPOCH] != epoch:
+        epoch = self._epoch[0]
+        align.feed_read(self._states, rows, out)
+        if self._epoch[0] != epoch:
             self._pings.burst()
         return out[:, at.OUT_TICK]
 
     def feed_log(self, rows: I64, out: I64) -> int:
         """Feed a recording of many reads into `out` (m, OUT_WIDTH); returns the number of reads."""
-        return int(align.feed_log(self._whole, self._real, rows, out))
+        return int(align.feed_log(self._states, rows, out))
 
     def _room(self, m: int) -> I64:
         if m > self._rows.shape[0]:
@@ -158,80 +158,75 @@ class DeviceClock:
 
     def fit(self) -> ClockFit:
         """The mapping in force now; its bound holds for ticks within a second of the newest frame."""
-        whole, real = self._whole, self._real
+        s = self._state
         half_ns, theta = self._band()
-        d = float(real[at.BAND_D])
-        tick = int(whole[at.REF_TICK]) + round(d * 1e9 / self.tick_ns)
-        d_tick = (tick - int(whole[at.REF_TICK])) * self.tick_ns * 1e-9
-        slope = float(real[at.SLOPE])
+        d = float(s.band_d)
+        tick = int(s.ref_tick) + round(d * 1e9 / self.tick_ns)
+        d_tick = (tick - int(s.ref_tick)) * self.tick_ns * 1e-9
+        slope = float(s.slope)
         theta += slope * (d_tick - d)
-        curvature = float(real[at.CURVATURE])
-        slope_off = max(float(real[at.SLOPE_HI]) - slope, slope - float(real[at.SLOPE_LO]), 0.0)
-        age = max(float(real[at.D_MOST]) - d, 0.0) + _CHUNK_S
+        curvature = float(s.curvature)
+        slope_off = max(float(s.slope_hi) - slope, slope - float(s.slope_lo), 0.0)
+        age = max(float(s.d_most) - d, 0.0) + _CHUNK_S
         u_ns = half_ns + slope_off * age + 0.5 * curvature * age * age + self.tick_ns
         return ClockFit(
             ref_tick=tick,
-            ref_ns=int(whole[at.REF_NS]) + (tick - int(whole[at.REF_TICK])) * self.tick_ns + round(theta),
+            ref_ns=int(s.ref_ns) + (tick - int(s.ref_tick)) * self.tick_ns + round(theta),
             drift_ppm=slope * 1e-3,
             tick_ns=self.tick_ns,
             u_ns=math.ceil(u_ns),
             sigma_ns=self._sigma_ns(),
             epoch=self.epoch,
             locked=self.locked,
-            device_boot=int(whole[at.BOOT_NOW]),
-            delay_p50_ns=quantile_ns(whole[at.DELAY_BINS : at.TRIP_BINS], 0.5),
-            delay_p99_ns=quantile_ns(whole[at.DELAY_BINS : at.TRIP_BINS], 0.99),
+            device_boot=int(s.boot_now),
+            delay_p50_ns=quantile_ns(s.delay_bins, 0.5),
+            delay_p99_ns=quantile_ns(s.delay_bins, 0.99),
         )
 
     def quality(self) -> ClockQuality:
         """Live quality, for status."""
-        whole, real, pings = self._whole, self._real, self._pings
+        s, pings = self._state, self._pings
         half_ns, _ = self._band()
-        delays = whole[at.DELAY_BINS : at.TRIP_BINS]
-        trips = whole[at.TRIP_BINS : at.WHOLE_WIDTH]
-        two_step = int(whole[at.LAST_TICK]) - int(whole[at.TWO_STEP_TICK]) <= 2_000_000_000 // self.tick_ns
+        two_step = int(s.last_tick) - int(s.two_step_tick) <= 2_000_000_000 // self.tick_ns
         return ClockQuality(
             locked=self.locked,
             epoch=self.epoch,
             u_ns=math.ceil(half_ns) + self.tick_ns,
             sigma_ns=self._sigma_ns(),
-            skew_ppm=float(real[at.SLOPE]) * 1e-3,
-            skew_half_ppm=0.5e-3 * float(real[at.SLOPE_HI] - real[at.SLOPE_LO]),
-            slew_ns=float(real[at.SLEW]),
-            rtt_p50_ns=quantile_ns(trips, 0.5),
-            rtt_p99_ns=quantile_ns(trips, 0.99),
-            delay_p50_ns=quantile_ns(delays, 0.5),
-            delay_p99_ns=quantile_ns(delays, 0.99),
+            skew_ppm=float(s.slope) * 1e-3,
+            skew_half_ppm=0.5e-3 * float(s.slope_hi - s.slope_lo),
+            slew_ns=float(s.slew),
+            rtt_p50_ns=quantile_ns(s.trip_bins, 0.5),
+            rtt_p99_ns=quantile_ns(s.trip_bins, 0.99),
+            delay_p50_ns=quantile_ns(s.delay_bins, 0.5),
+            delay_p99_ns=quantile_ns(s.delay_bins, 0.99),
             two_step=two_step,
-            frames=int(whole[at.N_FRAMES]),
-            pongs=int(whole[at.N_PONGS]),
+            frames=int(s.n_frames),
+            pongs=int(s.n_pongs),
             pings=pings.sent,
             rejected_unknown=pings.unknown,
             rejected_stale=pings.stale,
             rejected_duplicate=pings.duplicate,
-            rejected_impossible=int(whole[at.N_REJECTED_PONGS])
-            - pings.unknown
-            - pings.stale
-            - pings.duplicate,
-            suspect_frames=int(whole[at.N_SUSPECT_FRAMES]),
-            resets=int(whole[at.N_RESETS]),
-            restarts=int(whole[at.N_RESTARTS]),
-            widened=int(whole[at.N_WIDENED]),
-            seq_lost=int(whole[at.N_SEQ_LOST]),
-            repeated=int(whole[at.N_REPEATED]),
-            reordered=int(whole[at.N_REORDERED]),
-            old_boot=int(whole[at.N_OLD_BOOT]),
+            rejected_impossible=int(s.n_rejected_pongs) - pings.unknown - pings.stale - pings.duplicate,
+            suspect_frames=int(s.n_suspect_frames),
+            resets=int(s.n_resets),
+            restarts=int(s.n_restarts),
+            widened=int(s.n_widened),
+            seq_lost=int(s.n_seq_lost),
+            repeated=int(s.n_repeated),
+            reordered=int(s.n_reordered),
+            old_boot=int(s.n_old_boot),
         )
 
     def _band(self) -> tuple[float, float]:
         """Half-width around the published offset, and that offset, at the time of the last solution."""
-        real = self._real
-        hi, lo = float(real[at.HI]), float(real[at.LO])
-        theta = float(real[at.THETA]) if self._whole[at.HAS_LOWER] else hi
+        s = self._state
+        hi, lo = float(s.hi), float(s.lo)
+        theta = float(s.theta) if s.has_lower else hi
         return max(hi - theta, theta - lo), theta
 
     def _sigma_ns(self) -> float:
-        if not self._real[at.FILTER_READY]:
+        if not self._state.filter_ready:
             half_ns, _ = self._band()
             return half_ns
-        return math.sqrt(max(float(self._real[at.P00]), 0.0))
+        return math.sqrt(max(float(self._state.p00), 0.0))

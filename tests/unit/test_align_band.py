@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecap.kernels import align_band
 from edgecap.kernels import align_state as at
-from edgecap.kernels.align_band import band_at, drop_bound, keep_bound, solve_band
+from edgecap.kernels.compile import kernel
 from edgecap.sim.clock import SCENARIOS, simulate
 from edgecap.timeline.device_clock import DeviceClock
 from edgecap.timeline.replay import rows_from_arrays
@@ -21,14 +22,34 @@ POINTS = st.lists(
 )
 
 
+@kernel
+def keep_bound(states, side, d, theta):
+    return align_band.keep_bound(states[0], side, d, theta)
+
+
+@kernel
+def drop_bound(states):
+    align_band.drop_bound(states[0])
+
+
+@kernel
+def solve_band(states, d, curvature):
+    return align_band.solve_band(states[0], d, curvature)
+
+
+@kernel
+def band_at(states, d):
+    return align_band.band_at(states[0], d)
+
+
 def solved(uppers, lowers, d, curvature, skew_ppm):
-    whole, real = at.new_state(1000, skew_ppm, 0.05)
+    states = at.new_state(1000, skew_ppm, 0.05)
     for d_i, theta in uppers:
-        assert keep_bound(whole, real, False, d_i, float(theta))
+        assert keep_bound(states, at.UPPER, d_i, float(theta))
     for d_i, theta in lowers:
-        assert keep_bound(whole, real, True, d_i, float(theta))
-    whole[at.HAS_LOWER] = 1
-    return solve_band(whole, real, d, curvature), whole, real
+        assert keep_bound(states, at.LOWER, d_i, float(theta))
+    states["has_lower"] = 1
+    return solve_band(states, d, curvature), states
 
 
 @settings(max_examples=300, deadline=None)
@@ -44,21 +65,22 @@ def test_equals_exact_enumeration(uppers, lowers, slope_ns_s, room, curvature, a
     uppers = [(d, slope_ns_s * d + theta + room) for d, theta in uppers]
     lowers = [(d, slope_ns_s * d + theta - room) for d, theta in lowers]
     d = max(point[0] for point in uppers + lowers) + ahead
-    feasible, _, real = solved(uppers, lowers, d, curvature, 300.0)
+    feasible, states = solved(uppers, lowers, d, curvature, 300.0)
+    s = states[0]
     wander = curvature * d
     expected = reference.band(uppers, lowers, d, curvature, -300e3 - wander, 300e3 + wander)
     if expected is None:
-        assert not feasible or real[at.HI] - real[at.LO] < 60.0  # feasible within a quarter ns at some slope
+        assert not feasible or s.hi - s.lo < 60.0  # feasible within a quarter ns at some slope
         return
     assert feasible
     # the solver accepts a crossing of a quarter of a nanosecond: at lines of almost equal age that is far off
     ages = sorted({d - point[0] for point in uppers + lowers})
     closest = min((b - a for a, b in itertools.pairwise(ages)), default=1.0)
     slack = 0.3 * (1.0 + ages[-1] / closest)
-    assert abs(real[at.HI] - expected.hi) <= slack
-    assert abs(real[at.LO] - expected.lo) <= slack
-    assert real[at.SLOPE_LO] <= expected.slope_lo + slack
-    assert real[at.SLOPE_HI] >= expected.slope_hi - slack
+    assert abs(s.hi - expected.hi) <= slack
+    assert abs(s.lo - expected.lo) <= slack
+    assert s.slope_lo <= expected.slope_lo + slack
+    assert s.slope_hi >= expected.slope_hi - slack
 
 
 @settings(max_examples=100, deadline=None)
@@ -73,23 +95,23 @@ def test_every_clock_that_obeys_the_drift_limit_stays_inside(rate, slope, seed, 
     clock = lambda d: 1e5 + slope * d + 0.5 * rate * d * d  # noqa: E731
     uppers = [(d, clock(d) + rng.exponential(1e5)) for d in np.arange(0.1, 30, 0.7)]
     lowers = [(d, clock(d) - rng.exponential(1e5)) for d in np.arange(0.3, 30, 0.9)]
-    feasible, _, real = solved(uppers, lowers, 30.0, 200.0, 300.0)
+    feasible, states = solved(uppers, lowers, 30.0, 200.0, 300.0)
     assert feasible
-    lo, hi = band_at(real, 30.0 + later)
+    lo, hi = band_at(states, 30.0 + later)
     assert lo <= clock(30.0 + later) <= hi
 
 
 def test_keeps_the_best_bound_of_a_bucket_and_takes_it_back():
-    whole, real = at.new_state(1000, 300.0, 0.05)
-    assert keep_bound(whole, real, False, 10.1, 500.0)
-    assert not keep_bound(whole, real, False, 10.2, 600.0)
-    assert keep_bound(whole, real, False, 10.3, 400.0)
-    drop_bound(whole, real, False)
-    slot = 20 % at.BUCKETS
-    assert (real[at.UPPER_D + slot], real[at.UPPER_THETA + slot]) == (10.1, 500.0)
+    states = at.new_state(1000, 300.0, 0.05)
+    assert keep_bound(states, at.UPPER, 10.1, 500.0)
+    assert not keep_bound(states, at.UPPER, 10.2, 600.0)
+    assert keep_bound(states, at.UPPER, 10.3, 400.0)
+    drop_bound(states)
+    slot = at.UPPER + 20 % at.BUCKETS
+    assert (states[0].bound_d[slot], states[0].bound_theta[slot]) == (10.1, 500.0)
     later = 10.1 + at.BUCKETS * at.BUCKET_S
-    assert keep_bound(whole, real, False, later, 9e9)
-    assert not keep_bound(whole, real, False, 10.1, 0.0), "an older bucket never replaces a newer one"
+    assert keep_bound(states, at.UPPER, later, 9e9)
+    assert not keep_bound(states, at.UPPER, 10.1, 0.0), "an older bucket never replaces a newer one"
 
 
 def test_the_live_band_holds_the_band_of_all_exchanges_and_is_hardly_wider():
