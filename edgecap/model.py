@@ -253,6 +253,8 @@ class DeviceEvent:
     kind: str
     t_ns: int
     text: str = ""
+    sensor: str = ""
+    """Stream of one sensor among others: its `fault` lasts until a `log` of the same sensor."""
 
 
 Item = SampleBlock | FramePacket | PictureReport | Gap | DeviceEvent

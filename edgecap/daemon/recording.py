@@ -88,6 +88,8 @@ class OpenSource:
     """It was lost, and its source is trying to get it back."""
     _fault: str = ""
     _fault_ns: int = 0
+    _sensors: dict[str, str] = field(default_factory=dict)
+    """What is wrong with single sensors of the device, by stream, until it is over or the sampling ends."""
     _shown: Led | None = None
     _borrowed: bool = False
 
@@ -97,8 +99,11 @@ class OpenSource:
 
     def note(self, event: DeviceEvent) -> bool:
         """Take in what the device reported; returns whether that changes what is wrong with it."""
+        if event.sensor or event.kind in ("stopped", "reset"):
+            return self._note_sensor(event)
         if event.kind == "connected":
             self.away, self._fault = False, ""
+            self._sensors.clear()
         elif event.kind in ("disconnected", "fault"):
             # A camera's fault lasts until it is `connected` again; a board's may be a single overrun.
             self.away |= event.kind == "disconnected" or self.is_camera
@@ -110,9 +115,25 @@ class OpenSource:
             return False
         return True
 
+    def _note_sensor(self, event: DeviceEvent) -> bool:
+        before = dict(self._sensors)
+        if event.kind == "fault":
+            self._sensors[event.sensor] = event.text
+        elif event.sensor:
+            self._sensors.pop(event.sensor, None)
+        else:
+            self._sensors.clear()
+        return self._sensors != before
+
     def problem(self, t_ns: int) -> str:
         """What is wrong with it at rig time `t_ns`; empty if nothing is."""
-        return self._fault if self.away or t_ns - self._fault_ns < FAULT_SHOWN_NS else ""
+        if self.away:
+            return self._fault
+        found = list(self._sensors.values())
+        if t_ns - self._fault_ns < FAULT_SHOWN_NS and not any(s in self._fault for s in self._sensors):
+            found.append(self._fault)
+        fix = "; check wiring and power of what is named" if self._sensors else ""
+        return ", ".join(filter(None, found)) + fix
 
     @property
     def has_light(self) -> bool:

@@ -162,9 +162,9 @@ class Intake:
                 self.tell("fault", now_ns, f"{track.info.name} is silent")
         return any(track.silent for track in self._tracks)
 
-    def tell(self, kind: str, t_ns: int, text: str = "") -> None:
+    def tell(self, kind: str, t_ns: int, text: str = "", sensor: str = "") -> None:
         """Queue a device event."""
-        self._queue.put(DeviceEvent(self.name, kind, t_ns, text))
+        self._queue.put(DeviceEvent(self.name, kind, t_ns, text, sensor))
 
     # ── frames ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -261,9 +261,9 @@ class Intake:
                     track.overrun(event.arg)
                 self.tell("fault", t_ns, f"{stream} overran: {event.arg} samples lost in the device")
             case EventCode.SENSOR_FAULT:
-                self.tell("fault", t_ns, f"{stream}: {event.text or 'sensor fault'}")
+                self.tell("fault", t_ns, f"{stream}: {event.text or 'sensor fault'}", stream)
             case EventCode.SENSOR_OK:
-                self.tell("log", t_ns, f"{stream}: sensor is back")
+                self.tell("log", t_ns, f"{stream}: sensor is back", stream)
             case EventCode.LED_ON:
                 self.tell("led-on", t_ns, event.text)
             case EventCode.LED_OFF:

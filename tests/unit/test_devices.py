@@ -144,3 +144,41 @@ def test_a_device_that_was_lost_is_lost_until_it_is_connected(kinds: list[str]) 
     away = bool(lost) and kinds[lost[0]] == "disconnected"
     assert device.away == away
     assert bool(device.problem(10**18)) == away
+
+
+@given(st.data())
+def test_each_sensors_fault_stands_until_that_sensor_is_back(data: st.DataObject) -> None:
+    device = OpenSource("glove", Scripted("glove"), Live())
+    sensors = ["glove-magnetic-index", "glove-magnetic-ring", "glove-imu"]
+    standing: dict[str, str] = {}
+    for k in range(data.draw(st.integers(0, 12))):
+        kind = data.draw(st.sampled_from(["fault", "fault", "log", "stopped", "connected", "reset"]))
+        if kind in ("fault", "log"):
+            sensor = data.draw(st.sampled_from(sensors))
+            text = f"{sensor}: MLX90393 0x0E: no answer on I2C"
+            before = dict(standing)
+            standing.pop(sensor, None)
+            if kind == "fault":
+                standing = before | {sensor: text}
+            changed = device.note(DeviceEvent("glove", kind, k, text, sensor))
+            assert changed == (standing != before)
+        else:
+            device.note(DeviceEvent("glove", kind, k))
+            standing.clear()
+    problem = device.problem(10**18)  # however long ago it was told
+    assert all(text in problem for text in standing.values())
+    assert not any(sensor in problem for sensor in set(sensors) - set(standing))
+    assert problem.endswith("; check wiring and power of what is named") == bool(standing)
+    assert "\n" not in problem
+
+
+def test_a_sensors_fault_does_not_hide_that_of_its_board() -> None:
+    device = OpenSource("glove", Scripted("glove"), Live())
+    device.note(DeviceEvent("glove", "fault", 5, "glove-magnetic-ring: no answer", "glove-magnetic-ring"))
+    device.note(DeviceEvent("glove", "fault", 6, "glove-imu overran: 3 samples lost in the device"))
+    said = "glove-magnetic-ring: no answer, glove-imu overran: 3 samples lost in the device; check"
+    assert device.problem(7).startswith(said)
+    device.note(DeviceEvent("glove", "fault", 8, "glove-magnetic-ring is silent"))
+    assert device.problem(9).startswith("glove-magnetic-ring: no answer; check")  # said once
+    device.note(DeviceEvent("glove", "disconnected", 10, "/dev/x: gone"))
+    assert device.problem(11) == "glove is disconnected: /dev/x: gone; plug it in again"
