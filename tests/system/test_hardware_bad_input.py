@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pty
+import sys
 import tty
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -100,6 +101,14 @@ def hello(*, rate_mhz: int) -> bytes:
     return Hello(1, 0, 1, "fw 1", "sn", Descriptor(0, 1, 1, rate_mhz, 0, "imu", channels)).pack()
 
 
+def add_broken(site: Site, old_port: str, liar_port: str) -> None:
+    """What can be said in a configuration."""
+    for name, port in (("old-board", old_port), ("liar", liar_port), ("absent", "/dev/not-there")):
+        site.add_section(f'[[serial]]\nname = "{name}"\nport = "{port}"')
+    site.add_section('[[iio]]\nname = "head-imu"\ndevice = "icm42688"')
+    site.add_section('[[camera]]\nbackend = "file"\nname = "no-clip"\npath = "/no/clip.mp4"')
+
+
 def cameras() -> list[Source]:
     """Real picamera2: one that another process holds, and none at all because no overlay is loaded."""
     if not PYTHON.exists():
@@ -132,10 +141,7 @@ async def look(out: Path) -> Seen:
             glove = await site.add_device("glove", [motion_imu()])
             barred = await site.add_device("barred", [motion_imu()])
             os.chmod(barred.port, 0)  # noqa: PTH101 - the pty behind the link
-            for name, port in (("old-board", old_port), ("liar", liar_port), ("absent", "/dev/not-there")):
-                site.add_section(f'[[serial]]\nname = "{name}"\nport = "{port}"')
-            site.add_section('[[iio]]\nname = "head-imu"\ndevice = "icm42688"')
-            site.add_section('[[camera]]\nbackend = "file"\nname = "no-clip"\npath = "/no/clip.mp4"')
+            add_broken(site, old_port, liar_port)
             site.add_section("[button]\ngpio = 17\nled_gpio = 5")
             config = site.config()
             sources = sources_of(load_config(config)) + cameras()
@@ -181,6 +187,42 @@ def test_the_light_shows_it_and_what_works_goes_on(seen: Seen) -> None:
     assert row(seen.alone, "stream glove-imu").verdict == "ok"
     assert abs(row(seen.alone, "stream glove-imu").facts["rate_hz"] - 1000) < 50
     assert row(seen.alone, "clock glove").verdict == "ok"
+
+
+def test_the_programs_themselves_say_the_same(tmp_path: Path) -> None:
+    """`edgecap run` and `edgecap doctor` as processes, with what of the table needs no special machine."""
+    old = reference.wire(Kind.HELLO, hello(rate_mhz=1000), version=2)
+    liar = reference.wire(Kind.HELLO, hello(rate_mhz=0))
+    rows = [b for b in TABLE if b.name in ("old-board", "liar", "absent", "no-clip", "head-imu")]
+
+    async def run() -> None:
+        async with Site(tmp_path) as site, answering(old) as old_port, answering(liar) as liar_port:
+            glove = await site.add_device("glove", [motion_imu()])
+            add_broken(site, old_port, liar_port)
+            await site.start_daemon()
+            await site.until("told", lambda: set(site.status["problems"]) == {b.name for b in rows})
+            await site.until("shown", lambda: site.status["led"] == "sensor-fault")
+            assert (await glove.command("led")).startswith(light("sensor-fault"))
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "edgecap", "doctor", "--config", str(tmp_path / "rig.toml")),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            said = (await process.communicate())[0].decode().splitlines()
+            assert process.returncode == 1
+            logged_lines = (tmp_path / "daemon.log").read_text().splitlines()
+            for broken in rows:
+                (line,) = [text for text in said if f"device {broken.name} " in text]
+                assert line.startswith("✗")
+                told = site.status["problems"][broken.name]
+                assert [text for text in logged_lines if text.endswith(told)] == [
+                    f"ERROR edgecap.devices: {told}"
+                ]
+                for text in (line, told):
+                    assert broken.words in text
+                    assert broken.fix in text
+
+    asyncio.run(run())
 
 
 def test_a_rig_without_any_working_device_is_in_fault_until_one_comes(tmp_path: Path) -> None:
