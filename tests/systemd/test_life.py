@@ -81,6 +81,30 @@ def test_what_it_logs_has_priorities(rig: InstalledRig) -> None:
     assert not any(e["MESSAGE"].startswith("<") for e in entries)
 
 
+def test_the_kernels_were_compiled_at_the_installation(rig: InstalledRig) -> None:
+    m = rig.machine
+    assert m.out("sh", "-c", "cat /var/cache/edgecap/numba/*/complete")
+    assert not [e for e in m.journal("edgecap") if "edgecap.kernels" in e["MESSAGE"]]
+
+
+def test_a_configuration_that_cannot_be_used_gets_one_line(rig: InstalledRig) -> None:
+    m = rig.machine
+    before = len(m.journal("edgecap"))
+    m.run("sed", "-i.good", "s/^reserve_mb/reserved_mb/", "/etc/edgecap/edgecap.toml")
+    m.run("systemctl", "restart", "--no-block", "edgecap.service")
+    words = "unknown key `spool.reserved_mb`; did you mean `spool.reserve_mb`"
+    m.until("systemctl tells it", lambda: words in m.show("edgecap.service", "StatusText")["StatusText"])
+    m.run("mv", "/etc/edgecap/edgecap.toml.good", "/etc/edgecap/edgecap.toml")
+    rig.until_ready()  # it is tried again by itself
+    mine = [e for e in m.journal("edgecap")[before:] if e.get("_COMM") == "edgecap"]
+    errors = {e["MESSAGE"] for e in mine if int(e["PRIORITY"]) <= 3}
+    assert len(errors) == 1, errors
+    assert words in errors.pop()
+    m.run("systemctl", "stop", "edgecap.service")
+    m.run("systemctl", "start", "edgecap.service")  # by hand: restarts are counted from here
+    rig.until_ready()
+
+
 def test_a_second_run_of_the_installer_changes_nothing(rig: InstalledRig) -> None:
     pid = rig.main_pid()
     said = rig.install("--role", "both", "--offline", "./wheels")
