@@ -32,7 +32,7 @@ class SpoolStatus(msgspec.Struct, frozen=True):
     free_bytes: int
     reserve_bytes: int
     hours_left: float | None
-    """At the measured rate; None while nothing is recorded."""
+    """Of recording, at the rate last measured, should nothing be delivered; None before the first session."""
     durable_age_p99_ms: float
     """From a chunk's first sample to the disk's word that it holds the chunk."""
 

@@ -9,6 +9,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgecap.cli.broker import add_broker_options, broker_from, client_id
@@ -16,7 +17,7 @@ from edgecap.errors import BrokerError, SessionError, UsageError
 
 if TYPE_CHECKING:
     from edgecap.mqtt import Broker
-    from edgecap.status import CommandResult
+    from edgecap.status import CommandResult, RigStatus
 
 EXAMPLE = """\
 examples:
@@ -83,7 +84,29 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(msgspec.to_builtins(result), indent=2))
     else:
         print(result.message, file=sys.stdout if result.ok else sys.stderr)
+        if result.status is not None:
+            for line in _in_words(result.status):
+                print(line)
     return 0 if result.ok else 1
+
+
+def _in_words(status: RigStatus) -> Iterator[str]:
+    """What somebody who asks a rig for its status wants to know, a line each."""
+    from edgecap.cli.tables import printable
+
+    spool, uplink = status.spool, status.uplink
+    if status.session:
+        yield f"session: {status.session}, {status.session_s:.0f} s, {printable(status.task)}"
+    room = f"{max(0, spool.free_bytes - spool.reserve_bytes) / 1e9:.1f} GB"
+    if spool.hours_left is not None:
+        room += f", {spool.hours_left:g} h of recording at the rate last measured"
+    yield f"room: {room}"
+    waiting = f"{spool.chunks} chunks, {spool.bytes / 1e6:.1f} MB wait" if spool.chunks else "nothing waits"
+    yield f"delivery: {waiting}{f', held: {uplink.held}' if uplink.held else ''}"
+    if not status.clock.trusted:
+        yield "clock: not synchronised; recordings are dated by it all the same"
+    for problem in filter(None, [status.fault, *status.problems.values()]):
+        yield f"problem: {printable(problem)}"
 
 
 def _prepare_blink(args: argparse.Namespace) -> None:

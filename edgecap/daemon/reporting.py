@@ -40,7 +40,6 @@ log = logging.getLogger("edgecap.report")
 
 STATUS_EVERY_S = 10.0
 """Retained status is repeated at least this often, and at every change."""
-RATE_WINDOW_S = 60.0
 BYTES_S_PER_KBIT_S = 125
 MOST_KBIT_S = 10_000_000
 
@@ -71,7 +70,6 @@ class Reporter:
         self._inbox = CommandInbox()
         self._seq = 0
         self._versions = versions()
-        self._grown: list[tuple[float, int]] = []
         self._leaving = False
         self._left = asyncio.Event()
         self._refused = 0
@@ -214,18 +212,7 @@ class Reporter:
 
     def _spool_status(self) -> SpoolStatus:
         stats = self.rig.writer.spool.stats()
-        hours: float | None = None
-        if self.rig.machine.state is State.RECORDING:
-            now = time.monotonic()
-            self._grown.append((now, stats.appended_bytes_total))
-            while self._grown[0][0] < now - RATE_WINDOW_S:
-                self._grown.pop(0)
-            (t0, b0), (t1, b1) = self._grown[0], self._grown[-1]
-            if t1 - t0 >= 5 and b1 > b0:
-                room = max(0, stats.free_bytes - stats.reserve_bytes)
-                hours = round(room / ((b1 - b0) / (t1 - t0)) / 3600, 1)
-        else:
-            self._grown.clear()
+        hours = self.rig.room.hours_left(stats)
         age_ms = round(self.rig.writer.stats().age_ms_p99, 1)
         return SpoolStatus(stats.chunks, stats.bytes, stats.free_bytes, stats.reserve_bytes, hours, age_ms)
 

@@ -28,6 +28,7 @@ from edgecap.daemon.recording import (
     start_sources,
     stop_sources,
 )
+from edgecap.daemon.room import RoomMeter
 from edgecap.errors import EdgecapError, SessionError, SpoolError
 from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict
 from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
@@ -85,6 +86,7 @@ class Rig:
         self.writer = writer
         self.last_session = ""
         self.lag = LoopLag()
+        self.room = RoomMeter()
         self.pulse = pulse or Pulse(Path(config.spool.dir))
         self.devices = Devices(sources, self._take, self._devices_changed)
         self.panels = Panels(panels)
@@ -420,9 +422,10 @@ class Rig:
                     await self.recorder.tick(self.pair, self.verdicts)
                 except EdgecapError as error:
                     await self._fail(str(error))
-                stats = self.writer.spool.stats()
-                if stats.free_bytes <= stats.reserve_bytes:
-                    await self._stop_for_space(stats.free_bytes)
+            stats = self.writer.spool.stats()
+            if self.recorder is not None and stats.free_bytes <= stats.reserve_bytes:
+                await self._stop_for_space(stats.free_bytes)
+            self.room.note(self.pair.raw_ns, stats, recording=self.machine.state is State.RECORDING)
             self._devices_changed()
             # Aim at whole seconds, so that a slow round does not shift the later ones.
             await asyncio.sleep(1 - time.monotonic() % 1)

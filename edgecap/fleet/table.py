@@ -11,6 +11,7 @@ from rich.table import Table
 
 from edgecap import clock
 from edgecap.fleet.roster import RigRow
+from edgecap.status import SpoolStatus
 
 _STYLE = {
     "recording": "green",
@@ -44,8 +45,15 @@ def roster_table(rows: Sequence[RigRow]) -> Table:
             said,
             status.session or "–",
             f"{status.spool.bytes / 1e6:.1f} MB",
-            f"{status.spool.free_bytes / 1e9:.1f} GB",
+            _free(status.spool),
             f"±{bound_us:.0f} µs" if bound_us else "–",
             escape(status.task),
         )
     return table
+
+
+def _free(spool: SpoolStatus) -> str:
+    """For how long the card lasts, where the rig knows; else what is free."""
+    if spool.hours_left is None:
+        return f"{spool.free_bytes / 1e9:.1f} GB"
+    return f"{spool.hours_left:.0f} h" if spool.hours_left >= 10 else f"{spool.hours_left:.1f} h"

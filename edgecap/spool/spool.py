@@ -247,7 +247,10 @@ class Spool:
         return self._backlog.own_chunks(boot, session, newest)
 
     def stats(self) -> SpoolStats:
-        """Counts as of now; asks the file system for its free space."""
+        """Counts as of now; asks the file system for its free space, 0 if it does not answer."""
+        free_bytes = 0
+        with contextlib.suppress(OSError):
+            free_bytes = self._files.free_bytes(self.path)
         with self._backlog.lock:
             segments = self._backlog.segments.values()
             return SpoolStats(
@@ -255,7 +258,7 @@ class Spool:
                 bytes=sum(s.waiting_bytes for s in segments),
                 segments=len(segments),
                 disk_bytes=sum(s.writer.size if s.writer else s.size for s in segments),
-                free_bytes=self._files.free_bytes(self.path),
+                free_bytes=free_bytes,
                 reserve_bytes=self.reserve_bytes,
                 oldest_t_ns=self._backlog.oldest_t_ns(),
                 appended_chunks_total=self._appended,

@@ -1,0 +1,42 @@
+"""For how long the card lasts: room divided by the rate at which recording really fills it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from edgecap.spool import SpoolStats
+
+WINDOW_NS = 60_000_000_000
+"""The rate is that of the last minute of recording."""
+LEAST_NS = 5_000_000_000
+"""A shorter look says little: chunks come once a second, the first ones late."""
+
+
+class RoomMeter:
+    """Measures the rate while a session runs, and keeps the last one for the time between sessions."""
+
+    def __init__(self) -> None:
+        self.bytes_s: float | None = None
+        """None until enough was recorded."""
+        self._grown: deque[tuple[int, int]] = deque()
+
+    def note(self, t_ns: int, stats: SpoolStats, *, recording: bool) -> None:
+        """Take a look, about once a second."""
+        if not recording:
+            self._grown.clear()
+            return
+        grown = self._grown
+        grown.append((t_ns, stats.appended_bytes_total))
+        while grown[0][0] < t_ns - WINDOW_NS:
+            grown.popleft()
+        (t0_ns, first), (t1_ns, last) = grown[0], grown[-1]
+        if t1_ns - t0_ns >= LEAST_NS and last > first:
+            self.bytes_s = (last - first) * 1e9 / (t1_ns - t0_ns)
+
+    def hours_left(self, stats: SpoolStats) -> float | None:
+        """Hours of recording that fit above the reserve, should nothing be delivered meanwhile."""
+        if self.bytes_s is None:
+            return None
+        room = max(0, stats.free_bytes - stats.reserve_bytes)
+        hours = room / self.bytes_s / 3600
+        return round(hours, 1 if hours >= 1 else 3)
