@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from edgecap.errors import SourceError
 from edgecap.ingest.store import open_store
 from edgecap.model import DeviceEvent, Gap, Item, SampleBlock
 from edgecap.source.serial_mcu import SerialFeed, SerialSource
-from tests.hw.emulated import EmulatedBoard
+from tests.hw.emulated import FINGERS, EmulatedBoard
 from tests.system.site import Site
 
 pytestmark = pytest.mark.timeout(240)
@@ -238,5 +239,50 @@ def test_what_is_wrong_with_a_sensor_reaches_status_and_light(images, tmp_path):
                 while levels != {(230, 159, 0), (0, 0, 0)}:
                     levels = (levels | {tuple((await board.command("light"))["levels"])}) - {(0, 158, 115)}
             assert await site.stop_daemon() == 0
+
+    asyncio.run(main())
+
+
+def test_a_missing_magnetometer_is_named_and_the_rest_is_recorded(images, tmp_path):
+    """One line with address and finger in log, events, status and doctor; every other stream is whole."""
+    line = "hand-magnetic-middle: MLX90393 0x0E: no answer on I2C"
+
+    async def doctor(site: Site) -> str:
+        args = ["doctor", "--config", str(site.config()), "--seconds", "2"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edgecap", *args, stdout=asyncio.subprocess.PIPE
+        )
+        return (await process.communicate())[0].decode()
+
+    async def main() -> None:
+        glove = EmulatedBoard(images, "glove", tmp_path, record=False, magnets=(0x0C, 0x0D, 0x0F))
+        async with Site(tmp_path) as site, glove as board:
+            site.add_section(f'[[serial]]\nname = "hand"\nport = "{board.port}"')
+            (row,) = [text for text in (await doctor(site)).splitlines() if line in text]
+            assert "device hand" in row
+            await site.start_ingest()
+            await site.start_daemon()
+            await press(site, board, "recording")
+            session = str(site.status["session"])
+            await site.until(
+                "named", lambda: line in site.status.get("problems", {}).get("hand", ""), PATIENCE_S
+            )
+            assert any(line in json.dumps(e) for e in site.events)
+            await advance(board, 1000)
+            await board.command("magnet", address=0x0E)
+            await site.until("back", lambda: not site.status["problems"], PATIENCE_S)
+            await advance(board, 500)
+            await press(site, board, "idle")
+            assert (await site.until_complete(session)).outcome == "complete"
+            assert line in (site.out / "daemon.log").read_text()
+            check(load_session(open_store(str(site.store)), site.key(session)))
+
+    def check(session: RecordedSession) -> None:
+        fingers = [session.stream(f"hand-magnetic-{finger}") for finger in FINGERS]
+        counts = [len(finger.index) for finger in fingers]
+        assert counts[2] > 50  # from when it was there
+        assert min(counts[0], counts[1], counts[3]) > counts[2] + 100
+        for finger in fingers:
+            assert np.array_equal(finger.index, np.arange(len(finger.index)))
 
     asyncio.run(main())
