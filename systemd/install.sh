@@ -298,6 +298,8 @@ uninstall() {
         [ -e "$UNITS/$unit" ] || continue
         # A running session is closed and written before this returns.
         if booted; then systemctl disable -q --now "$unit" 2>/dev/null || true; else systemctl disable -q "$unit" || true; fi
+        # One that has failed, as the fleet's check does to raise an alarm, would stay on systemd's list.
+        if booted; then systemctl reset-failed "$unit" 2>/dev/null || true; fi
         rm -f "$UNITS/$unit"
     done
     rm -rf "$UNITS/edgecap.service.d/backoff.conf" "$PREFIX" /var/cache/edgecap /var/cache/edgecap-ingest
