@@ -27,7 +27,7 @@ examples:
 The receipts file tells the rig what is stored: it lies in the spool's directory (or is put there under any
 name that ends in .receipts), and the rig's next start releases exactly those chunks.
 """
-SPOOL_HELP = "spool directory, the card's mount point, or its block device"
+SPOOL_HELP = "spool directory, the card's mount point, its block device, or an image of it"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

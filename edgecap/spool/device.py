@@ -1,4 +1,4 @@
-"""A card that is still a block device: read where it is mounted, or mounted read-only for the time."""
+"""A card that is still a block device, or its image: read where it is mounted, or mounted read-only."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ COMMAND_S = 60
 
 @contextlib.contextmanager
 def mounted(path: Path) -> Iterator[Path]:
-    """A directory to read `path` at: itself, or where that device is or can be mounted.
+    """A directory to read `path` at: itself, or where that device, or image of one, is or can be mounted.
 
     Raises:
-        UsageError: it is a device, and only root may mount it.
+        UsageError: it is a device or an image, and only root may mount it.
         SpoolError: it cannot be mounted.
     """
-    if not path.is_block_device():
+    image = path.is_file()
+    if not image and not path.is_block_device():
         yield path
         return
-    where = mount_point(path)
+    where = None if image else mount_point(path)
     if where is not None:
         yield where
         return
     if os.geteuid() != 0:
         raise UsageError(
-            f"{path} is a device, and only root may mount it",
+            f"{path} is {'a file' if image else 'a device'}, and only root may mount it",
             fix=f"mount it (sudo mount -o ro {path} /mnt) and give the directory",
         )
     with tempfile.TemporaryDirectory(prefix="edgecap-card-") as name:
-        _mount(path, name)
+        _mount(path, name, "loop," if image else "")
         try:
             yield Path(name)
         finally:
@@ -59,10 +60,10 @@ def mount_point(device: Path) -> Path | None:
     return None
 
 
-def _mount(device: Path, where: str) -> None:
+def _mount(device: Path, where: str, how: str) -> None:
     said = ""
     for options in OPTIONS:
-        failed = _run("mount", "-o", options, str(device), where)
+        failed = _run("mount", "-o", how + options, str(device), where)
         if failed is None:
             return
         said = said or failed
@@ -70,7 +71,11 @@ def _mount(device: Path, where: str) -> None:
     names = sorted(p.parent.name for p in found)
     raise SpoolError(
         f"{device} cannot be mounted: {said}",
-        fix=f"give one of its partitions: {', '.join(f'/dev/{n}' for n in names)}" if names else "",
+        fix=f"give one of its partitions: {', '.join(f'/dev/{n}' for n in names)}"
+        if names
+        else "an image of a whole card has partitions: `losetup --find --show --partscan --read-only FILE`"
+        if how
+        else "",
     )
 
 

@@ -226,6 +226,8 @@ def test_a_device_is_mounted_read_only(
             assert known["spool"] == str(mount / "var/lib/edgecap/spool"), "a device is read where it is"
         finally:
             subprocess.run(["umount", mount], check=True)
+    known = run_json(capsys, "spool", "import", image, "--store", tmp_path / "store")
+    assert known["duplicates"] == len(whole) + len(cut), "an image of the card"
     assert hashlib.sha256(image.read_bytes()).hexdigest() == before, "not a byte of the card has changed"
     shutil.copy(receipts, root / "var/lib/edgecap/spool")
     with Spool.open(root / "var/lib/edgecap/spool", reserve_bytes=0) as spool:
@@ -240,6 +242,8 @@ def test_a_device_without_a_file_system(tmp_path: Path, capsys: pytest.CaptureFi
     with loop_device(image) as device:
         assert main(["spool", "ls", str(device)]) == 1
         assert f"{device} cannot be mounted" in capsys.readouterr().err
+    assert main(["spool", "ls", str(image)]) == 1
+    assert "an image of a whole card has partitions" in capsys.readouterr().err
 
 
 def test_into_a_bucket(
