@@ -5,6 +5,7 @@
     python bench/camera.py --kills 20               and how long a killed camera is away
     python bench/camera.py --kills 20 --cold        the same without a process on standby
     python bench/camera.py --silences 5             and one that falls silent, in each way
+    python bench/camera.py --pauses 300             and how far apart frames come while nothing is wrong
 
 Needs tests/camera/build_libcamera.sh (`make system-packages`). The daemon is whole (sources, recorder, spool
 on disk) but for a broker. The camera process draws its picture in software (thread `VirtualCamera`), which a
@@ -134,6 +135,8 @@ async def measure(args: argparse.Namespace, directory: Path) -> dict:
             "loop_lag_ms": rig.lag.quantiles_ms(),
             "restarts_unasked": feed.statistics().restarts,
         }
+        if args.pauses:
+            result["pauses_s"] = quantiles(await pauses(feed, args.pauses), 50, 99, 99.9, 100)
         if args.kills:
             away = [await replaced(feed, signal.SIGKILL, cold=args.cold) for _ in range(args.kills)]
             result["away_s"] = quantiles(away)
@@ -154,8 +157,21 @@ async def silences(args: argparse.Namespace, directory: Path, *faults: str) -> l
         return [await replaced(feed, number, cold=args.cold) for _ in range(args.silences)]
 
 
-def quantiles(seconds: list[float]) -> dict[str, float]:
-    return {f"p{q}": round(float(np.percentile(seconds, q)), 2) for q in (50, 90, 100)}
+async def pauses(feed, span_s: float) -> list[float]:
+    """Seconds between frames of a camera that nothing is wrong with."""
+    found, frames = [], feed.statistics().frames
+    begin = last = time.monotonic()
+    while last < begin + span_s:
+        await asyncio.sleep(0.002)
+        if feed.statistics().frames != frames:
+            now = time.monotonic()
+            found.append(now - last)
+            frames, last = feed.statistics().frames, now
+    return found
+
+
+def quantiles(seconds: list[float], *wanted: float) -> dict[str, float]:
+    return {f"p{q:g}": round(float(np.percentile(seconds, q)), 3) for q in wanted or (50, 90, 100)}
 
 
 async def ask(rig: Rig, event: str) -> None:
@@ -194,6 +210,7 @@ def main() -> None:
     parser.add_argument("--bitrate", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--silences", type=int, default=0)
+    parser.add_argument("--pauses", type=float, default=0, help="for so many seconds, time between frames")
     parser.add_argument("--cold", action="store_true", help="without a process on standby")
     args = parser.parse_args()
     if args.cold:
