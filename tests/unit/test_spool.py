@@ -56,6 +56,17 @@ def test_delivery_order_and_release(tmp_path: Path) -> None:
     assert not list((tmp_path / "spool").glob("*.seg"))
 
 
+def test_previews_go_with_the_sensors_and_before_all_video(tmp_path: Path) -> None:
+    streams = {"left-imu": "samples", "head-cam": "video", "head-cam-preview": "event"}
+    chunks = SessionMaker(streams=streams).whole(rounds=6)
+    with open_spool(tmp_path / "spool") as spool:
+        for chunk in chunks:
+            spool.append(chunk)
+        spool.sync()
+        order = [e.id.stream for e in spool.pending(1000)]
+    assert order == ["session"] * 8 + ["left-imu", "head-cam-preview"] * 6 + ["head-cam"] * 6
+
+
 def test_only_durable_chunks_are_offered(tmp_path: Path) -> None:
     with open_spool(tmp_path / "spool") as spool:
         first, second = SessionMaker().whole(rounds=1)[:2]
