@@ -22,7 +22,7 @@ WARM_UP_MODULES = (
 )
 """Modules that define `warm_up()`: it calls every kernel once with each dtype that the daemon uses.
 
-What only `edgecap calibrate` needs is not among them: it compiles when it is first asked for."""
+What only `edgecap calibrate` or an export needs is not among them: it compiles when it is first asked for."""
 
 
 _kernels: list[Any] = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.compile import kernel
+from edgecap.kernels.compile import kernel, part
 
 PROTOCOL_VERSION = 1
 HEADER_BYTES = 12
@@ -73,12 +73,20 @@ def _crc_tables() -> NDArray[np.uint32]:
 
 
 _T = _crc_tables()
+_T0, _T1, _T2, _T3, _T4, _T5, _T6, _T7 = (row.copy() for row in _T.astype(np.int64))
+_NONE: Any = np.int64(0)
+"""numpy's: a function is compiled anew for each Python constant that it is given."""
 
 
-@kernel
+@part
 def _wide(value: Any) -> int:
     """As a signed 64-bit integer, so that shifting and subtracting stay exact."""
     return np.int64(value)  # type: ignore[return-value]  # what a Python int is inside a kernel
+
+
+@part
+def _u32(data: NDArray[np.uint8], at: int) -> int:
+    return _wide(data[at]) | _wide(data[at + 1]) << 8 | _wide(data[at + 2]) << 16 | _wide(data[at + 3]) << 24
 
 
 @kernel
@@ -87,29 +95,22 @@ def crc32(data: NDArray[np.uint8], start: int, stop: int) -> int:
     crc = 0xFFFFFFFF
     i = start
     while stop - i >= 8:
-        low = crc ^ (
-            _wide(data[i]) | _wide(data[i + 1]) << 8 | _wide(data[i + 2]) << 16 | _wide(data[i + 3]) << 24
-        )
-        crc = _wide(
-            _T[7, low & 255]
-            ^ _T[6, (low >> 8) & 255]
-            ^ _T[5, (low >> 16) & 255]
-            ^ _T[4, low >> 24]
-            ^ _T[3, data[i + 4]]
-            ^ _T[2, data[i + 5]]
-            ^ _T[1, data[i + 6]]
-            ^ _T[0, data[i + 7]]
+        low = crc ^ _u32(data, i)
+        crc = (
+            _T7[low & 255]
+            ^ _T6[(low >> 8) & 255]
+            ^ _T5[(low >> 16) & 255]
+            ^ _T4[low >> 24]
+            ^ _T3[data[i + 4]]
+            ^ _T2[data[i + 5]]
+            ^ _T1[data[i + 6]]
+            ^ _T0[data[i + 7]]
         )
         i += 8
     while i < stop:
-        crc = _wide(_T[0, (crc ^ _wide(data[i])) & 255]) ^ (crc >> 8)
+        crc = _T0[(crc ^ data[i]) & 255] ^ (crc >> 8)
         i += 1
     return crc ^ 0xFFFFFFFF
-
-
-@kernel
-def _u32(data: NDArray[np.uint8], at: int) -> int:
-    return _wide(data[at]) | _wide(data[at + 1]) << 8 | _wide(data[at + 2]) << 16 | _wide(data[at + 3]) << 24
 
 
 @kernel
@@ -143,24 +144,37 @@ def cobs_encode(body: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
     return w + 1
 
 
-@kernel
-def _cobs_decode(data: NDArray[np.uint8], start: int, stop: int, out: NDArray[np.uint8], at: int) -> int:
-    """Decode the zero-free `data[start:stop]` to `out[at:]`; returns its length, or -1 if a code overruns."""
+@part
+def _cobs_decode(
+    data: NDArray[np.uint8], start: int, out: NDArray[np.uint8], at: int
+) -> tuple[int, int, bool]:
+    """Decode from `data[start]` to the next zero, to `out[at:]`.
+
+    Returns:
+        Length, index of the zero (or `data.size`), and whether the last code ended just there.
+    """
     w = at
     i = start
-    while i < stop:
+    n = data.size
+    joined = True
+    while i < n:
         code = _wide(data[i])
-        block = i + code
-        if block > stop:
-            return -1
-        for j in range(i + 1, block):
-            out[w] = data[j]
-            w += 1
-        i = block
-        if code != 255 and i < stop:
+        if code == 0:
+            return w - at, i, True
+        if not joined:
             out[w] = 0
             w += 1
-    return w - at
+        joined = code == 255
+        end = min(i + code, n)
+        i += 1
+        while i < end:
+            byte = data[i]
+            if byte == 0:
+                return w - at, i, False
+            out[w] = byte
+            w += 1
+            i += 1
+    return w - at, n, False
 
 
 @kernel
@@ -187,14 +201,16 @@ def deframe(
     Returns:
         Rows written, bytes consumed (the rest is a partial frame), and `skipping` for the next call.
     """
-    found = 0
-    used = 0
-    start = 0
+    found = used = start = _NONE
     n = data.size
     while True:
-        stop = start
-        while stop < n and data[stop] != 0:
-            stop += 1
+        if skipping:
+            stop = start
+            while stop < n and data[stop] != 0:
+                stop += 1
+            length, agrees = _NONE, False
+        else:
+            length, stop, agrees = _cobs_decode(data, start, bodies, used)
         if stop == n:
             if skipping:
                 return found, n, True
@@ -212,8 +228,7 @@ def deframe(
         if stop - first > MAX_ENCODED:
             counts[N_TOO_LONG] += 1
             continue
-        length = _cobs_decode(data, first, stop, bodies, used)
-        if length < 0:
+        if not agrees:
             counts[N_BAD_COBS] += 1
             continue
         if length > MAX_BODY:
@@ -232,14 +247,13 @@ def deframe(
             continue
         counts[N_OK] += 1
         _describe(bodies, used, end, sample_bytes, frames, found)
-        if frames[found]["bad"]:
-            counts[N_BAD_FIELDS] += 1
+        counts[N_BAD_FIELDS] += frames[found]["bad"]
         frames[found]["end"] = start
         used += length
         found += 1
 
 
-@kernel
+@part
 def _describe(
     bodies: NDArray[np.uint8],
     start: int,
