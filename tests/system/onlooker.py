@@ -22,6 +22,7 @@ from edgecap.daemon.recording import _BOARD_PATTERN as BOARD_PATTERN
 from edgecap.kernels.compile import warm_up
 from edgecap.mqtt import parse_broker
 from edgecap.session.machine import LEDS
+from edgecap.sim.firmware import HostFirmware
 from edgecap.source.protocol import Source
 from tests.system.site import Site
 
@@ -82,6 +83,13 @@ def light(name: str) -> str:
     led = LEDS[name]
     parts = (*led.rgb, BOARD_PATTERN[name], led.on_ms, led.off_ms, led.flashes)
     return " ".join(map(str, parts))
+
+
+async def shows(board: HostFirmware, name: str) -> None:
+    """Wait until a board was told to show a light."""
+    async with asyncio.timeout(30):
+        while not (await board.command("led")).startswith(light(name)):
+            await asyncio.sleep(0.02)
 
 
 def row(findings: list[Any], check: str) -> Any:

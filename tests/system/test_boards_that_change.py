@@ -11,7 +11,7 @@ import pytest
 
 from edgecap.daemon import recording
 from edgecap.sim.firmware import HostFirmware, motion_imu
-from tests.system.onlooker import daemon, doctor, light, logged, row
+from tests.system.onlooker import daemon, doctor, logged, row, shows
 from tests.system.site import Site
 from tests.system.uart_cable import UartCable
 
@@ -59,6 +59,8 @@ def test_two_boards_with_one_serial_number(tmp_path: Path) -> None:
                     async with daemon(site, config):
                         await site.until("told", lambda: site.status.get("problems"))
                         assert site.status["led"] == "sensor-fault"
+                        await shows(site.devices["left"], "sensor-fault")
+                        await shows(twin, "sensor-fault")
                         assert any("serial number" in t for t in site.status["problems"].values())
                         beside = await doctor(config)
                     alone = await doctor(config)
@@ -96,7 +98,7 @@ def test_a_board_swapped_in_mid_session(tmp_path: Path) -> None:
                         found = row(await doctor(site.config()), "device left")
                         assert (found.verdict, "another device" in found.text) == ("fail", True)
                         assert found.fix
-                        assert (await glove.command("led")).startswith(light("sensor-fault"))
+                        await shows(glove, "sensor-fault")
                     await glove.press(80)
                     await site.until_state("idle")
                 await left.start()
@@ -126,11 +128,7 @@ def test_a_board_on_a_uart_that_is_pulled_and_swapped(
                     cable.plug(mine.port)
                     await site.until_state("idle")
                     assert site.status["problems"] == {}
-                    async with asyncio.timeout(
-                        30
-                    ):  # the light says so, too, though it was told while unplugged
-                        while not (await mine.command("led")).startswith(light("idle")):
-                            await asyncio.sleep(0.02)
+                    await shows(mine, "idle")  # though it was told while unplugged
                     cable.plug(other.port)
                     await site.until("told", lambda: "other" in site.status["problems"].get("hand", ""))
                     await site.until_state("fault")
@@ -165,7 +163,7 @@ def test_a_board_that_freezes_mid_session(tmp_path: Path) -> None:
                     try:
                         await site.until("silent", lambda: "silent" in verdict(site, "left-imu"))
                         await site.until("shown", lambda: site.status["led"] == "sensor-fault")
-                        assert (await glove.command("led")).startswith(light("sensor-fault"))
+                        await shows(glove, "sensor-fault")
                         await site.until("told", lambda: "no answer for 3 s" in problem(site, "left"))
                         assert site.status["state"] == "recording"
                         found = row(await doctor(site.config()), "device left")
@@ -181,7 +179,7 @@ def test_a_board_that_freezes_mid_session(tmp_path: Path) -> None:
                     await site.until_state("idle")
                     report = await site.until_complete(session)
                 streams = {s.name: s for s in report.streams}
-                # What the board's own buffer could not hold is a gap; the rest came late, with its true times.
+                # What the board's own buffer could not hold is a gap; the rest came late, at its true times.
                 assert streams["left-imu"].gaps
                 assert streams["glove-imu"].samples > streams["left-imu"].samples
             assert any("left-imu is silent" in line for line in lines)

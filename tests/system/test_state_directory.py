@@ -14,7 +14,7 @@ from gpiozero.pins.mock import MockFactory, MockPWMPin
 
 from edgecap.daemon import grounded
 from edgecap.sim.firmware import motion_imu
-from tests.system.onlooker import daemon, doctor, light, logged, row
+from tests.system.onlooker import daemon, doctor, logged, row, shows
 from tests.system.site import Site
 from tests.unprivileged import file_permissions_hold
 
@@ -70,9 +70,7 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: p
                         assert words in site.status["fault"]
                         assert words in site.status["problems"]["spool"]
                         assert site.status["led"] == "fault"
-                        async with asyncio.timeout(30):
-                            while not (await glove.command("led")).startswith(light("fault")):
-                                await asyncio.sleep(0.02)
+                        await shows(glove, "fault")
                         pin = pins.pin(5)
                         await site.until("flashes", lambda: len(pin.states) > 8)
                         found = await doctor(config)
