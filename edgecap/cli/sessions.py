@@ -155,10 +155,11 @@ def _verify(args: argparse.Namespace) -> int:
     from edgecap.ingest.store import open_store
 
     store = open_store(args.store)
-    whole = True
-    for key in _chosen(store, args.session):
+    keys = _chosen(store, args.session)
+    not_whole = 0
+    for key in keys:
         report = verify_session(store, key)
-        whole = whole and report.complete
+        not_whole += not report.complete
         if args.json:
             print_json(report)
             continue
@@ -168,7 +169,11 @@ def _verify(args: argparse.Namespace) -> int:
         for line in report.notes:
             print(f"  note: {line}")
         sys.stdout.flush()
-    return 0 if whole else 1
+    if not args.json and not keys:
+        print(f"store {args.store} holds no session")
+    elif not args.json and len(keys) > 1:
+        print(f"{len(keys)} sessions: {f'{not_whole} not whole' if not_whole else 'all whole'}")
+    return 1 if not_whole else 0
 
 
 def _chosen(store: Store, names: Sequence[str]) -> list[SessionKey]:

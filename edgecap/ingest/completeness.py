@@ -337,8 +337,8 @@ def _notes(contents: SessionContents, reports: list[StreamReport]) -> Iterator[s
             yield f"{report.name}: {len(stated)} stated gap{'s'[: len(stated) > 1]}, {counted} lost"
         for gap in report.gaps:
             if gap.cause == CRASH:
-                length = f"the last {(gap.t1_ns - gap.t0_ns) / 1e9:.1f} s"
-                yield f"{report.name}: cut off; what it delivered in {length} of the session is lost"
+                length = f"{(gap.t1_ns - gap.t0_ns) / 1e9:.1f} s"
+                yield f"{report.name}: cut off; whatever it delivered in the session's last {length} is lost"
         if report.unaccounted and not report.missing:
             yield (
                 f"{report.name}: the device sent {report.device_sent} samples, {report.samples} are stored, "
