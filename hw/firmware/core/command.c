@@ -38,7 +38,7 @@ static void set_rate(ec_device *device, const uint8_t *args, answer *ack)
     else if (!device->hal.rate(device->hal.ctx, args[0], rate_mhz))
         refuse(ack, EC_FAILED, "this stream cannot be sampled at that rate");
     else
-        device->samplers[args[0]].rate_mhz = rate_mhz;
+        ec_set_rate(&device->samplers[args[0]], rate_mhz);
 }
 
 static void tare(ec_device *device, const uint8_t *args, answer *ack)

@@ -39,6 +39,8 @@ typedef struct {
 /* Sampling state of one stream. */
 typedef struct {
     uint32_t rate_mhz;
+    uint64_t period_us; /* from one row to the next, rounded up */
+    uint64_t quiet_limit_us; /* a sensor that gives nothing for so long is reported */
     uint32_t row_bytes;
     uint32_t batch_max;
     uint64_t ticks;      /* sampling instants since START */

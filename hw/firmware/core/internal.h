@@ -24,6 +24,8 @@ void ec_show_light(ec_device *device);
 void ec_obey(ec_device *device, const uint8_t *payload, size_t n);
 
 uint32_t ec_value_bytes(uint8_t dtype);
+/* Sample a stream at this rate from the next START on. */
+void ec_set_rate(ec_sampler *sampler, uint32_t rate_mhz);
 void ec_init_sampler(ec_device *device, uint8_t stream);
 void ec_start(ec_device *device);
 /* Take what is due, send partial batches and pending overrun events. */

@@ -26,10 +26,19 @@ static uint32_t payload_bytes(uint32_t n, uint32_t row_bytes, bool deltas)
     return EC_SAMPLES_HEAD_BYTES + (deltas ? 2 * (n - 1) : 2) + n * row_bytes;
 }
 
+/* Divisions are done here: they take a Cortex-M0+ long, and the main loop asks for their results all the time. */
+void ec_set_rate(ec_sampler *sampler, uint32_t rate_mhz)
+{
+    const uint64_t periods_us = QUIET_PERIODS * UINT64_C(1000000000) / rate_mhz;
+    sampler->rate_mhz = rate_mhz;
+    sampler->period_us = (UINT64_C(1000000000) + rate_mhz - 1) / rate_mhz;
+    sampler->quiet_limit_us = periods_us > QUIET_US ? periods_us : QUIET_US;
+}
+
 void ec_init_sampler(ec_device *device, uint8_t stream)
 {
     ec_sampler *sampler = &device->samplers[stream];
-    sampler->rate_mhz = device->streams[stream].rate_mhz;
+    ec_set_rate(sampler, device->streams[stream].rate_mhz);
     sampler->row_bytes = ec_value_bytes(device->streams[stream].dtype) * device->streams[stream].n_channels;
     sampler->batch_max = EC_BATCH_MAX;
     while (sampler->batch_max > 1 &&
@@ -87,12 +96,6 @@ static void send_batch(ec_device *device, uint8_t stream)
     ec_queue_push(&device->queue, EC_SAMPLES, payload, bytes);
 }
 
-static uint64_t quiet_limit_us(const ec_sampler *sampler)
-{
-    const uint64_t periods_us = QUIET_PERIODS * UINT64_C(1000000000) / sampler->rate_mhz;
-    return periods_us > QUIET_US ? periods_us : QUIET_US;
-}
-
 static void note_quiet(ec_device *device, uint8_t stream, uint64_t t_us)
 {
     ec_sampler *sampler = &device->samplers[stream];
@@ -100,7 +103,7 @@ static void note_quiet(ec_device *device, uint8_t stream, uint64_t t_us)
         sampler->quiet = true;
         sampler->quiet_t_us = t_us;
     }
-    if (!sampler->fault && t_us - sampler->quiet_t_us >= quiet_limit_us(sampler)) {
+    if (!sampler->fault && t_us - sampler->quiet_t_us >= sampler->quiet_limit_us) {
         sampler->fault = true;
         ec_send_event(device, EC_SENSOR_FAULT, stream, sampler->quiet_t_us, 0,
                       sampler->reason != NULL ? sampler->reason : "sensor gives no data");
@@ -136,12 +139,6 @@ static void take_row(ec_device *device, uint8_t stream, uint64_t t_us, uint64_t 
     keep_row(device, stream, t_us, next_us);
 }
 
-/* Time from one row to the next, rounded up. */
-static uint64_t period_us(const ec_sampler *sampler)
-{
-    return (UINT64_C(1000000000) + sampler->rate_mhz - 1) / sampler->rate_mhz;
-}
-
 void ec_give_row(ec_device *device, uint8_t stream, uint64_t t_us, const uint8_t *row)
 {
     ec_sampler *sampler = &device->samplers[stream];
@@ -151,7 +148,7 @@ void ec_give_row(ec_device *device, uint8_t stream, uint64_t t_us, const uint8_t
     if (sampler->n > 0 && t_us - sampler->t_us[sampler->n - 1] > DELTA_MAX_US)
         send_batch(device, stream);
     memcpy(sampler->rows + sampler->n * sampler->row_bytes, row, sampler->row_bytes);
-    sampler->quiet_t_us = t_us + period_us(sampler);
+    sampler->quiet_t_us = t_us + sampler->period_us;
     keep_row(device, stream, t_us, sampler->quiet_t_us);
 }
 
@@ -178,7 +175,7 @@ static void watch_given(ec_device *device, uint8_t stream)
     ec_sampler *sampler = &device->samplers[stream];
     if (sampler->n > 0 && device->now_us >= sampler->t_us[0] + GIVEN_WAIT_US)
         send_batch(device, stream);
-    if (device->now_us >= sampler->quiet_t_us + quiet_limit_us(sampler) && !sampler->fault) {
+    if (device->now_us >= sampler->quiet_t_us + sampler->quiet_limit_us && !sampler->fault) {
         sampler->quiet = true;
         note_quiet(device, stream, device->now_us);
     }
@@ -206,7 +203,7 @@ uint64_t ec_batch_full_us(const ec_device *device, uint8_t stream)
 {
     const ec_sampler *sampler = &device->samplers[stream];
     if (device->streams[stream].given) {
-        const uint64_t quiet = sampler->fault ? UINT64_MAX : sampler->quiet_t_us + quiet_limit_us(sampler);
+        const uint64_t quiet = sampler->fault ? UINT64_MAX : sampler->quiet_t_us + sampler->quiet_limit_us;
         const uint64_t leaves = sampler->n > 0 ? sampler->t_us[0] + GIVEN_WAIT_US : UINT64_MAX;
         return quiet < leaves ? quiet : leaves;
     }
