@@ -21,6 +21,8 @@ log = logging.getLogger("edgecap.kernels")
 KERNELS = Path(edgecap.__file__).parent / "kernels"
 STAMP = "complete"
 """Written beside the compiled kernels once all of them are there: a digest of what they depend on."""
+COMPILER_BYTES = 600 << 20
+"""Two compilers' memory, with something to spare."""
 PROCESSOR = ("model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part")
 """Lines of /proc/cpuinfo that tell for which processor code was generated."""
 
@@ -68,6 +70,41 @@ def compile_missing() -> None:
         raise SystemExit(0)
     if process.returncode:
         log.warning("`edgecap warmup` ended with %d: this start compiles by itself", process.returncode)
+
+
+@contextlib.contextmanager
+def compile_beside(module: str) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Have a second process compile a module's kernels meanwhile; None without a core and memory for it.
+
+    It is a head start only: who needs the kernels compiles what is not cached. SIGTERM ends both.
+    """
+    if len(os.sched_getaffinity(0)) < 2 or not _is_writable() or _available_bytes() < COMPILER_BYTES:
+        yield None
+        return
+    code = f"import importlib; importlib.import_module({module!r}).warm_up()"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
+
+        def stop(*_: object) -> None:
+            process.terminate()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _available_bytes() -> int:
+    """Memory that can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _folders() -> Iterator[Path]:

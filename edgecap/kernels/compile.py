@@ -16,9 +16,9 @@ R = TypeVar("R")
 WARM_UP_MODULES = (
     "edgecap.kernels.framing",
     "edgecap.kernels.align",
-    "edgecap.kernels.columns",
     "edgecap.kernels.statistics",
     "edgecap.kernels.resample",
+    "edgecap.kernels.columns",  # the longest, last: `edgecap warmup` has a second process begin with it
 )
 """Modules that define `warm_up()`: it calls every kernel once with each dtype that the daemon uses.
 

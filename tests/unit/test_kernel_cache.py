@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgecap.cli import kernel_cache
-from edgecap.cli.kernel_cache import KERNELS, compile_missing, is_complete, mark_complete
+from edgecap.cli.kernel_cache import KERNELS, compile_beside, compile_missing, is_complete, mark_complete
 from edgecap.kernels.compile import warm_up
 
 
@@ -70,6 +72,26 @@ def test_where_nothing_can_be_kept_nobody_compiles_for_it(
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(file / "below"))
     monkeypatch.setattr(sys, "executable", "/not/there")  # it would be told
     compile_missing()
+
+
+def test_a_second_process_compiles_meanwhile_and_ends_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernel_cache, "COMPILER_BYTES", 0)
+    with compile_beside("edgecap.kernels.resample") as process:
+        if process is None:
+            assert len(os.sched_getaffinity(0)) == 1
+            return
+        assert process.wait(120) == 0
+    assert [p.suffix for p in sorted(tmp_path.glob("*/resample.ticks_to_rig*"))] == [".nbc", ".nbi"]
+    with pytest.raises(KeyError), compile_beside("edgecap.kernels.columns") as process:
+        raise KeyError
+    assert process is not None
+    assert process.returncode == -signal.SIGTERM
+    monkeypatch.setattr(kernel_cache, "COMPILER_BYTES", 1 << 60)
+    with compile_beside("edgecap.kernels.columns") as process:
+        assert process is None
 
 
 def test_a_start_looks_once_in_a_process_of_its_own_and_tells(
