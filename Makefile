@@ -90,7 +90,7 @@ wheels:
 	  echo "$$lock: a wheel of every package for aarch64, Python $$python"; \
 	done; done
 
-# The wheels of a rig and the unit tests on emulated arm64: half an hour, root on Debian.
+# The wheels of a rig and the unit tests on emulated arm64: root on Debian, and time; what is left out: .ci/arm64.without.
 arm64:
 	.ci/arm64 $(ARGS)
 

@@ -17,6 +17,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("edgecap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgecap")
 
+MOST_EXAMPLES = int(os.environ.get("EDGECAP_TEST_EXAMPLES", "0"))
+"""For an emulated processor, ten times slower: no property is tried on more examples, if this is set, and no
+test has a time limit of its own, only the command line's."""
+
 GRACE_S = 3.0
 """Threads and children that were told to end may need this long to be gone."""
 
@@ -80,8 +84,14 @@ def _fail_if_skipped(report: Report) -> Report:
     return report
 
 
-def pytest_collection_finish() -> None:
-    """What was imported to collect stays: `leaves_nothing_alive` need not search it after every test."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fewer examples, if asked for; `leaves_nothing_alive` need not search what was imported by now."""
+    for test in session.items if MOST_EXAMPLES else ():
+        test.own_markers = [mark for mark in test.own_markers if mark.name != "timeout"]
+        own = getattr(getattr(test, "obj", None), "_hypothesis_internal_use_settings", None)
+        if own is not None and own.max_examples > MOST_EXAMPLES:
+            function = getattr(test.obj, "__func__", test.obj)
+            function._hypothesis_internal_use_settings = settings(own, max_examples=MOST_EXAMPLES)
     gc.collect()
     gc.freeze()
 

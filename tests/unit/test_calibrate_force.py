@@ -284,8 +284,7 @@ def test_nobody_at_the_terminal_is_told(tmp_path: Path):
                 "--load", "1N", "--load", "2N", *arguments,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            async with asyncio.timeout(60):
-                _, errors = await command.communicate(b"")
+            _, errors = await command.communicate(b"")
             return command.returncode, errors.decode().splitlines()[-1]
 
     code, line = asyncio.run(scenario("--stream", "left-hand-force"))

@@ -18,7 +18,7 @@ class Light(NamedTuple):
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # gpiozero's pins have no event to wait on
             await asyncio.sleep(0.001)
 

@@ -30,7 +30,7 @@ def test_chunks_become_durable_by_themselves_and_in_order(tmp_path: Path) -> Non
         async with SpoolWriter(spool, durable=durable, sync_ns=50_000_000) as writer:
             for chunk in chunks:
                 await writer.put(chunk)
-            await asyncio.wait_for(all_durable.wait(), 10)
+            await asyncio.wait_for(all_durable.wait(), 60)
             stats = writer.stats()
             assert stats.durable_total == stats.put_total == len(chunks)
             assert 0 < stats.durable_ms_p50 <= stats.durable_ms_p99 <= stats.durable_ms_max
@@ -80,7 +80,7 @@ def test_a_full_queue_makes_the_caller_wait(tmp_path: Path) -> None:
             assert not putting.done()
             for _ in chunks:
                 spool.gate.release()
-            await asyncio.wait_for(putting, 10)
+            await asyncio.wait_for(putting, 60)
             await writer.flush()
             assert writer.stats().durable_total == len(chunks)
 
