@@ -36,6 +36,7 @@ from edgecap.sim.recordings import RECORDINGS
 SITE = "soak"
 PATIENCE_S = 180.0
 """A machine that others use too may be slow; what never comes is a failure, what comes late is not."""
+PRESS_APART_S = 0.7
 REPLAYS = {"tactile": "anyskin", "wrench": "smartwheel-forces", "gyro": "gopro-gyro"}
 MOMENTS = {"starting": 2, "idle": 1, "opening": 3, "recording": 11, "closing": 3}
 """When daemons are killed, with weights."""
@@ -90,6 +91,7 @@ class SoakRig:
     config: Path = Path()
     kills: list[Kill] = field(default_factory=list)
     starts: int = 0
+    pressed_s: float = 0.0
 
 
 class Upheaval:
@@ -277,7 +279,10 @@ class Upheaval:
         self._fault(f"kill daemon {moment}", what)
 
     async def _press(self, rig: SoakRig) -> None:
+        # Two presses within the double window would be a mark.
+        await asyncio.sleep(max(0.0, rig.pressed_s + PRESS_APART_S - time.monotonic()))
         await rig.devices["glove"].press(80)
+        rig.pressed_s = time.monotonic()
 
     async def _said_again(self, daemon: ForgedProcess, what: str) -> None:
         """Wait until the session that was asked for is being recorded."""

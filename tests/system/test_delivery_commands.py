@@ -12,8 +12,17 @@ from tests.system.site import RIG, SITE, Site
 from tests.system.test_flow import ctl, replaying_glove
 
 
+class Metered(Site):
+    uplink = ""
+
+    def config(self) -> Path:
+        path = super().config()
+        path.write_text(path.read_text().replace("[uplink]\n", f"[uplink]\n{self.uplink}"))
+        return path
+
+
 def test_delivery_is_paused_and_limited_from_afar(tmp_path: Path) -> None:
-    async def body(site: Site) -> None:
+    async def body(site: Metered) -> None:
         def told(**wanted: object) -> bool:
             uplink: dict[str, Any] = site.status.get("uplink", {})
             return all(uplink.get(name) == value for name, value in wanted.items())
@@ -52,8 +61,17 @@ def test_delivery_is_paused_and_limited_from_afar(tmp_path: Path) -> None:
         await site.start_daemon()
         await site.until("limited after a restart", lambda: told(paused=False, max_kbit_s=700))
 
+        # By configuration, where nothing is desired; a command overrules it for the daemon's life.
+        await site.stop_daemon()
+        await site.link.publish(topics.topic(SITE, RIG, topics.DESIRED), b"", qos=1, retain=True)
+        site.uplink = "paused = true\nmax_kbit_s = 300\n"
+        await site.start_daemon()
+        assert told(paused=True, max_kbit_s=300, held="paused"), site.status["uplink"]
+        assert await ctl(site, "resume") == (0, "uplink resumed")
+        await site.until("resumed", lambda: told(paused=False, max_kbit_s=300, held=""))
+
     async def run() -> None:
-        async with Site(tmp_path) as site:
+        async with Metered(tmp_path) as site:
             await body(site)
 
     asyncio.run(run())
