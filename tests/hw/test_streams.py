@@ -154,7 +154,7 @@ def test_every_dtype_and_a_full_frame(binary, tmp_path):
             FirmwareStream(
                 dtype,
                 "scalar",
-                1000.0,
+                400.0,  # what waits for a host that is busy must fit the queue
                 wide if dtype == "int32" else channels,
                 dtype,
                 tmp_path / f"{dtype}.npy",
