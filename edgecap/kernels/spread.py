@@ -387,9 +387,9 @@ def decode_samples(
 def build_costs(starts: U32) -> I32:
     """Bits of every symbol in units of 1/256, (shapes, tables, 256); one without a part costs an escape."""
     sizes = np.diff(starts.astype(np.int64), axis=2)
-    costs = np.empty(sizes.shape, np.int32)
-    for size in np.unique(sizes).tolist():
-        # log2 of size^256 to the nearest lower integer is 256 log2 of size.
-        costs[sizes == size] = 16 * 256 + 1 - (max(size, 1) ** 256).bit_length()
+    distinct, which = np.unique(sizes, return_inverse=True)
+    # log2 of size^256 to the nearest lower integer is 256 log2 of size.
+    cost = [16 * 256 + 1 - (max(size, 1) ** 256).bit_length() for size in distinct.tolist()]
+    costs = np.array(cost, np.int32)[which].reshape(sizes.shape)
     escape = costs[:, :, ESCAPE:]
     return np.where(sizes > 0, costs, escape + (17 << 8)).astype(np.int32)
