@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgecap import topics
 from edgecap.cli.main import main
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import SessionError, StoreError
@@ -19,7 +21,10 @@ from edgecap.ingest import object_store
 from edgecap.ingest.bucket import Bucket
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.object_store import ObjectStore
-from edgecap.ingest.store import SessionKey, Store, open_store
+from edgecap.ingest.store import CommitGroup, SessionKey, Store, open_store
+from edgecap.ingest.worker import IngestWorker
+from edgecap.mqtt import Broker, connect, parse_broker
+from edgecap.sim.broker import LoopbackBroker
 from tests.chunks import SessionMaker
 from tests.system.object_server import BUCKET, KEYS, ObjectServer, Wire, use
 from tests.system.synthetic import make_session
@@ -122,6 +127,35 @@ def test_objects_are_bounded(server: ObjectServer, url: str, monkeypatch: pytest
     # The index comes on top: 80 bytes per chunk.
     assert max(sizes) < 20_000 + 30 * 80 + 1000
     assert packed(open_store(url)) == in_order(chunks)
+
+
+def test_no_chunk_waits_longer_than_the_group_s_time(server: ObjectServer, url: str, tmp_path: Path) -> None:
+    """Chunks that never cease to come make an object all the same; each is receipted once it is put."""
+    chunks = iter(SessionMaker().whole(rounds=2000, n_bytes=50))
+
+    async def body(broker: Broker) -> None:
+        group = CommitGroup(seconds=0.5, n_bytes=64 << 20, n_chunks=16_384, quiet_s=30.0)
+        store = open_store(url, worker="w1")
+        worker = IngestWorker(broker, store, name="w1", receipt_after_s=0.05, commit_group=group)
+        serving = asyncio.create_task(worker.run())
+        async with asyncio.timeout(60), connect(broker, client_id="rig") as rig:
+            await worker.connected.wait()
+            while worker.metrics.commits < 3:  # the stream never pauses for as long as `quiet_s`
+                chunk = next(chunks)
+                h = chunk.header
+                topic = topics.topic(h.site, h.rig, topics.UP, h.stream)
+                await rig.publish(topic, chunk.packed, qos=1)
+                assert worker.metrics.receipted <= worker.metrics.stored
+                await asyncio.sleep(0.02)
+        assert len(objects(server, url)) >= 3
+        worker.stop()
+        await asyncio.wait([serving])
+        serving.result()
+        assert worker.metrics.receipted == worker.metrics.stored == len(packed(open_store(url)))
+        store.close()
+
+    with LoopbackBroker(tmp_path / "broker") as running:
+        asyncio.run(body(parse_broker(running.url)))
 
 
 def test_puts_that_break(server: ObjectServer, url: str, wire: Wire) -> None:
