@@ -184,7 +184,9 @@ async def replaced(feed, number: signal.Signals | None, *, cold: bool) -> float:
     """Seconds without a frame while the camera's process, sent a signal or failing by itself, is replaced."""
     while not cold and not feed.standby_pid:
         await asyncio.sleep(0.05)
-    await asyncio.sleep(1.5)  # it loads meanwhile
+    spent_s = -1.0
+    while not cold and spent_s != (spent_s := thread_seconds(feed.standby_pid).total()):
+        await asyncio.sleep(1.5)  # until it has loaded everything
     restarts = feed.statistics().restarts
     if number is not None:
         os.kill(feed.pid, number)

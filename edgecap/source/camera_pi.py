@@ -131,6 +131,7 @@ class PiWorker:
 
     def prepare(self) -> None:
         self._picamera2 = self._import()
+        import av  # noqa: F401 - picamera2 would load it only when frames are already due
 
     def open(self, clock: str = "") -> Opened:
         spec = self._spec
@@ -199,7 +200,6 @@ class PiWorker:
     def _import(self) -> Any:
         os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # what it then says is worth passing on
         try:
-            import av  # noqa: F401 - picamera2 would load it when frames are already due
             from picamera2 import Picamera2, encoders  # noqa: F401 - the encoders take the longer
         except ModuleNotFoundError as error:
             missing = (error.name or "picamera2").partition(".")[0]
