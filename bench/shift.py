@@ -9,9 +9,9 @@ often as in a real day. mosquitto and the network namespace, whose cable is cut 
 minutes and hours, live in real time (needs root). Each hour RSS, file descriptors, threads and the disk
 that the spool takes are measured, at rest where Wi-Fi allows. Exit 1 unless every session is whole in the
 store and what is measured at the end equals what was measured after the first hour: descriptors and threads
-exactly, RSS + 2 %, disk + 1.25 MiB (a segment, here of 1 MiB, stays while it is being written, and SQLite
-keeps the pages that it has needed). A machine too busy for the speed shows as overruns and silent sensors
-in the daemon's log.
+exactly, RSS + 2 % + 1 MiB (by which Python's allocator takes memory; one object keeps the whole), disk + 1.25
+MiB (a segment, here of 1 MiB, stays while it is being written, and SQLite keeps pages it has needed).
+A machine too busy for the speed shows as overruns and silent sensors in the daemon's log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ import msgspec
 from edgecap.sim.partition import Cable
 from edgecap.sim.shift import Measure, Outcome, Plan, Shift
 
-MORE_RSS, MORE_DISK_BYTES = 0.02, (1 << 20) + (256 << 10)
+MORE_RSS, ARENA_BYTES = 0.02, 1 << 20
+MORE_DISK_BYTES = (1 << 20) + (256 << 10)
 
 COLUMNS = {
     "hour": lambda m: f"{m.hour:.0f}",
@@ -65,7 +66,7 @@ def differences(measures: list[Measure]) -> list[str]:
             found.append(f"{name}: {before} after the first hour, {after} at the end")
     for name in ("rig_rss", "camera_rss", "ingest_rss"):
         before, after = getattr(first, name), getattr(last, name)
-        if after > before * (1 + MORE_RSS):
+        if after > before * (1 + MORE_RSS) + ARENA_BYTES:
             found.append(f"{name}: {before / 1e6:.1f} MB after the first hour, {after / 1e6:.1f} at the end")
     if last.disk_bytes > first.disk_bytes + MORE_DISK_BYTES:
         found.append(f"disk: {first.disk_bytes} bytes after the first hour, {last.disk_bytes} at the end")
