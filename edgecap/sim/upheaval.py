@@ -37,6 +37,7 @@ SITE = "soak"
 PATIENCE_S = 180.0
 """A machine that others use too may be slow; what never comes is a failure, what comes late is not."""
 PRESS_APART_S = 0.7
+DOUBLE = "button: double"
 REPLAYS = {"tactile": "anyskin", "wrench": "smartwheel-forces", "gyro": "gopro-gyro"}
 MOMENTS = {"starting": 2, "idle": 1, "opening": 3, "recording": 11, "closing": 3}
 """When daemons are killed, with weights."""
@@ -252,12 +253,11 @@ class Upheaval:
                     await self._record(rig, daemon, what, rig.random.uniform(0.5, 2.5))
                 if moment == "idle":
                     await asyncio.sleep(rig.random.uniform(0, 1.0))
-                else:
+                elif moment == "opening":
                     await self._press(rig)
-            if moment == "opening":
-                await asyncio.sleep(rig.random.uniform(0, 1.2))
-            elif moment in ("recording", "closing"):
-                await self._said_again(daemon, what)
+                    await asyncio.sleep(rig.random.uniform(0, 1.2))
+            if moment in ("recording", "closing"):
+                await self._press_until(rig, daemon, "recording ", what)
                 if rig.random.random() < 0.1:
                     await asyncio.sleep(rig.random.uniform(0, 1.0))
                     await self._freeze(daemon, rig.random.uniform(0.3, 3.0), "freeze daemon", what)
@@ -284,24 +284,31 @@ class Upheaval:
         await rig.devices["glove"].press(80)
         rig.pressed_s = time.monotonic()
 
-    async def _said_again(self, daemon: ForgedProcess, what: str) -> None:
-        """Wait until the session that was asked for is being recorded."""
-        sessions = daemon.log.read_text(errors="replace").count("complete ")
+    async def _press_until(self, rig: SoakRig, daemon: ForgedProcess, word: str, what: str) -> None:
+        """Press, and wait until the daemon has said `word` once more than before."""
+
+        def count(said: str) -> int:
+            return daemon.log.read_text(errors="replace").count(said)
+
+        before, doubles = count(word), count(DOUBLE)
+        await self._press(rig)
         deadline = time.monotonic() + PATIENCE_S
-        while daemon.log.read_text(errors="replace").count("recording ") <= sessions:
+        while count(word) <= before:
             if not daemon.is_alive:
                 raise UpheavalError(f"{what} ended by itself: {daemon.last_words()}")
             if time.monotonic() > deadline:
-                raise UpheavalError(f"{what} never recorded: {daemon.last_words()}")
+                raise UpheavalError(f"{what} never said {word!r} again: {daemon.last_words()}")
+            if count(DOUBLE) > doubles:  # the worker presses again, and somebody should know
+                doubles = count(DOUBLE)
+                self._fault("press read as double", what)
+                await self._press(rig)
             await asyncio.sleep(0.01)
 
     async def _record(self, rig: SoakRig, daemon: ForgedProcess, what: str, seconds: float) -> None:
         """A session from beginning to end."""
-        await self._press(rig)
-        await self._said(daemon, "recording ", what)
+        await self._press_until(rig, daemon, "recording ", what)
         await asyncio.sleep(seconds)
-        await self._press(rig)
-        await self._said(daemon, "complete ", what)
+        await self._press_until(rig, daemon, "complete ", what)
         self.faults["sessions in peace"] += 1
 
     async def _freeze(self, process: ForgedProcess, seconds: float, kind: str, what: str) -> None:
