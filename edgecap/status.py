@@ -7,7 +7,7 @@ import socket
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -63,6 +63,17 @@ class ClockStatus(msgspec.Struct, frozen=True):
     max_error_us: int
 
 
+_STATISTICS = msgspec.Meta(
+    extra_json_schema={
+        "additionalProperties": {
+            "anyOf": [
+                {"$ref": f"#/components/schemas/{kind}Statistics"} for kind in ("Serial", "Camera", "Iio")
+            ]
+        }
+    }
+)
+
+
 class RigStatus(msgspec.Struct, frozen=True, omit_defaults=False):
     """The retained `status` message."""
 
@@ -79,7 +90,7 @@ class RigStatus(msgspec.Struct, frozen=True, omit_defaults=False):
     t_ns: int
     utc_ns: int
     streams: list[Verdict]
-    devices: dict[str, dict[str, Any]]
+    devices: Annotated[dict[str, dict[str, Any]], _STATISTICS]
     """Per source: what it counts about its link and clock."""
     spool: SpoolStatus
     uplink: UplinkStatus

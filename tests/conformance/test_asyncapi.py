@@ -15,12 +15,17 @@ from edgecap import topics
 from edgecap.codec.chunk import ChunkHeader
 from edgecap.codec.receipt import Receipt, decode_receipt, encode_receipts
 from edgecap.daemon.reporting import Desired
+from edgecap.source.camera_feed import CameraStatistics
+from edgecap.source.iio import IioStatistics
+from edgecap.source.intake import SerialStatistics
 from edgecap.status import OFFLINE, Command, CommandResult, RigStatus
 from tests.system.test_uplink_ingest import make_chunks
 
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
 MARK = "    # Below: generated from"
 STRUCTS = (RigStatus, Command, CommandResult, Desired, Receipt, ChunkHeader)
+STATISTICS = (SerialStatistics, CameraStatistics, IioStatistics)
+"""What `devices` of a status holds."""
 
 
 def load() -> dict[str, Any]:
@@ -29,7 +34,9 @@ def load() -> dict[str, Any]:
 
 
 def generated() -> dict[str, Any]:
-    _, schemas = msgspec.json.schema_components(STRUCTS, ref_template="#/components/schemas/{name}")
+    _, schemas = msgspec.json.schema_components(
+        (*STRUCTS, *STATISTICS), ref_template="#/components/schemas/{name}"
+    )
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schemas))
     return plain
 
