@@ -94,11 +94,17 @@ def plateaus_of(
     """The reading that belongs to each load.
 
     Raises:
-        CalibrationError: there is none for a load, because samples were lost or the next mark came too soon.
+        CalibrationError: no load is told, or one has no reading, because samples were lost or the next mark came
+            too soon.
     """
     info = session.info(stream)
     if info.kind == "video":
         raise CalibrationError(f"stream {stream!r} is a camera's", fix="name a force stream")
+    if not loads:
+        raise CalibrationError(
+            f"no mark of session {session.key.session} tells a load",
+            fix="record again and mark each: edgecap ctl RIG mark 'thumb 0.5 kg'; or give --at T:LOAD",
+        )
     data = session.stream(stream)
     in_order = sorted(loads, key=lambda load: load.t_ns)
     window = round(options.window_s * info.rate_hz_nominal)

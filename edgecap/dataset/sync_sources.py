@@ -90,7 +90,7 @@ def session_led(session: RecordedSession, name: str) -> tuple[Switching, int]:
     if not events:
         raise CalibrationError(
             f"session {session.key.session} has neither a stream {name!r} nor LED events of such a device",
-            fix=f"streams: {', '.join(sorted(session.infos))}; events are called {', '.join(LED_EVENTS)}",
+            fix="let a board blink while recording: edgecap ctl RIG blink BOARD",
         )
     events.sort(key=lambda e: int(e["t_ns"]))
     t_ns = np.array([int(e["t_ns"]) for e in events], np.int64)

@@ -212,6 +212,18 @@ def test_what_cannot_be_is_told_in_one_line(capsys, store, arguments, code, says
     assert re.search(says, line), line
 
 
+def test_a_session_without_marks_says_how_to_mark(capsys, tmp_path):
+    t_ns = RAW0 + np.arange(0, 2_000, 2) * 1_000_000
+    rig = Rig()
+    rig.add_samples("left-force", Signal(t_ns, np.zeros((len(t_ns), 1))), "N", 1.0, names=("thumb",))
+    rig.records.append({"type": "mark", "t_ns": RAW0, "kind": "note", "text": "hello", "by": "ctl"})
+    store = rig.write(tmp_path / "store")
+    assert main(["calibrate", "force", store, SESSION, "--stream", "left-force"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no mark of session" in line
+    assert "edgecap ctl RIG mark 'thumb 0.5 kg'" in line
+
+
 def test_a_record_that_is_damaged_is_named():
     with pytest.raises(ConfigError, match="calibration record 'force:left-force' cannot be used"):
         find({"force:left-force": {"stream": "left-force", "channels": 3}}, ForceRecord, "left-force")
