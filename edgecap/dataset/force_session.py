@@ -94,8 +94,8 @@ def plateaus_of(
     """The reading that belongs to each load.
 
     Raises:
-        CalibrationError: no load is told, or one has no reading, because samples were lost or the next mark came
-            too soon.
+        CalibrationError: no load is told, or one has no reading, because samples were lost or the next mark
+            came too soon.
     """
     info = session.info(stream)
     if info.kind == "video":
