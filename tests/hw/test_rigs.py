@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgecap.cli.main import main
 from edgecap.config import ButtonConfig, PiCameraConfig, UvcCameraConfig, load_config
 from hw.drawing.pinout import HW, Pinout, Rig, load_pinout
 from hw.drawing.tables import load_bom
@@ -36,6 +37,13 @@ def test_configuration_loads_and_fits_the_wiring(rig: Rig):
         )
     else:
         assert config.button == ButtonConfig()
+
+
+@pytest.mark.parametrize("rig", RIGS, ids=lambda r: r.id)
+def test_config_check_accepts_it(rig: Rig, capsys):
+    """As hw/BUILD.md says to try it."""
+    code = main(["config", "check", "--config", str(HW / rig.config)])
+    assert code == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "systemd").glob("edgecap*.toml")), ids=lambda p: p.name)
