@@ -6,7 +6,8 @@ Device time `d` is in seconds since the reference tick, offsets `theta` in ns si
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +186,16 @@ STATE = np.dtype(
 )
 States = NDArray[Any]
 """(1,) STATE"""
+_WHOLE = [name for name, kind in State.__annotations__.items() if kind == "int"]
+_REAL = [name for name, kind in State.__annotations__.items() if kind == "float"]
+
+
+def snapshot(states: States) -> State:
+    """All scalars as they are now, in Python's types: a record's own attributes take microseconds each."""
+    # all of `whole` come first, then all of `real`
+    whole = states.view(np.int64)[: len(_WHOLE)].tolist()
+    real = states.view(np.float64)[len(_WHOLE) : len(_WHOLE) + len(_REAL)].tolist()
+    return cast("State", SimpleNamespace(**dict(zip(_WHOLE + _REAL, whole + real, strict=True))))
 
 
 def new_state(

@@ -52,8 +52,9 @@ class DeviceClock:
         """
         self.tick_ns = tick_ns
         self._states = at.new_state(tick_ns, max_skew_ppm, drift_ppm_s, ping_least_ns, reply_least_ns)
-        self._state: at.State = self._states[0]  # a view
-        self._epoch = self._states["epoch"]  # (1,) view: a record's attributes take microseconds
+        self._epoch = self._states["epoch"]  # views
+        self._delay_bins = self._states["delay_bins"][0]
+        self._trip_bins = self._states["trip_bins"][0]
         self._pings = PingBook(seed)
         self._rows = np.zeros((64, at.ROW_WIDTH), np.int64)
         self._out = np.zeros((64, at.OUT_WIDTH), np.int64)
@@ -67,7 +68,7 @@ class DeviceClock:
     @property
     def locked(self) -> bool:
         """Whether enough pings have been answered in this epoch for a narrow bound."""
-        return bool(self._state.locked)
+        return bool(self._states["locked"][0])
 
     def new_ping(self, sent_ns: int) -> int:
         """A fresh id for a ping; call immediately before the write, with the time read just then."""
@@ -158,75 +159,72 @@ class DeviceClock:
 
     def fit(self) -> ClockFit:
         """The mapping in force now; its bound holds for ticks within a second of the newest frame."""
-        s = self._state
-        half_ns, theta = self._band()
-        d = float(s.band_d)
-        tick = int(s.ref_tick) + round(d * 1e9 / self.tick_ns)
-        d_tick = (tick - int(s.ref_tick)) * self.tick_ns * 1e-9
-        slope = float(s.slope)
+        s = at.snapshot(self._states)
+        half_ns, theta = _band(s)
+        d = s.band_d
+        tick = s.ref_tick + round(d * 1e9 / self.tick_ns)
+        d_tick = (tick - s.ref_tick) * self.tick_ns * 1e-9
+        slope = s.slope
         theta += slope * (d_tick - d)
-        curvature = float(s.curvature)
-        slope_off = max(float(s.slope_hi) - slope, slope - float(s.slope_lo), 0.0)
-        age = max(float(s.d_most) - d, 0.0) + _CHUNK_S
+        curvature = s.curvature
+        slope_off = max(s.slope_hi - slope, slope - s.slope_lo, 0.0)
+        age = max(s.d_most - d, 0.0) + _CHUNK_S
         u_ns = half_ns + slope_off * age + 0.5 * curvature * age * age + self.tick_ns
         return ClockFit(
             ref_tick=tick,
-            ref_ns=int(s.ref_ns) + (tick - int(s.ref_tick)) * self.tick_ns + round(theta),
+            ref_ns=s.ref_ns + (tick - s.ref_tick) * self.tick_ns + round(theta),
             drift_ppm=slope * 1e-3,
             tick_ns=self.tick_ns,
             u_ns=math.ceil(u_ns),
-            sigma_ns=self._sigma_ns(),
-            epoch=self.epoch,
-            locked=self.locked,
-            device_boot=int(s.boot_now),
-            delay_p50_ns=quantile_ns(s.delay_bins, 0.5),
-            delay_p99_ns=quantile_ns(s.delay_bins, 0.99),
+            sigma_ns=_sigma_ns(s),
+            epoch=s.epoch,
+            locked=bool(s.locked),
+            device_boot=s.boot_now,
+            delay_p50_ns=quantile_ns(self._delay_bins, 0.5),
+            delay_p99_ns=quantile_ns(self._delay_bins, 0.99),
         )
 
     def quality(self) -> ClockQuality:
         """Live quality, for status."""
-        s, pings = self._state, self._pings
-        half_ns, _ = self._band()
-        two_step = int(s.last_tick) - int(s.two_step_tick) <= 2_000_000_000 // self.tick_ns
+        s, pings = at.snapshot(self._states), self._pings
+        half_ns, _ = _band(s)
+        two_step = s.last_tick - s.two_step_tick <= 2_000_000_000 // self.tick_ns
         return ClockQuality(
-            locked=self.locked,
-            epoch=self.epoch,
+            locked=bool(s.locked),
+            epoch=s.epoch,
             u_ns=math.ceil(half_ns) + self.tick_ns,
-            sigma_ns=self._sigma_ns(),
-            skew_ppm=float(s.slope) * 1e-3,
-            skew_half_ppm=0.5e-3 * float(s.slope_hi - s.slope_lo),
-            slew_ns=float(s.slew),
-            rtt_p50_ns=quantile_ns(s.trip_bins, 0.5),
-            rtt_p99_ns=quantile_ns(s.trip_bins, 0.99),
-            delay_p50_ns=quantile_ns(s.delay_bins, 0.5),
-            delay_p99_ns=quantile_ns(s.delay_bins, 0.99),
+            sigma_ns=_sigma_ns(s),
+            skew_ppm=s.slope * 1e-3,
+            skew_half_ppm=0.5e-3 * (s.slope_hi - s.slope_lo),
+            slew_ns=s.slew,
+            rtt_p50_ns=quantile_ns(self._trip_bins, 0.5),
+            rtt_p99_ns=quantile_ns(self._trip_bins, 0.99),
+            delay_p50_ns=quantile_ns(self._delay_bins, 0.5),
+            delay_p99_ns=quantile_ns(self._delay_bins, 0.99),
             two_step=two_step,
-            frames=int(s.n_frames),
-            pongs=int(s.n_pongs),
+            frames=s.n_frames,
+            pongs=s.n_pongs,
             pings=pings.sent,
             rejected_unknown=pings.unknown,
             rejected_stale=pings.stale,
             rejected_duplicate=pings.duplicate,
-            rejected_impossible=int(s.n_rejected_pongs) - pings.unknown - pings.stale - pings.duplicate,
-            suspect_frames=int(s.n_suspect_frames),
-            resets=int(s.n_resets),
-            restarts=int(s.n_restarts),
-            widened=int(s.n_widened),
-            seq_lost=int(s.n_seq_lost),
-            repeated=int(s.n_repeated),
-            reordered=int(s.n_reordered),
-            old_boot=int(s.n_old_boot),
+            rejected_impossible=s.n_rejected_pongs - pings.unknown - pings.stale - pings.duplicate,
+            suspect_frames=s.n_suspect_frames,
+            resets=s.n_resets,
+            restarts=s.n_restarts,
+            widened=s.n_widened,
+            seq_lost=s.n_seq_lost,
+            repeated=s.n_repeated,
+            reordered=s.n_reordered,
+            old_boot=s.n_old_boot,
         )
 
-    def _band(self) -> tuple[float, float]:
-        """Half-width around the published offset, and that offset, at the time of the last solution."""
-        s = self._state
-        hi, lo = float(s.hi), float(s.lo)
-        theta = float(s.theta) if s.has_lower else hi
-        return max(hi - theta, theta - lo), theta
 
-    def _sigma_ns(self) -> float:
-        if not self._state.filter_ready:
-            half_ns, _ = self._band()
-            return half_ns
-        return math.sqrt(max(float(self._state.p00), 0.0))
+def _band(s: at.State) -> tuple[float, float]:
+    """Half-width around the published offset, and that offset, at the time of the last solution."""
+    theta = s.theta if s.has_lower else s.hi
+    return max(s.hi - theta, theta - s.lo), theta
+
+
+def _sigma_ns(s: at.State) -> float:
+    return math.sqrt(max(s.p00, 0.0)) if s.filter_ready else _band(s)[0]

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 
-from edgecap.kernels.align_state import BINS, I64
+from edgecap.kernels.align_state import I64
 
 
 class ClockQuality(msgspec.Struct, frozen=True):
@@ -53,12 +53,9 @@ class ClockQuality(msgspec.Struct, frozen=True):
 
 def quantile_ns(bins: I64, share: float) -> int:
     """The quantile of a delay histogram with four bins per octave above 1 µs; 0 when it is empty."""
-    total = int(bins.sum())
+    reached = bins.cumsum()
+    total = int(reached[-1])
     if total == 0:
         return 0
-    reached = 0
-    for k in range(BINS):
-        reached += int(bins[k])
-        if reached >= share * total:
-            return round(1000.0 * (math.pow(2.0, (k + 0.5) / 4.0) - 1.0))
-    return 0
+    k = int(reached.searchsorted(share * total))
+    return round(1000.0 * (math.pow(2.0, (k + 0.5) / 4.0) - 1.0))
