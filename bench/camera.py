@@ -182,11 +182,13 @@ async def ask(rig: Rig, event: str) -> None:
 
 async def replaced(feed, number: signal.Signals | None, *, cold: bool) -> float:
     """Seconds without a frame while the camera's process, sent a signal or failing by itself, is replaced."""
-    while not cold and not feed.standby_pid:
-        await asyncio.sleep(0.05)
     spent_s = -1.0
-    while not cold and spent_s != (spent_s := thread_seconds(feed.standby_pid).total()):
-        await asyncio.sleep(1.5)  # until it has loaded everything
+    while not cold:
+        with contextlib.suppress(FileNotFoundError):  # none yet, or it was taken
+            before_s, spent_s = spent_s, thread_seconds(feed.standby_pid).total()
+            if 0 < before_s == spent_s:
+                break  # it has loaded everything
+        await asyncio.sleep(1.5)
     restarts = feed.statistics().restarts
     if number is not None:
         os.kill(feed.pid, number)

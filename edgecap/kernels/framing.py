@@ -376,7 +376,7 @@ def unpack_samples(
 def warm_up() -> None:
     """Compile each kernel for the dtypes the daemon uses."""
     out = np.zeros(64, np.uint8)
-    body = np.zeros(MIN_BODY, np.uint8)
+    body = np.frombuffer(bytes(MIN_BODY), np.uint8)  # read-only, as a frame to be sent is: a type of its own
     size = cobs_encode(body, out)
     frames = np.zeros(4, FRAME)
     counts = np.zeros(COUNTS, np.int64)
