@@ -82,8 +82,9 @@ def thread_seconds(pid: int) -> Counter[str]:
     """CPU seconds of a process by the names of its threads."""
     found: Counter[str] = Counter()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
-        found[name] += sum(map(int, rest.split()[11:13])) / TICKS_PER_S
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            found[name] += sum(map(int, rest.split()[11:13])) / TICKS_PER_S
     return found
 
 
