@@ -30,7 +30,7 @@ KEY_INTERVAL = 30
 """A lost payload costs at most the payloads up to the next key: at 1 s each, 30 s."""
 COLUMN_OVERHEAD_BYTES = 16
 """What a column can cost beyond its raw bytes, apart from a name that has to be spelled out."""
-_VERSION = 1
+_VERSION = 2
 _KEY = 1
 _SAME_ROWS = 2
 _AS_BEFORE = 4

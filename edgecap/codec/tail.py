@@ -11,31 +11,28 @@ from numpy.typing import NDArray
 from edgecap.codec.layout import Array
 from edgecap.errors import ChunkError
 from edgecap.kernels import adaptive, rans, recurring, spread
-from edgecap.kernels.tables import build_tables
+from edgecap.kernels.tables import Tables, build_tables
 
 I32 = NDArray[np.int32]
-F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 NO_WORDS = np.zeros(0, np.uint64)
 """What a writer holds before its first column: many payloads have none for it."""
-FRESH_BITS = 14
-"""At most, beyond the bits of a sample: length of the first one, octave and preset."""
 
 
 @cache
-def tables() -> tuple[NDArray[np.uint32], Bytes, I32]:
-    """Symbol starts, guesses and costs."""
-    starts, guess = build_tables()
-    return starts, guess, spread.build_costs(starts)
+def tables() -> tuple[Tables, NDArray[np.uint64]]:
+    """The coder's tables and costs."""
+    built = build_tables()
+    return built, spread.build_costs(built.parts)
 
 
 @dataclass(slots=True)
 class Learned:
     """What an adaptive or a recurring column has taught: models (groups, MODEL) and states."""
 
-    models: F64
+    models: F32
     states: I64
 
     def copy(self) -> Learned:
@@ -46,7 +43,7 @@ class Learned:
         """Of channels without a past."""
         groups = adaptive.groups_of(channels)
         return cls(
-            np.zeros((groups, adaptive.MODEL), np.float64), np.zeros((channels, adaptive.STATE), np.int64)
+            np.zeros((groups, adaptive.MODEL), np.float32), np.zeros((channels, adaptive.STATE), np.int64)
         )
 
     @classmethod
@@ -54,7 +51,7 @@ class Learned:
         """Of recurring steps without a past."""
         state = np.zeros(recurring.STATE, np.int64)
         recurring.start_steps(state)
-        return cls(np.zeros((0, adaptive.MODEL), np.float64), state)
+        return cls(np.zeros((0, adaptive.MODEL), np.float32), state)
 
 
 @dataclass(slots=True)
@@ -87,35 +84,28 @@ class TailWriter:
             What is learned after it; None when nothing was written.
         """
         rows, channels = lanes.shape
-        width = 8 * lanes.dtype.itemsize
-        values = np.array(lanes.T, np.int32, order="C")
-        choices = np.zeros((channels, 3), np.int64)
-        bits = 0
         fresh = learned is None
-        if learned is None:
-            learned = Learned.nothing(channels)
-            if rows:
-                spread.start_fresh(values, learned.models, learned.states, adaptive.PRESETS, choices)
-                values = np.ascontiguousarray(values[:, 1:])
-                bits = channels * (width + FRESH_BITS) * 256
-        models, states = learned.models, learned.states
-        rows = values.shape[1]
-        e = np.empty((channels, rows), np.int64)
-        phases = np.empty((channels, rows), np.int8)
-        chosen = np.empty((channels, 2), np.int64)
-        starts, _, costs = tables()
+        learned = Learned.nothing(channels) if learned is None else learned
         if rows:
-            adaptive.residuals(values, width, models, states, e, phases)
-            bits += spread.choose(e, phases, width, states, costs, chosen)
-        if bits > limit_bytes * 2048:
-            return None
-        self._reserve(4 * e.size + 8 * channels)
-        if fresh and lanes.shape[0]:
-            self.count = spread.put_fresh(choices, width, self.steps, self.count)
-        if rows:
-            self.count = spread.encode_spread(
-                e, phases, width, states, chosen, starts, self.steps, self.count
+            self._reserve(4 * lanes.size + 8 * channels)
+            built, costs = tables()
+            at = spread.encode_samples(
+                np.array(lanes, np.int32, order="C"),
+                fresh,
+                8 * lanes.dtype.itemsize,
+                8 * limit_bytes,
+                learned.models,
+                learned.states,
+                adaptive.PRESETS,
+                built.parts,
+                built.splits,
+                costs,
+                self.steps,
+                self.count,
             )
+            if at < 0:
+                return None
+            self.count = at
         return learned
 
     def add_steps(self, steps: Array, learned: Learned | None) -> Learned:
@@ -165,21 +155,23 @@ class TailReader:
         Raises:
             ChunkError: the bytes are not an encoding of them.
         """
-        starts, guess, _ = tables()
+        built, _ = tables()
         values = np.empty((rows, channels), np.int32)
-        known = valid = 0
         fresh = learned is None
         learned = Learned.nothing(channels) if learned is None else learned
-        models, states = learned.models, learned.states
-        if fresh and rows:
-            known = 1
-            valid = spread.take_fresh(
-                width, models, states, adaptive.PRESETS, self.coder, self.words, values[0]
-            )
-        if rows > known and valid == 0:
-            rest = values[known:]
-            valid = spread.decode_samples(rest, width, models, states, starts, guess, self.coder, self.words)
-        if valid != 0:
+        if rows and spread.decode_samples(
+            values,
+            fresh,
+            width,
+            learned.models,
+            learned.states,
+            adaptive.PRESETS,
+            built.parts,
+            built.guess,
+            built.splits,
+            self.coder,
+            self.words,
+        ):
             raise ChunkError("columns payload: the adaptively coded part is damaged")
         return (values.astype(np.int16) if width == 16 else values), learned
 

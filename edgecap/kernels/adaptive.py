@@ -3,9 +3,9 @@
 A channel's next difference u(t) is expected to be a weighted sum of its last 16. The weights solve
 least-squares equations whose sums forget the past; they are solved anew after every block of samples. Blocks
 count in inverse proportion to their squared error, so that a violent movement does not drown what was learned
-at rest. Four channels, a group, learn side by side in the lanes of a vector.
+at rest. Eight channels, a group, learn side by side in the lanes of a vector.
 
-All of it is float64 arithmetic in one order that FORMAT.md states: additions, subtractions, multiplications
+All of it is float32 arithmetic in one order that FORMAT.md states: additions, subtractions, multiplications
 and divisions that IEEE 754 defines to the last bit.
 """
 
@@ -14,10 +14,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.bits import i8, u8
-from edgecap.kernels.compile import kernel, part
-from edgecap.kernels.lanes import LANES, Four, load, magnitudes, rounded_down, same, store, within
+from edgecap.kernels.bits import i8
+from edgecap.kernels.compile import part
+from edgecap.kernels.lanes import LANES, Eight, load, same, store, within
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
@@ -26,10 +27,10 @@ I8 = NDArray[np.int8]
 LAGS = 16
 PAST = LAGS + 2
 """Differences before the first of a payload that kernels read; two of them count nowhere."""
-ROW = LAGS + 2
-"""A row of the equations: what the weights multiply, the sum with the target, and one that only pads."""
-FIRST_BLOCK, BLOCK, YOUNG = 16, 32, 128
-"""Samples of a block while fewer than YOUNG were learned from, and after."""
+ROW = LAGS + 4
+"""A row of the equations: what the weights multiply, the sum with the target, and three that only pad."""
+FIRST_BLOCK, BLOCK = 8, 32
+"""Samples of the first blocks of a channel, and of all that come after its youth."""
 
 RECENT = 0
 WEIGHTS = RECENT + LANES * LAGS
@@ -42,7 +43,7 @@ STATE = 6
 """Length of one channel's other state, and the places in it; a group's age is that of its first channel."""
 
 FORGET = 192.0
-LEAST_ERROR = 0.3
+LEAST_ERROR = 0.2
 RIDGE, RELATIVE_RIDGE = 0.25, 1.0001220703125
 WEIGHT_LIMIT = 8.0
 PRIOR = 16.0
@@ -69,125 +70,155 @@ def groups_of(channels: int) -> int:
 
 
 @part
-def expected(u: F64, at: int, w: F64) -> Four:
-    """256 times the expected differences, rounded down.
+def expected(u: F32, at: int, w: F32) -> Eight:
+    """The expected differences but for the share of the latest ones, which are not needed yet.
 
     Args:
-        u: Differences of a group, four by four; the next four will be at index `at`.
-        w: Weights, four by four.
+        u: Differences of a group, eight by eight; those that are expected will be at index `at`.
+        w: Weights, eight by eight.
     """
-    even = load(w, 60) * load(u, at - 64)
-    odd = load(w, 56) * load(u, at - 60)
-    for k in range(6, -1, -1):
-        even = even + load(w, 8 * k + 4) * load(u, at - 8 * k - 8)
-        odd = odd + load(w, 8 * k) * load(u, at - 8 * k - 4)
-    return rounded_down((even + odd) * same(256.0))
+    even = load(w, 15 * LANES) * load(u, at - 16 * LANES)
+    odd = load(w, 14 * LANES) * load(u, at - 15 * LANES)
+    for k in range(13, 1, -2):
+        even = even + load(w, k * LANES) * load(u, at - (k + 1) * LANES)
+        odd = odd + load(w, (k - 1) * LANES) * load(u, at - k * LANES)
+    even = even + load(w, LANES) * load(u, at - 2 * LANES)
+    return even + odd
 
 
 @part
-def correlate(u: F64, begin: int, end: int, sums: F64) -> None:
-    """Sums over the samples [begin, end) of u(t)·u(t−k), four by four, for k = 0 to 17."""
-    for k in range(0, 18, 6):
-        s0 = s1 = s2 = s3 = s4 = s5 = same(0.0)
+def correlate(u: F32, begin: int, end: int, sums: F32) -> None:
+    """Sums over the samples [begin, end) of u(t)·u(t−k), eight by eight, for k = 0 to 17."""
+    for k in range(0, 18, 9):
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = same(0.0)
         for t in range(begin, end):
-            x = load(u, 4 * t)
-            at = 4 * (t - k)
+            x = load(u, LANES * t)
+            at = LANES * (t - k)
             s0 = s0 + x * load(u, at)
-            s1 = s1 + x * load(u, at - 4)
-            s2 = s2 + x * load(u, at - 8)
-            s3 = s3 + x * load(u, at - 12)
-            s4 = s4 + x * load(u, at - 16)
-            s5 = s5 + x * load(u, at - 20)
-        store(sums, 4 * k, s0)
-        store(sums, 4 * k + 4, s1)
-        store(sums, 4 * k + 8, s2)
-        store(sums, 4 * k + 12, s3)
-        store(sums, 4 * k + 16, s4)
-        store(sums, 4 * k + 20, s5)
+            s1 = s1 + x * load(u, at - LANES)
+            s2 = s2 + x * load(u, at - 2 * LANES)
+            s3 = s3 + x * load(u, at - 3 * LANES)
+            s4 = s4 + x * load(u, at - 4 * LANES)
+            s5 = s5 + x * load(u, at - 5 * LANES)
+            s6 = s6 + x * load(u, at - 6 * LANES)
+            s7 = s7 + x * load(u, at - 7 * LANES)
+            s8 = s8 + x * load(u, at - 8 * LANES)
+        at = LANES * k
+        store(sums, at, s0)
+        store(sums, at + LANES, s1)
+        store(sums, at + 2 * LANES, s2)
+        store(sums, at + 3 * LANES, s3)
+        store(sums, at + 4 * LANES, s4)
+        store(sums, at + 5 * LANES, s5)
+        store(sums, at + 6 * LANES, s6)
+        store(sums, at + 7 * LANES, s7)
+        store(sums, at + 8 * LANES, s8)
 
 
 @part
-def solve(q: F64, w: F64, a: F64, g: F64) -> None:
-    """Solve the equations `q` for the weights `w` by elimination, two rows and two columns at a time.
+def solve(q: F32, w: F32, a: F32, shares: F32) -> None:
+    """Solve the equations `q` for the weights `w` by elimination, two rows and four columns at a time.
 
     Args:
         q: LAGS rows of ROW; of the square part only what is right of or on the diagonal counts.
-        a, g: Scratch of the same size; the shares that rows have in later ones go to `g`.
+        a: Scratch of the same size.
+        shares: Scratch of 3 LAGS: what two rows have of the earlier ones, and one part of every diagonal.
     """
     one = same(1.0)
+    inverses = 2 * LAGS * LANES
     for i in range(0, LAGS, 2):
-        r0 = 4 * ROW * i
-        r1 = r0 + 4 * ROW
-        for j in range(i, ROW, 2):
-            at = 4 * j
-            s00, s01 = load(q, r0 + at), load(q, r0 + at + 4)
-            s10, s11 = load(q, r1 + at), load(q, r1 + at + 4)
+        r0 = LANES * ROW * i
+        r1 = r0 + LANES * ROW
+        for k in range(i):
+            at = LANES * (ROW * k + i)
+            inverse = load(shares, inverses + LANES * k)
+            store(shares, 2 * LANES * k, load(a, at) * inverse)
+            store(shares, 2 * LANES * k + LANES, load(a, at + LANES) * inverse)
+        for j in range(i, LAGS + 1, 4):
+            at0 = r0 + LANES * j
+            at1 = r1 + LANES * j
+            s00, s01, s02, s03 = (
+                load(q, at0),
+                load(q, at0 + LANES),
+                load(q, at0 + 2 * LANES),
+                load(q, at0 + 3 * LANES),
+            )
+            s10, s11, s12, s13 = (
+                load(q, at1),
+                load(q, at1 + LANES),
+                load(q, at1 + 2 * LANES),
+                load(q, at1 + 3 * LANES),
+            )
             if i == j:
                 s00 = s00 * same(RELATIVE_RIDGE) + same(RIDGE)
                 s11 = s11 * same(RELATIVE_RIDGE) + same(RIDGE)
             for k in range(i):
-                rk = 4 * ROW * k
-                g0, g1 = load(g, rk + 4 * i), load(g, rk + 4 * i + 4)
-                x0, x1 = load(a, rk + at), load(a, rk + at + 4)
-                s00, s01 = s00 - g0 * x0, s01 - g0 * x1
-                s10, s11 = s10 - g1 * x0, s11 - g1 * x1
-            store(a, r0 + at, s00)
-            store(a, r0 + at + 4, s01)
-            store(a, r1 + at, s10)
-            store(a, r1 + at + 4, s11)
-        inverse0 = one / load(a, r0 + 4 * i)
-        share = load(a, r0 + 4 * i + 4) * inverse0
-        for j in range(i + 1, ROW):
-            x0 = load(a, r0 + 4 * j)
-            store(a, r1 + 4 * j, load(a, r1 + 4 * j) - share * x0)
-            store(g, r0 + 4 * j, x0 * inverse0)
-        inverse1 = one / load(a, r1 + 4 * i + 4)
-        for j in range(i + 2, ROW):
-            store(g, r1 + 4 * j, load(a, r1 + 4 * j) * inverse1)
-        store(g, r0 + 4 * i, inverse0)
-        store(g, r1 + 4 * i + 4, inverse1)
+                g0, g1 = load(shares, 2 * LANES * k), load(shares, 2 * LANES * k + LANES)
+                at = LANES * (ROW * k + j)
+                x = load(a, at)
+                s00, s10 = s00 - g0 * x, s10 - g1 * x
+                x = load(a, at + LANES)
+                s01, s11 = s01 - g0 * x, s11 - g1 * x
+                x = load(a, at + 2 * LANES)
+                s02, s12 = s02 - g0 * x, s12 - g1 * x
+                x = load(a, at + 3 * LANES)
+                s03, s13 = s03 - g0 * x, s13 - g1 * x
+            store(a, at0, s00)
+            store(a, at0 + LANES, s01)
+            store(a, at0 + 2 * LANES, s02)
+            store(a, at0 + 3 * LANES, s03)
+            store(a, at1, s10)
+            store(a, at1 + LANES, s11)
+            store(a, at1 + 2 * LANES, s12)
+            store(a, at1 + 3 * LANES, s13)
+        inverse = one / load(a, r0 + LANES * i)
+        store(shares, inverses + LANES * i, inverse)
+        share = load(a, r0 + LANES * i + LANES) * inverse
+        for j in range(i + 1, LAGS + 1):
+            at = r1 + LANES * j
+            store(a, at, load(a, at) - share * load(a, r0 + LANES * j))
+        store(shares, inverses + LANES * i + LANES, one / load(a, r1 + LANES * i + LANES))
     for k in range(LAGS - 1, -1, -1):
-        rk = 4 * ROW * k
-        rest = load(a, rk + 4 * LAGS)
-        for j in range(LAGS - 1, k, -1):
-            rest = rest - load(a, rk + 4 * j) * load(w, 4 * j)
-        store(w, 4 * k, within(rest * load(g, rk + 4 * k), WEIGHT_LIMIT))
+        at = LANES * (ROW * k + LAGS)
+        v = within(load(a, at) * load(shares, inverses + LANES * k), WEIGHT_LIMIT)
+        store(w, LANES * k, v)
+        for i in range(k):
+            at = LANES * (ROW * i + LAGS)
+            store(a, at, load(a, at) - load(a, LANES * (ROW * i + k)) * v)
 
 
 @part
-def learn(u: F64, begin: int, end: int, errors: F64, q: F64, w: F64, sums: F64, a: F64, g: F64) -> None:
+def learn(u: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, a: F32, shares: F32) -> None:
     """Take the block of samples [begin, end) of `u` into the equations and solve them.
 
     Args:
-        u: Differences of a group, four by four, known from sample `begin - PAST` to `end - 1`.
-        errors: Residuals of the block, four by four.
+        u: Differences of a group, eight by eight, known from sample `begin - PAST` to `end - 1`.
+        errors: Sums of the magnitudes of the block's residuals, one for each lane.
         q, w: The group's sums and weights.
-        sums: Scratch of 4 ROW.
-        a, g: Scratch of the size of `q`.
+        sums, a, shares: Scratch of 18, LAGS · ROW and 3 LAGS times eight.
     """
-    count = float(end - begin)
-    error = same(0.0)
-    for t in range(end - begin):
-        error = error + magnitudes(load(errors, 4 * t))
-    error = error / same(count) + same(LEAST_ERROR)
+    count = same(float(end - begin))
+    error = load(errors, 0) / count + same(LEAST_ERROR)
     weight = same(1.0) / (error * error)
-    keep = same(1.0 - count / FORGET)
+    keep = same(1.0) - count / same(FORGET)
     correlate(u, begin, end, sums)
     for i in range(LAGS):
-        at = 4 * (i * ROW + LAGS)
-        store(q, at, load(q, at) * keep + load(sums, 4 * i + 4) * weight)
+        at = LANES * (i * ROW + LAGS)
+        store(q, at, load(q, at) * keep + load(sums, LANES * (i + 1)) * weight)
     # A sum over products of earlier differences differs from the one before by the ends of the block.
     for i in range(1, LAGS + 1):
-        enters = load(u, 4 * (begin - i))
-        leaves = load(u, 4 * (end - i))
+        enters = load(u, LANES * (begin - i))
+        leaves = load(u, LANES * (end - i))
         for j in range(LAGS, i - 1, -1):
             total = (
-                load(sums, 4 * j - 4) + enters * load(u, 4 * (begin - j)) - leaves * load(u, 4 * (end - j))
+                load(sums, LANES * (j - 1))
+                + enters * load(u, LANES * (begin - j))
+                - leaves * load(u, LANES * (end - j))
             )
-            store(sums, 4 * j, total)
-            at = 4 * ((i - 1) * ROW + j - 1)
+            store(sums, LANES * j, total)
+            at = LANES * ((i - 1) * ROW + j - 1)
             store(q, at, load(q, at) * keep + total * weight)
-    solve(q, w, a, g)
+    solve(q, w, a, shares)
 
 
 @part
@@ -209,7 +240,7 @@ def preset_of(values: I32, presets: F64) -> int:
 
 @part
 def start_state(
-    model: F64, lane: int, state: I64, first: int, octave: int, preset: int, presets: F64
+    model: F32, lane: int, state: I64, first: int, octave: int, preset: int, presets: F64
 ) -> None:
     """Set one lane of a zeroed model, and a zeroed state.
 
@@ -232,81 +263,26 @@ def start_state(
 
 
 @part
-def recall(model: F64, u: F64) -> None:
+def recall(model: F32, u: F32) -> None:
     """Put a model's latest differences before the first sample of `u`."""
     for k in range(LAGS):
-        store(u, 4 * (PAST - 1 - k), load(model, RECENT + 4 * k))
+        store(u, LANES * (PAST - 1 - k), load(model, RECENT + LANES * k))
 
 
 @part
-def keep_recent(u: F64, n: int, model: F64) -> None:
+def keep_recent(u: F32, n: int, model: F32) -> None:
     """Leave the latest of `n` samples' differences in the model."""
     for k in range(LAGS):
-        store(model, RECENT + 4 * k, load(u, 4 * (PAST + n - 1 - k)))
+        store(model, RECENT + LANES * k, load(u, LANES * (PAST + n - 1 - k)))
 
 
 @part
-def phase_of(p: int) -> int:
-    """How far a prediction in units of 2^-8 lies above the integer it is rounded to, in quarters: -2 to 2."""
-    return (((p + 128) & 255) - 96) >> 6
+def eighth_of(p: int) -> int:
+    """In which eighth of the way between two integers a prediction, in units of 2^-8, plus a half lies."""
+    return ((p + 128) >> 5) & 7
 
 
 @part
 def block_length(age: int) -> int:
     """How many samples to learn from at once after `age` samples."""
-    return FIRST_BLOCK if age < YOUNG else BLOCK
-
-
-@kernel
-def residuals(values: I32, width: int, models: F64, states: I64, out: I64, phases: I8) -> None:
-    """Predict every sample of every channel from those before it, and learn.
-
-    Args:
-        values: (c, n) samples, n ≥ 1.
-        width: Bits of a sample, 16 or 32.
-        models, states: (groups, MODEL) and (c, STATE), advanced by the call but for the spread of residuals.
-        out: (c, n) residuals.
-        phases: (c, n) receives where the predictions lay, as of `phase_of`.
-    """
-    channels, n = values.shape
-    top = (i8(1) << (width - 1)) - 1
-    u = np.zeros(LANES * (PAST + n), np.float64)
-    errors = np.zeros(LANES * BLOCK, np.float64)
-    guess = np.zeros(LANES, np.float64)
-    sums = np.zeros(LANES * ROW, np.float64)
-    a, g = np.zeros(LANES * LAGS * ROW, np.float64), np.zeros(LANES * LAGS * ROW, np.float64)
-    for group in range(models.shape[0]):
-        model = models[group]
-        w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
-        first = LANES * group
-        count = min(LANES, channels - first)
-        recall(model, u)
-        u[LANES * PAST :] = 0.0
-        errors[:] = 0.0
-        for lane in range(count):
-            last = states[first + lane, LAST]
-            for t in range(n):
-                x = i8(values[first + lane, t])
-                u[u8(LANES * (PAST + t) + lane)] = float(x - last)
-                last = x
-        age = states[first, AGE]
-        begin = 0
-        block = block_length(age)
-        for t in range(n):
-            store(guess, 0, expected(u, LANES * (PAST + t), w))
-            for lane in range(count):
-                p = i8(guess[u8(lane)])
-                x = i8(values[first + lane, t])
-                last = states[first + lane, LAST]
-                e = x - min(max(last + ((p + 128) >> 8), -top - 1), top)
-                states[first + lane, LAST] = x
-                out[first + lane, t] = e
-                phases[first + lane, t] = phase_of(p)
-                errors[u8(LANES * (t - begin) + lane)] = float(e)
-            if t + 1 - begin == block or t + 1 == n:
-                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, g)
-                age += t + 1 - begin
-                begin = t + 1
-                block = block_length(age)
-        states[first, AGE] = age
-        keep_recent(u, n, model)
+    return FIRST_BLOCK if age < 64 else 2 * FIRST_BLOCK if age < 128 else BLOCK

@@ -1,8 +1,8 @@
-"""Four float64 at once: a type for kernels whose operators are the machine's vector instructions.
+"""Eight float32 at once: a type for kernels whose operators are the machine's vector instructions.
 
-Channels learn side by side, one in each of the four lanes, and numba does not turn loops of length four into
-vectors. Every operation rounds as IEEE 754 says, lane by lane, and none is fused with another, so that the
-results are the same on every machine. Without compilation the four numbers are a small array.
+Channels learn side by side, one in each of the eight lanes, and numba does not turn loops of length eight
+into vectors. Every operation rounds as IEEE 754 says, lane by lane, and none is fused with another, so that
+the results are the same on every machine. Without compilation the eight numbers are a small array.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numba import extending, types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
-Four = Any
+F32 = NDArray[np.float32]
+Eight = Any
 
 # numba's own functions have no types that mypy could check.
 _type_callable: Any = extending.type_callable
@@ -25,33 +25,33 @@ _lower_builtin: Any = extending.lower_builtin
 _register_model: Any = extending.register_model
 _get_or_insert_function: Any = cgutils.get_or_insert_function
 
-LANES = 4
-_VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+LANES = 8
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _INDEX = ir.IntType(32)
 
 
-class FourType(types.Type):
-    """numba's name for four float64."""
+class EightType(types.Type):
+    """numba's name for eight float32."""
 
     def __init__(self) -> None:
-        super().__init__(name="Four")
+        super().__init__(name="Eight")
 
 
-_FOUR: Any = FourType()
+_EIGHT: Any = EightType()
 
 
-class _FourModel(extending.models.PrimitiveModel):
+class _EightModel(extending.models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VECTOR)  # type: ignore[no-untyped-call]
 
 
-_register_model(FourType)(_FourModel)
+_register_model(EightType)(_EightModel)
 
 
 def _operator(function: Any, instruction: str) -> None:
     def typed(context: Any) -> Any:
         def typer(a: Any, b: Any) -> Any:
-            return _FOUR if isinstance(a, FourType) and isinstance(b, FourType) else None
+            return _EIGHT if isinstance(a, EightType) and isinstance(b, EightType) else None
 
         return typer
 
@@ -59,7 +59,7 @@ def _operator(function: Any, instruction: str) -> None:
         return getattr(builder, instruction)(*args)
 
     _type_callable(function)(typed)
-    _lower_builtin(function, FourType, FourType)(lowered)
+    _lower_builtin(function, EightType, EightType)(lowered)
 
 
 for _function, _instruction in (
@@ -71,34 +71,24 @@ for _function, _instruction in (
     _operator(_function, _instruction)
 
 
-def load(array: F64, at: int) -> Four:
-    """Four numbers of `array` (n,) from `at` on."""
+def load(array: F32, at: int) -> Eight:
+    """Eight numbers of `array` (n,) from `at` on."""
     return array[at : at + LANES].copy()
 
 
-def store(array: F64, at: int, four: Four) -> None:
-    """Put four numbers into `array` (n,) from `at` on."""
-    array[at : at + LANES] = four
+def store(array: F32, at: int, eight: Eight) -> None:
+    """Put eight numbers into `array` (n,) from `at` on."""
+    array[at : at + LANES] = eight
 
 
-def same(value: float) -> Four:
-    """One number in all four lanes."""
-    return np.full(LANES, value)
+def same(value: float) -> Eight:
+    """One number in all eight lanes."""
+    return np.full(LANES, value, np.float32)
 
 
-def rounded_down(four: Four) -> Four:
-    """The largest integers not above."""
-    return np.floor(four)
-
-
-def magnitudes(four: Four) -> Four:
-    """Without their signs."""
-    return np.abs(four)
-
-
-def within(four: Four, limit: float) -> Four:
+def within(eight: Eight, limit: float) -> Eight:
     """Zero in place of numbers beyond ± `limit` and of what is none."""
-    return np.where(np.abs(four) <= limit, four, 0.0)
+    return np.where(np.abs(eight) <= np.float32(limit), eight, np.float32(0))
 
 
 def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
@@ -107,39 +97,33 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
 
 
 def _broadcast(builder: Any, value: Any) -> Any:
+    if value.type == ir.DoubleType():
+        value = builder.fptrunc(value, ir.FloatType())
     lane0 = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_INDEX, 0))
     mask = ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
     return builder.shuffle_vector(lane0, ir.Constant(_VECTOR, ir.Undefined), mask)
 
 
-def _unary(builder: Any, name: str, four: Any) -> Any:
+def _unary(builder: Any, name: str, eight: Any) -> Any:
     kind = ir.FunctionType(_VECTOR, [_VECTOR])
-    return builder.call(_get_or_insert_function(builder.module, kind, f"llvm.{name}.v4f64"), [four])
+    return builder.call(_get_or_insert_function(builder.module, kind, f"llvm.{name}.v8f32"), [eight])
 
 
 def _load(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     array, at = signature.args
     at = context.cast(builder, args[1], at, types.int64)
-    return builder.load(_place(context, builder, array, args[0], at), align=8)
+    return builder.load(_place(context, builder, array, args[0], at), align=4)
 
 
 def _store(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     array, at, _ = signature.args
     at = context.cast(builder, args[1], at, types.int64)
-    builder.store(args[2], _place(context, builder, array, args[0], at), align=8)
+    builder.store(args[2], _place(context, builder, array, args[0], at), align=4)
     return context.get_dummy_value()
 
 
 def _same(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return _broadcast(builder, args[0])
-
-
-def _rounded_down(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    return _unary(builder, "floor", args[0])
-
-
-def _magnitudes(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    return _unary(builder, "fabs", args[0])
 
 
 def _within(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -169,12 +153,10 @@ def _callable(function: Any, lowered: Any, result: Any, kinds: tuple[Any, ...]) 
 
 
 _FUNCTIONS: tuple[tuple[Any, Any, Any, tuple[Any, ...]], ...] = (
-    (load, _load, _FOUR, (types.Array, types.Integer)),
-    (store, _store, types.void, (types.Array, types.Integer, FourType)),
-    (same, _same, _FOUR, (types.Float,)),
-    (rounded_down, _rounded_down, _FOUR, (FourType,)),
-    (magnitudes, _magnitudes, _FOUR, (FourType,)),
-    (within, _within, _FOUR, (FourType, types.Float)),
+    (load, _load, _EIGHT, (types.Array, types.Integer)),
+    (store, _store, types.void, (types.Array, types.Integer, EightType)),
+    (same, _same, _EIGHT, (types.Float,)),
+    (within, _within, _EIGHT, (EightType, types.Float)),
 )
 for _entry in _FUNCTIONS:
     _callable(*_entry)

@@ -73,32 +73,37 @@ def encode(steps: Words, count: int, seed: int, words: Words) -> tuple[Any, int]
 
 
 @part
-def take(x: Any, at: int, words: Words, start: Any, size: Any, k: Any) -> tuple[Any, Any, int]:
+def take(
+    x: Any, at: int, word: Any, words: Words, start: Any, size: Any, k: Any
+) -> tuple[Any, Any, int, Any]:
     """Remove a symbol and the `k` bits after it from x.
 
     Args:
+        word: The one at `at`, loaded before it is known to be needed: nothing waits for it.
         words: The 32-bit words, and one more.
 
     Returns:
-        The bits, x, and the place of the next word.
+        The bits, x, the place of the next word, and that word.
     """
     x = size * (x >> u8(16)) + (x & u8(65535)) - start
     bits = x & ((u8(1) << k) - u8(1))
     x >>= k
     # Without a branch, which would be mispredicted every few symbols.
-    more = u8(x < u8(LEAST)) & u8(at < words.size - 1)
-    x = (x << (more << u8(5))) | (words[u8(at)] & (u8(0) - more))
-    return bits, x, at + i8(more)
+    more = (x < u8(LEAST)) & (at < words.size - 1)
+    wide = x << u8(32) | word
+    x = wide if more else x
+    at += i8(more)
+    return bits, x, at, words[u8(at)]
 
 
 @part
-def take_plain(x: Any, at: int, words: Words, k: int) -> tuple[Any, Any, int]:
-    """Remove `k` ≤ 63 plain bits from x; returns them, x, and the place of the next word."""
+def take_plain(x: Any, at: int, word: Any, words: Words, k: int) -> tuple[Any, Any, int, Any]:
+    """Remove `k` ≤ 63 plain bits from x; returns them, x, and place and value of the next word."""
     bits = u8(0)
     done = 0
     while done < k:
         part = min(k - done, MOST_BITS)
-        more, x, at = take(x, at, words, u8(0), u8(ALL), u8(part))
+        more, x, at, word = take(x, at, word, words, u8(0), u8(ALL), u8(part))
         bits |= more << u8(done)
         done += part
-    return bits, x, at
+    return bits, x, at, word

@@ -1,7 +1,7 @@
 """Coding residuals by how large they are expected to be, and the whole decoding of predicted samples.
 
 The expected magnitude m of a channel's next residual is the mean of two running means of |e|, a quick and a
-slow one (in units of 1/64, summed: 1/128). Its quarter octave picks the table and the number of flat bits.
+slow one (in units of 1/64, summed: 1/128). Its quarter octave picks the table and the number of plain bits.
 A channel's shape (of the tables) and speed (of the running means) are chosen by the encoder for a chunk.
 """
 
@@ -27,27 +27,21 @@ from edgecap.kernels.adaptive import (
     SUMS,
     WEIGHTS,
     block_length,
+    eighth_of,
     expected,
     keep_recent,
     learn,
-    phase_of,
     preset_of,
     recall,
     start_state,
 )
 from edgecap.kernels.bits import Words, bit_length, i8, u8
 from edgecap.kernels.compile import kernel, part
-from edgecap.kernels.lanes import LANES, store
+from edgecap.kernels.lanes import LANES, load, same, store
 from edgecap.kernels.rans import ALL, AT, MOST_BITS, X, put, put_plain, take, take_plain
-from edgecap.kernels.tables import (
-    ESCAPE,
-    GUESS_SHIFT,
-    LARGE,
-    SHAPES,
-    SMALL_SCALES,
-    quarter_octave,
-)
+from edgecap.kernels.tables import ESCAPE, GUESS_SHIFT, SHAPES, TABLES, quarter_octave
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
@@ -59,31 +53,13 @@ SPEEDS = 4
 """Speed s has running means over 2^(s+1) and 2^(s+3) residuals."""
 CHOICE_BITS = 4
 """Plain bits that say shape and speed."""
-FIRST_SPLIT = 40
-"""The first quarter octave (magnitude 8) with flat bits."""
 SAME = 61440
 """Of 65536: how likely a channel keeps shape and speed."""
-
-
-@kernel
-def start_fresh(values: I32, models: F64, states: I64, presets: F64, choices: I64) -> None:
-    """Choose first magnitudes and weights of channels without a past; set their zeroed models and states.
-
-    Args:
-        values: (c, n) samples, n ≥ 1.
-        choices: (c, 3) receives first sample, octave and preset.
-    """
-    channels, n = values.shape
-    for c in range(channels):
-        preset = preset_of(values[c], presets)
-        first = i8(values[c, 0])
-        total = i8(0)
-        count = min(n, 17)
-        for t in range(1, count):
-            total += abs(i8(values[c, t]) - i8(values[c, t - 1])) << 6
-        octave = max(bit_length(u8(total // max(count - 1, 1))) - 1, 0)
-        choices[c, 0], choices[c, 1], choices[c, 2] = first, octave, preset
-        start_state(models[c // LANES], c % LANES, states[c], first, octave, preset, presets)
+SCRATCH = LANES * (18 + LAGS * ROW + 3 * LAGS)
+"""Length of what `learn` needs besides the model."""
+TOTAL = 5
+"""Beside a channel's state while it is decoded: the sum of its block's |e|."""
+_FINE: Any = np.float32(256.0)
 
 
 @part
@@ -92,174 +68,260 @@ def short_bits(width: int) -> int:
     return 5 if width == 16 else 6
 
 
-@kernel
-def put_fresh(choices: I64, width: int, steps: Words, at: int) -> int:
-    """Note what `start_fresh` chose as plain bits; returns the number of the next step."""
+@part
+def start_fresh(
+    values: I32, width: int, models: F32, states: I64, presets: F64, steps: Words, at: int
+) -> int:
+    """Choose first magnitudes and weights of channels without a past, set their zeroed models and states.
+
+    Args:
+        values: (n, c) samples, n ≥ 1.
+
+    Returns:
+        The number of the next step, after plain bits that say what was chosen.
+    """
+    n, channels = values.shape
     short = short_bits(width)
-    for c in range(choices.shape[0]):
-        first = choices[c, 0]
+    count = min(n, 17)
+    for c in range(channels):
+        preset = preset_of(values[:, c], presets)
+        first = i8(values[0, c])
+        total = i8(0)
+        for t in range(1, count):
+            total += abs(i8(values[t, c]) - i8(values[t - 1, c])) << 6
+        octave = max(bit_length(u8(total // max(count - 1, 1))) - 1, 0)
+        start_state(models[c // LANES], c % LANES, states[c], first, octave, preset, presets)
         folded = (first << 1) ^ (first >> 63)
         length = bit_length(u8(folded))
         at = put_plain(steps, at, length, short)
         at = put_plain(steps, at, folded, length - 1)
-        at = put_plain(steps, at, choices[c, 1], short)
-        at = put_plain(steps, at, choices[c, 2], 3)
+        at = put_plain(steps, at, octave, short)
+        at = put_plain(steps, at, preset, 3)
     return at
 
 
-@kernel
+@part
 def take_fresh(
-    width: int, models: F64, states: I64, presets: F64, coder: Words, words: Words, first: I32
-) -> int:
-    """Read what `put_fresh` wrote, setting zeroed models and states; -1 when it is not valid."""
-    x, at = coder[X], i8(coder[AT])
+    width: int, models: F32, states: I64, presets: F64, x: Any, at: int, words: Words, first: I32
+) -> tuple[Any, int]:
+    """Read what `start_fresh` wrote, setting zeroed models and states; at is -1 when it is not valid."""
     short = short_bits(width)
+    word = words[u8(at)]
     for c in range(states.shape[0]):
-        bits, x, at = take_plain(x, at, words, short)
+        bits, x, at, word = take_plain(x, at, word, words, short)
         length = i8(bits)
         if length > width:
-            return -1
-        bits, x, at = take_plain(x, at, words, length - 1)
+            return x, -1
+        bits, x, at, word = take_plain(x, at, word, words, length - 1)
         folded = bits | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
-        bits, x, at = take_plain(x, at, words, short)
+        bits, x, at, word = take_plain(x, at, word, words, short)
         octave = i8(bits)
-        bits, x, at = take_plain(x, at, words, 3)
+        bits, x, at, word = take_plain(x, at, word, words, 3)
         if octave > width + 7:
-            return -1
+            return x, -1
         sample = i8(folded >> u8(1)) ^ -i8(folded & u8(1))
         start_state(models[c // LANES], c % LANES, states[c], sample, octave, i8(bits), presets)
         first[c] = sample
-    coder[X], coder[AT] = x, u8(at)
-    return 0
+    return x, at
 
 
 @part
-def table_of(magnitude: int, phase: int) -> tuple[int, int, int]:
-    """Table, number of plain bits, and sign to give residuals.
+def residuals(values: I32, first: int, width: int, model: F32, states: I64, out: I64, phases: I8) -> None:
+    """Predict every sample of one group of channels from those before it, and learn.
 
     Args:
-        magnitude: Expected magnitude in units of 1/128.
-        phase: Of the prediction, in quarters; tables are for predictions that lie above.
+        values: (n, c) samples, n ≥ 1.
+        first: The group's first channel.
+        width: Bits of a sample, 16 or 32.
+        model, states: The group's, and (c, STATE), advanced by the call but for the spread of residuals.
+        out: (c, n) residuals.
+        phases: (c, n) receives where the predictions lay, as of `eighth_of`.
     """
-    q = quarter_octave(magnitude + 1)
-    if q < FIRST_SPLIT:
-        return max(q - 4, 0) + SMALL_SCALES * abs(phase), 0, -1 if phase < 0 else 1
-    return LARGE + (q & 3), ((q - FIRST_SPLIT) >> 2) + 1, 1
+    n, channels = values.shape
+    top = (i8(1) << (width - 1)) - 1
+    u = np.zeros(LANES * (PAST + n), np.float32)
+    errors = np.zeros(LANES, np.float32)
+    guess = np.zeros(LANES * BLOCK, np.float32)
+    scratch = np.zeros(SCRATCH, np.float32)
+    sums, shares, a = scratch[: LANES * 18], scratch[LANES * 18 : LANES * 66], scratch[LANES * 66 :]
+    w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
+    count = min(LANES, channels - first)
+    recall(model, u)
+    for lane in range(count):
+        last = states[first + lane, LAST]
+        for t in range(n):
+            x = i8(values[t, first + lane])
+            u[u8(LANES * (PAST + t) + lane)] = np.float32(x - last)
+            last = x
+    age = states[first, AGE]
+    begin = 0
+    while begin < n:
+        length = min(block_length(age), n - begin)
+        for t in range(length):
+            at = LANES * (PAST + begin + t)
+            # The latest differences count last, so that a decoder can do the rest without waiting for them.
+            y = (expected(u, at, w) + load(w, 0) * load(u, at - LANES)) * same(256.0)
+            store(guess, LANES * t, y)
+        for lane in range(count):
+            c = u8(first + lane)
+            last = states[c, LAST]
+            total = i8(0)
+            for t in range(length):
+                p = i8(guess[u8(LANES * t + lane)])
+                x = i8(values[u8(begin + t), c])
+                e = x - min(max(last + ((p + 128) >> 8), -top - 1), top)
+                last = x
+                out[c, u8(begin + t)] = e
+                phases[c, u8(begin + t)] = eighth_of(p)
+                total += abs(e)
+            states[c, LAST] = last
+            errors[lane] = np.float32(total)
+        learn(u, PAST + begin, PAST + begin + length, errors, q, w, sums, a, shares)
+        age += length
+        begin += length
+    states[first, AGE] = age
+    keep_recent(u, n, model)
 
 
 @part
-def symbol_of(e: int, phase: int, magnitude: int, width: int) -> tuple[Any, Any, int]:
-    """Table, symbol, and units of 1/256 of the plain bits that the residual `e` takes."""
-    table, k, sign = table_of(magnitude, phase)
-    high = (sign * e) >> k
+def symbol_of(e: int, phase: int, magnitude: int, splits: I32, width: int) -> tuple[Any, int]:
+    """Where the costs of the residual `e` are, and units of 1/256 of the plain bits that it takes."""
+    split = i8(splits[u8(quarter_octave(magnitude + 1) << 3 | phase)])
+    k = (split >> 8) & 255
+    flip = split >> 63
+    high = ((e ^ flip) - flip) >> k
     folded = (high << 1) ^ (high >> 63)
     inside = folded < ESCAPE
-    return u8(table), u8(folded if inside else ESCAPE), (k if inside else i8(width + 1)) << 8
+    return u8((split & 255) << 8 | (folded if inside else ESCAPE)), (k if inside else i8(width + 1)) << 8
 
 
 @part
-def speed_costs(e: I64, phases: I8, state: I64, width: int, costs: I32, found: I64) -> None:
-    """Bits, in units of 1/256, that a channel's residuals `e` (n,) would take at every speed.
+def cost_of_speed(
+    e: I64, phases: I8, state: I64, shape: int, speed: int, width: int, costs: Words, splits: I32
+) -> int:
+    """Bits, in units of 1/256, that a channel's residuals `e` (n,) would take at one shape and speed.
 
     Args:
         state: The channel's, before the first residual.
-        costs: (shapes, tables, 256) bits of every symbol.
-        found: (SPEEDS,) receives the sums.
+        costs: (tables · 256 · 2,) bits of every symbol, of two shapes each in one word.
     """
-    # The speeds do not wait for one another, so that one pass takes little longer than a single speed.
-    f0 = f1 = f2 = f3 = state[FAST]
-    g0 = g1 = g2 = g3 = state[SLOW]
-    t0 = t1 = t2 = t3 = i8(0)
-    shape = u8(state[SHAPE])
-    for t in range(e.size):
-        value, phase = e[u8(t)], i8(phases[u8(t)])
-        table, symbol, plain = symbol_of(value, phase, f0 + g0, width)
-        t0 += i8(costs[shape, table, symbol]) + plain
-        table, symbol, plain = symbol_of(value, phase, f1 + g1, width)
-        t1 += i8(costs[shape, table, symbol]) + plain
-        table, symbol, plain = symbol_of(value, phase, f2 + g2, width)
-        t2 += i8(costs[shape, table, symbol]) + plain
-        table, symbol, plain = symbol_of(value, phase, f3 + g3, width)
-        t3 += i8(costs[shape, table, symbol]) + plain
-        size = abs(value) << 6
-        f0 += (size - f0) >> 1
-        f1 += (size - f1) >> 2
-        f2 += (size - f2) >> 3
-        f3 += (size - f3) >> 4
-        g0 += (size - g0) >> 3
-        g1 += (size - g1) >> 4
-        g2 += (size - g2) >> 5
-        g3 += (size - g3) >> 6
-    found[0], found[1], found[2], found[3] = t0, t1, t2, t3
-
-
-@part
-def shape_costs(e: I64, phases: I8, state: I64, speed: int, width: int, costs: I32, found: I64) -> None:
-    """Bits that a channel's residuals would take with every shape at one speed; found is (SHAPES,)."""
     fast, slow = state[FAST], state[SLOW]
-    t0 = t1 = t2 = t3 = i8(0)
+    total: int = i8(0)
+    half = u8(shape >> 1)
+    both = u8(0)
     for t in range(e.size):
         value = e[u8(t)]
-        table, symbol, plain = symbol_of(value, i8(phases[u8(t)]), fast + slow, width)
-        t0 += i8(costs[0, table, symbol]) + plain
-        t1 += i8(costs[1, table, symbol]) + plain
-        t2 += i8(costs[2, table, symbol]) + plain
-        t3 += i8(costs[3, table, symbol]) + plain
+        where, plain = symbol_of(value, i8(phases[u8(t)]), fast + slow, splits, width)
+        both += costs[where << u8(1) | half]
+        total += plain
         size = abs(value) << 6
         fast += (size - fast) >> (speed + 1)
         slow += (size - slow) >> (speed + 3)
-    found[0], found[1], found[2], found[3] = t0, t1, t2, t3
-
-
-@kernel
-def choose(e: I64, phases: I8, width: int, states: I64, costs: I32, chosen: I64) -> int:
-    """Find every channel's best shape and speed.
-
-    Args:
-        e, phases: (c, n) residuals and phases.
-        width: Bits of a sample.
-        states: (c, STATE); not changed.
-        costs: (shapes, tables, 256) bits of every symbol in units of 1/256.
-        chosen: (c, 2) receives shape and speed.
-
-    Returns:
-        Bits that all channels will take, in units of 1/256.
-    """
-    total: int = i8(0)
-    found = np.empty(SHAPES, np.int64)
-    change = CHOICE_BITS * 256
-    for c in range(e.shape[0]):
-        state = states[c]
-        shape, speed = state[SHAPE], state[SPEED]
-        speed_costs(e[c], phases[c], state, width, costs, found)
-        best = found[speed]
-        for other in range(SPEEDS):
-            if other != state[SPEED] and found[other] + change < best:
-                best, speed = found[other] + change, i8(other)
-        shape_costs(e[c], phases[c], state, speed, width, costs, found)
-        best = found[shape] + (change if speed != state[SPEED] else 0)
-        for other in range(SHAPES):
-            if found[other] + change < best:
-                best, shape = found[other] + change, i8(other)
-        chosen[c, 0], chosen[c, 1] = shape, speed
-        total += best
+    total += i8((both >> u8((shape & 1) << 5)) & u8(0xFFFFFFFF))
     return total
 
 
+@part
+def costs_of_shapes(
+    e: I64, phases: I8, state: I64, speed: int, width: int, costs: Words, splits: I32, found: I64
+) -> None:
+    """The same at one speed for every shape; found is (SHAPES,)."""
+    fast, slow = state[FAST], state[SLOW]
+    total = i8(0)
+    low, high = u8(0), u8(0)
+    for t in range(e.size):
+        value = e[u8(t)]
+        where, plain = symbol_of(value, i8(phases[u8(t)]), fast + slow, splits, width)
+        low += costs[where << u8(1)]
+        high += costs[where << u8(1) | u8(1)]
+        total += plain
+        size = abs(value) << 6
+        fast += (size - fast) >> (speed + 1)
+        slow += (size - slow) >> (speed + 3)
+    mask = u8(0xFFFFFFFF)
+    found[0], found[1] = total + i8(low & mask), total + i8(low >> u8(32))
+    found[2], found[3] = total + i8(high & mask), total + i8(high >> u8(32))
+
+
+@part
+def choose(
+    e: I64, phases: I8, width: int, state: I64, costs: Words, splits: I32, found: I64
+) -> tuple[int, int]:
+    """Find a channel's best shape and speed.
+
+    Args:
+        e, phases: (n,) residuals and phases.
+        state: The channel's; not changed.
+        found: Scratch of SHAPES.
+    """
+    shape, speed = state[SHAPE], state[SPEED]
+    change = CHOICE_BITS * 256
+    costs_of_shapes(e, phases, state, speed, width, costs, splits, found)
+    best = found[shape]
+    chosen = speed
+    for other in range(SPEEDS):
+        if other != speed:
+            cost = cost_of_speed(e, phases, state, shape, other, width, costs, splits) + change
+            if cost < best:
+                best, chosen = cost, i8(other)
+    if chosen != speed:
+        costs_of_shapes(e, phases, state, chosen, width, costs, splits, found)
+        best = found[shape] + change
+    chosen_shape = shape
+    for other in range(SHAPES):
+        if found[other] + change < best:
+            best, chosen_shape = found[other] + change, i8(other)
+    return chosen_shape, chosen
+
+
 @kernel
-def encode_spread(
-    e: I64, phases: I8, width: int, states: I64, chosen: I64, starts: U32, steps: Words, at: int
+def encode_samples(
+    values: I32,
+    fresh: bool,
+    width: int,
+    limit_bits: int,
+    models: F32,
+    states: I64,
+    presets: F64,
+    parts: U32,
+    splits: I32,
+    costs: Words,
+    steps: Words,
+    at: int,
 ) -> int:
-    """Note all residuals `e` (c, n) with the chosen shapes and speeds, advancing the states' magnitudes.
+    """Note the samples of all channels as steps of the coder.
+
+    Args:
+        values: (n, c) samples, n ≥ 1.
+        fresh: The channels have no past: models and states are zeros, and the first row is part of the head.
+        width: Bits of a sample, 16 or 32.
+        limit_bits: Note nothing when about more than this would be needed.
+        models, states: (groups, MODEL) and (c, STATE), advanced by the call.
+        presets, parts, splits, costs: First weights, tables of `build_tables`, and of `build_costs`.
+        steps: Receives up to four steps a residual and eight a channel.
+        at: The number of the first step.
 
     Returns:
-        The number of the next step; a residual takes up to four, a channel two more.
+        The number of the next step, or -1 beyond the limit.
     """
-    channels, n = e.shape
+    channels = values.shape[1]
+    total = i8(0)
+    if fresh:
+        before = at
+        at = start_fresh(values, width, models, states, presets, steps, at)
+        total = (at - before) << 11
+        values = values[1:]
+    n = values.shape[0]
+    if n == 0:
+        return at
+    e = np.empty((channels, n), np.int64)
+    phases = np.empty((channels, n), np.int8)
+    found = np.empty(SHAPES, np.int64)
     for first in range(0, channels, LANES):
         end = min(first + LANES, channels)
+        residuals(values, first, width, models[first // LANES], states, e, phases)
         for c in range(first, end):
-            shape, speed = chosen[c, 0], chosen[c, 1]
+            shape, speed = choose(e[c], phases[c], width, states[c], costs, splits, found)
             if shape == states[c, SHAPE] and speed == states[c, SPEED]:
                 at = put(steps, at, 0, SAME, 0, 0)
             else:
@@ -268,128 +330,182 @@ def encode_spread(
         for t in range(n):
             for c in range(first, end):
                 fast, slow, speed = states[c, FAST], states[c, SLOW], states[c, SPEED]
-                shape = u8(states[c, SHAPE])
-                table, k, sign = table_of(fast + slow, i8(phases[c, t]))
-                value = sign * e[c, t]
+                split = i8(splits[u8(quarter_octave(fast + slow + 1) << 3 | i8(phases[c, t]))])
+                k = (split >> 8) & 255
+                shape = states[c, SHAPE]
+                table = shape * TABLES + (split & 255)
+                flip = split >> 63
+                value = (e[c, t] ^ flip) - flip
                 symbol = ((value >> k) << 1) ^ (value >> 63)
-                start = i8(0)
-                size = i8(0)
-                if symbol < ESCAPE:
-                    start = i8(starts[shape, u8(table), u8(symbol)])
-                    size = i8(starts[shape, u8(table), u8(symbol + 1)]) - start
-                if size == 0:
-                    start = i8(starts[shape, u8(table), u8(ESCAPE)])
-                    size, value, k = ALL - start, value + (i8(1) << width), i8(width + 1)
-                at = put(steps, at, start, size, value, min(k, MOST_BITS))
-                if k > MOST_BITS:
-                    at = put_plain(steps, at, value >> MOST_BITS, k - MOST_BITS)
+                entry = u8(parts[u8(table << 8 | min(symbol, ESCAPE))])
+                if symbol >= ESCAPE or entry >> u8(16) == u8(0):
+                    symbol = i8(ESCAPE)
+                    entry = u8(parts[u8(table << 8 | ESCAPE)])
+                    value, k = value + (i8(1) << width), i8(width + 1)
+                start, size = i8(entry & u8(ALL - 1)), i8(entry >> u8(16))
+                cost = costs[u8(((split & 255) << 8 | symbol) << 1 | shape >> 1)]
+                total += i8((cost >> u8((shape & 1) << 5)) & u8(0xFFFFFFFF)) + (k << 8)
+                if symbol < ESCAPE and k <= MOST_BITS:
+                    at = put(steps, at, start, size, value, k)
+                else:
+                    at = put(steps, at, start, size, 0, 0)
+                    at = put_plain(steps, at, value, k)
                 size = abs(e[c, t]) << 6
                 states[c, FAST] = fast + ((size - fast) >> (speed + 1))
                 states[c, SLOW] = slow + ((size - slow) >> (speed + 3))
+        if total > limit_bits << 8:
+            return -1
     return at
 
 
 @kernel
 def decode_samples(
     values: I32,
+    fresh: bool,
     width: int,
-    models: F64,
+    models: F32,
     states: I64,
-    starts: U32,
+    presets: F64,
+    parts: U32,
     guess: Bytes,
+    splits: I32,
     coder: Words,
     words: Words,
 ) -> int:
-    """Decode the samples of all channels; the counterpart of `residuals` and `encode_spread`.
+    """Decode the samples of all channels, what `encode_samples` noted.
 
     Args:
         values: (n, c) receives the samples, n ≥ 1.
-        width: Bits of a sample, 16 or 32.
-        models, states: (groups, MODEL) and (c, STATE), advanced by the call.
-        starts, guess: Tables of `build_tables`.
+        fresh, width, models, states, presets, parts, splits: As there.
+        guess: Of `build_tables`.
         coder: State of the decoder.
         words: What it reads, and one more.
 
     Returns:
         0, or -1 when the bytes are not a valid encoding.
     """
-    n, channels = values.shape
+    channels = values.shape[1]
     top = (i8(1) << (width - 1)) - 1
-    u = np.zeros(LANES * (PAST + n), np.float64)
-    errors = np.zeros(LANES * BLOCK, np.float64)
-    forecast = np.zeros(LANES, np.float64)
-    sums = np.zeros(LANES * ROW, np.float64)
-    a, g = np.zeros(LANES * LAGS * ROW, np.float64), np.zeros(LANES * LAGS * ROW, np.float64)
     x, at = coder[X], i8(coder[AT])
-    for group in range(models.shape[0]):
-        model = models[group]
+    word = words[u8(at)]
+    if fresh:
+        x, at = take_fresh(width, models, states, presets, x, at, words, values[0])
+        if at < 0:
+            return -1
+        values = values[1:]
+        word = words[u8(at)]
+    n = values.shape[0]
+    u = np.zeros(LANES * (PAST + n + 1), np.float32)
+    errors = np.zeros(LANES, np.float32)
+    ahead = np.zeros(2 * LANES, np.float32)
+    scratch = np.zeros(SCRATCH, np.float32)
+    sums, shares, a = scratch[: LANES * 18], scratch[LANES * 18 : LANES * 66], scratch[LANES * 66 :]
+    now = np.zeros(LANES * 8, np.int64)
+    for first in range(0, channels if n else 0, LANES):
+        model = models[first // LANES]
         w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
-        first = LANES * group
         count = min(LANES, channels - first)
         recall(model, u)
         u[LANES * PAST :] = 0.0
-        errors[:] = 0.0
-        for c in range(first, first + count):
+        for lane in range(count):
+            c = first + lane
             if x & u8(ALL - 1) < u8(SAME):
-                _, x, at = take(x, at, words, u8(0), u8(SAME), u8(0))
+                _, x, at, word = take(x, at, word, words, u8(0), u8(SAME), u8(0))
             else:
-                bits, x, at = take(x, at, words, u8(SAME), u8(ALL - SAME), u8(CHOICE_BITS))
+                bits, x, at, word = take(x, at, word, words, u8(SAME), u8(ALL - SAME), u8(CHOICE_BITS))
                 states[c, SHAPE], states[c, SPEED] = i8(bits) & 3, i8(bits) >> 2
+            now[8 * lane + LAST] = states[c, LAST]
+            now[8 * lane + FAST] = states[c, FAST]
+            now[8 * lane + SLOW] = states[c, SLOW]
+            now[8 * lane + SHAPE] = states[c, SHAPE] * TABLES
+            now[8 * lane + SPEED] = states[c, SPEED] + 1
         age = states[first, AGE]
         begin = 0
         block = block_length(age)
+        store(ahead, 0, expected(u, LANES * PAST, w))
         for t in range(n):
-            store(forecast, 0, expected(u, LANES * (PAST + t), w))
-            for lane in range(count):
-                c = u8(first + lane)
-                p = i8(forecast[u8(lane)])
-                fast, slow, speed, last = states[c, FAST], states[c, SLOW], states[c, SPEED], states[c, LAST]
-                shape = u8(states[c, SHAPE])
-                table, k, sign = table_of(fast + slow, phase_of(p))
+            here = u8(LANES * (t & 1))
+            # What the next samples are expected to be, but for the share of those that are decoded now.
+            store(ahead, LANES * (~t & 1), expected(u, LANES * (PAST + t + 1), w))
+            for i in range(count):
+                lane = u8(i)
+                before = u8(LANES * (PAST + t - 1)) + lane
+                p = i8((ahead[here + lane] + w[lane] * u[before]) * _FINE)
+                own = lane << u8(3)
+                fast, slow, last, speed = (
+                    now[own + u8(FAST)],
+                    now[own + u8(SLOW)],
+                    now[own + u8(LAST)],
+                    now[own + u8(SPEED)],
+                )
+                split = i8(splits[u8(quarter_octave(fast + slow + 1) << 3 | eighth_of(p))])
+                k = (split >> 8) & 255
+                table = u8(now[own + u8(SHAPE)] + (split & 255))
                 slot = x & u8(ALL - 1)
-                symbol = u8(guess[shape, u8(table), slot >> u8(GUESS_SHIFT)])
-                while u8(starts[shape, u8(table), symbol + u8(1)]) <= slot:
+                symbol = u8(guess[table << u8(16 - GUESS_SHIFT) | slot >> u8(GUESS_SHIFT)])
+                entry = u8(parts[table << u8(8) | symbol])
+                while slot - (entry & u8(ALL - 1)) >= entry >> u8(16):
                     symbol += u8(1)
-                start = u8(starts[shape, u8(table), symbol])
-                size = u8(starts[shape, u8(table), symbol + u8(1)]) - start
-                if symbol == u8(ESCAPE):
-                    k = i8(width + 1)
-                low, x, at = take(x, at, words, start, size, u8(min(k, MOST_BITS)))
-                if k > MOST_BITS:
-                    high, x, at = take_plain(x, at, words, k - MOST_BITS)
-                    low |= high << u8(MOST_BITS)
-                if symbol == u8(ESCAPE):
-                    e = i8(low) - (i8(1) << width)
-                else:
+                    entry = u8(parts[table << u8(8) | symbol])
+                start, size = entry & u8(ALL - 1), entry >> u8(16)
+                if symbol < u8(ESCAPE) and k <= MOST_BITS:
+                    low, x, at, word = take(x, at, word, words, start, size, u8(k))
                     e = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
-                e *= sign
+                else:
+                    if symbol == u8(ESCAPE):
+                        k = i8(width + 1)
+                    _, x, at, word = take(x, at, word, words, start, size, u8(0))
+                    low, x, at, word = take_plain(x, at, word, words, k)
+                    if symbol == u8(ESCAPE):
+                        e = i8(low) - (i8(1) << width)
+                    else:
+                        e = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
+                flip = split >> 63
+                e = (e ^ flip) - flip
                 sample = min(max(last + ((p + 128) >> 8), -top - 1), top) + e
-                if sample < -top - 1 or sample > top:
+                if u8(sample + top + 1) > u8(2 * top + 1):
                     return -1
-                values[u8(t), c] = sample
-                u[u8(LANES * (PAST + t) + lane)] = float(sample - last)
-                errors[u8(LANES * (t - begin) + lane)] = float(e)
-                states[c, LAST] = sample
-                magnitude = abs(e) << 6
-                states[c, FAST] = fast + ((magnitude - fast) >> (speed + 1))
-                states[c, SLOW] = slow + ((magnitude - slow) >> (speed + 3))
+                values[u8(t), u8(first) + lane] = sample
+                u[before + u8(LANES)] = np.float32(sample - last)
+                now[own + u8(TOTAL)] += abs(e)
+                grown = abs(e) << 6
+                now[own + u8(LAST)] = sample
+                now[own + u8(FAST)] = fast + ((grown - fast) >> speed)
+                now[own + u8(SLOW)] = slow + ((grown - slow) >> (speed + 2))
             if t + 1 - begin == block or t + 1 == n:
-                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, g)
+                for lane in range(count):
+                    errors[lane] = np.float32(now[8 * lane + TOTAL])
+                    now[8 * lane + TOTAL] = 0
+                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, shares)
                 age += t + 1 - begin
                 begin = t + 1
                 block = block_length(age)
+                store(ahead, LANES * (~t & 1), expected(u, LANES * (PAST + t + 1), w))
+        for lane in range(count):
+            states[first + lane, LAST] = now[8 * lane + LAST]
+            states[first + lane, FAST] = now[8 * lane + FAST]
+            states[first + lane, SLOW] = now[8 * lane + SLOW]
         states[first, AGE] = age
         keep_recent(u, n, model)
     coder[X], coder[AT] = x, u8(at)
     return 0
 
 
-def build_costs(starts: U32) -> I32:
-    """Bits of every symbol in units of 1/256, (shapes, tables, 256); one without a part costs an escape."""
-    sizes = np.diff(starts.astype(np.int64), axis=2)
+def build_costs(parts: U32) -> Words:
+    """Bits of every symbol in units of 1/256, those of shapes 2i and 2i + 1 in the halves of a word.
+
+    Returns:
+        (tables · 256 · 2,), the tables of one shape; a symbol without a part costs an escape.
+    """
+    sizes = (parts >> 16).astype(np.int64).reshape(SHAPES, -1, 256)
     distinct, which = np.unique(sizes, return_inverse=True)
     # log2 of size^256 to the nearest lower integer is 256 log2 of size.
     cost = [16 * 256 + 1 - (max(size, 1) ** 256).bit_length() for size in distinct.tolist()]
-    costs = np.array(cost, np.int32)[which].reshape(sizes.shape)
+    costs = np.array(cost, np.int64)[which].reshape(sizes.shape)
     escape = costs[:, :, ESCAPE:]
-    return np.where(sizes > 0, costs, escape + (17 << 8)).astype(np.int32)
+    costs = np.where(sizes > 0, costs, escape + (17 << 8))
+    return (
+        np.stack([costs[0] | costs[1] << 32, costs[2] | costs[3] << 32], axis=-1)
+        .astype(np.uint64)
+        .reshape(-1)
+    )

@@ -6,6 +6,8 @@ coded with a table of Student's t for the scale m / 2^k. All of it is integer ar
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,8 @@ REACH = 127
 ESCAPE = 255
 ESCAPE_SIZE = 16
 GUESS_SHIFT = 6
+FIRST_SPLIT = 40
+"""The first quarter octave (magnitude 8) with plain bits."""
 _ROOTS = (65536, 92682)
 """2^0 and 2^0.5 in units of 2^-16."""
 _SPREAD = ((2, 161704), (3, 363833), (5, 773777), (10, 1802249))
@@ -33,13 +37,20 @@ _SPREAD = ((2, 161704), (3, 363833), (5, 773777), (10, 1802249))
 _POINTS = 8
 
 
-def build_tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """The tables of all shapes and scales.
+class Tables(NamedTuple):
+    """What the coder looks up. Tables are counted through all shapes: `shape * TABLES + table`."""
 
-    Returns:
-        `starts` (shapes, tables, 257): where each symbol's part of 65536 starts, and
-        `guess` (shapes, tables, 1024): the symbol in which 64 times the index lies.
-    """
+    parts: NDArray[np.uint32]
+    """(tables · 256,): 65536 times the size of every symbol's part of 65536, plus where it starts."""
+    guess: NDArray[np.uint8]
+    """(tables · 1024,): the symbol in which 64 times the index lies."""
+    splits: NDArray[np.int32]
+    """(256 · 8,) by quarter octave and `eighth_of` the prediction: the table plus 256 times the plain bits k,
+    minus 2^30 where residuals change their sign."""
+
+
+def build_tables() -> Tables:
+    """The tables of all shapes and scales."""
     # Near values come first: 0, -1, 1, -2, …, -127, 127.
     order = np.arange(2 * REACH + 1, dtype=np.int64)
     symbol = (order >> 1) ^ -(order & 1)
@@ -72,7 +83,16 @@ def build_tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     for shape in range(SHAPES):
         for table in range(TABLES):
             guess[shape, table] = np.searchsorted(starts[shape, table], probes, side="right") - 1
-    return starts, guess
+    parts = (starts[:, :, :-1] | np.diff(starts, axis=2) << 16).astype(np.uint32)
+    quarters, way = np.arange(256)[:, None], (32 * np.arange(8)[None, :] - 96) >> 6
+    large = quarters - FIRST_SPLIT
+    splits = np.where(
+        large < 0,
+        np.maximum(quarters - 4, 0) + SMALL_SCALES * np.abs(way),
+        LARGE + (large & 3) + (((large >> 2) + 1) << 8),
+    )
+    splits = np.where(way < 0, splits - (1 << 30), splits)
+    return Tables(parts.reshape(-1), guess.reshape(-1), splits.astype(np.int32).reshape(-1))
 
 
 @part

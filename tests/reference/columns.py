@@ -1,6 +1,6 @@
 """A plain-Python decoder of samples payloads, written from edgecap/codec/FORMAT.md § 5 alone.
 
-It shares no code with the package: numpy only holds what was decoded.
+It shares no code with the package: numpy only holds what was decoded, and rounds to float32.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+F = np.float32
 TYPES = ("<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "|i1", "|u1", "<f8", "|b1")
 NAMES = ("", "tick", "values", "frame_n", "arrival_ns", "index")
 PRESETS = (
@@ -185,78 +186,56 @@ def table(shape, number):
 
 class Channel:
     def __init__(self, first, octave, preset):
-        self.u = [0.0] * 16  # oldest first
+        self.u = np.zeros(16, F)  # oldest first
         self.last = first
-        self.w = [0.0] * 17
-        self.p = [0.0] * 17
-        self.q = [[0.0] * 17 for _ in range(17)]
-        self.w[1:4] = [float(w) for w in PRESETS[preset]]
+        self.w, self.p, self.q = np.zeros(17, F), np.zeros(17, F), np.zeros((17, 17), F)
+        self.w[1:4] = PRESETS[preset]
         for k in range(1, 17):
-            self.q[k][k] = 16.0 * k
-            self.p[k] = self.q[k][k] * self.w[k]
+            self.q[k, k] = 16 * k
+            self.p[k] = self.q[k, k] * self.w[k]
         self.f = self.g = 1 << octave
         self.shape, self.speed = 1, 2
-        self.age, self.block = 0, []
+        self.age, self.errors = 0, []
 
     def expected(self):
         even, odd = self.w[16] * self.u[-16], self.w[15] * self.u[-15]
         for k in range(14, 0, -2):
-            even += self.w[k] * self.u[-k]
-            odd += self.w[k - 1] * self.u[1 - k]
-        return math.floor((even + odd) * 256.0)
+            even = even + self.w[k] * self.u[-k]
+        for k in range(13, 1, -2):
+            odd = odd + self.w[k] * self.u[-k]
+        return int((even + odd + self.w[1] * self.u[-1]) * F(256))
 
     def learn(self):
-        n, u, end = len(self.block), self.u, len(self.u)
+        n, u, end = len(self.errors), self.u, len(self.u)
         begin = end - n
-        error = 0.0
-        for e in self.block:
-            error += abs(e)
-        error = error / n + 0.3
-        weight, keep = 1.0 / (error * error), 1.0 - n / 192.0
-        c = []
-        for k in range(17):
-            total = 0.0
-            for t in range(begin, end):
-                total += u[t] * u[t - k]
-            c.append(total)
-        for k in range(1, 17):
-            self.p[k] = self.p[k] * keep + c[k] * weight
+        error = F(sum(self.errors)) / F(n) + F(0.2)
+        weight, keep = F(1) / (error * error), F(1) - F(n) / F(192)
+        c = np.zeros(17, F)
+        for t in range(begin, end):
+            c += u[t] * u[t - 16 : t + 1][::-1]
+        self.p[1:] = self.p[1:] * keep + c[1:] * weight
         for i in range(1, 17):
             for j in range(16, i - 1, -1):
                 c[j] = c[j - 1] + u[begin - i] * u[begin - j] - u[end - i] * u[end - j]
-                self.q[i][j] = self.q[i][j] * keep + c[j] * weight
+            self.q[i, i:] = self.q[i, i:] * keep + c[i:] * weight
         self.solve()
         self.age += n
-        self.block = []
+        self.errors = []
         self.u = self.u[-16:]
 
     def solve(self):
-        a = [[*row, p] for row, p in zip(self.q, self.p, strict=True)]
+        a = np.concatenate([self.q, self.p[:, None]], axis=1)
         for i in range(1, 17):
-            a[i][i] = a[i][i] * 1.0001220703125 + 0.25
-        inverse = [0.0] * 17
-        for k in range(1, 17, 2):
-            one, two = a[k], a[k + 1]
-            inverse[k] = divided(1.0, one[k])
-            g = one[k + 1] * inverse[k]
-            for j in range(k + 1, 18):
-                two[j] -= g * one[j]
-            inverse[k + 1] = divided(1.0, two[k + 1])
-            for i in range(k + 2, 17):
-                g, h = one[i] * inverse[k], two[i] * inverse[k + 1]
-                for j in range(i, 18):
-                    a[i][j] = a[i][j] - g * one[j] - h * two[j]
+            a[i, i] = a[i, i] * F(1.0001220703125) + F(0.25)
+        inverse = np.zeros(17, F)
+        for k in range(1, 17):
+            inverse[k] = F(1) / a[k, k]
+            for i in range(k + 1, 17):
+                a[i, i:] -= a[k, i] * inverse[k] * a[k, i:]
         for k in range(16, 0, -1):
-            v = a[k][17]
-            for j in range(16, k, -1):
-                v -= a[k][j] * self.w[j]
-            v *= inverse[k]
-            self.w[k] = v if abs(v) <= 8.0 else 0.0
-
-
-def divided(a, b):
-    """As IEEE 754 has it, without Python's exception."""
-    return a / b if b else math.copysign(math.inf, b)
+            v = a[k, 17] * inverse[k]
+            self.w[k] = v if abs(v) <= 8 else 0
+            a[1:k, 17] -= a[1:k, k] * self.w[k]
 
 
 def decode_sample(tail, state, width):
@@ -268,19 +247,22 @@ def decode_sample(tail, state, width):
     number, k = (max(i - 4, 0) + 36 * abs(j), 0) if i < 40 else (108 + (i & 3), ((i - 40) >> 2) + 1)
     s, start, size = tail.symbol(table(state.shape, number))
     k = width + 1 if s == 255 else k
-    bits = tail.take(start, size, min(k, 16))
-    bits |= tail.plain(max(k - 16, 0)) << 16
+    if s < 255 and k <= 16:
+        bits = tail.take(start, size, k)
+    else:
+        tail.take(start, size, 0)
+        bits = tail.plain(k)
     e = bits - (1 << width) if s == 255 else (unfold(s) << k) + bits
-    if i < 40 and j < 0:
+    if j < 0:
         e = -e
     x = clamp(state.last + ((y + 128) >> 8), -top - 1, top) + e
     assert -top - 1 <= x <= top
-    state.u.append(float(x - state.last))
-    state.block.append(float(e))
+    state.u = np.append(state.u, F(x - state.last))
+    state.errors.append(abs(e))
     state.last = x
     state.f += (64 * abs(e) - state.f) >> (state.speed + 1)
     state.g += (64 * abs(e) - state.g) >> (state.speed + 3)
-    if len(state.block) == (16 if state.age < 128 else 32):
+    if len(state.errors) == (8 if state.age < 64 else 16 if state.age < 128 else 32):
         state.learn()
     return x
 
@@ -302,19 +284,20 @@ def adaptive(tail, states, rows, channels, width):
             assert octave <= width + 7
             states.append(Channel(sample, octave, preset))
             out[0][c] = sample
-    for first in range(0, channels if rows > known else 0, 4):
-        group = states[first : first + 4]
+    for first in range(0, channels if rows > known else 0, 8):
+        group = states[first : first + 8]
         for state in group:
             if tail.slot() < 61440:
                 tail.take(0, 61440, 0)
             else:
                 both = tail.take(61440, 4096, 4)
                 state.shape, state.speed = both & 3, both >> 2
-        for t in range(known, rows):
-            for c, state in enumerate(group, first):
-                out[t][c] = decode_sample(tail, state, width)
+        with np.errstate(all="ignore"):
+            for t in range(known, rows):
+                for c, state in enumerate(group, first):
+                    out[t][c] = decode_sample(tail, state, width)
         for state in group:
-            if state.block:
+            if state.errors:
                 state.learn()
     return out, states
 
@@ -396,8 +379,8 @@ class ReferenceDecoder:
         head = b.byte()
         k = head - 128
         if k > 0:
-            head = 16 + 6
-        assert head >> 4 == 1
+            head = 32 + 6
+        assert head >> 4 == 2
         if head & 15 == 1:
             self.memory, self.k, columns = {}, 0, []
             for _ in range(b.varint()):

@@ -90,7 +90,7 @@ def test_damaged_payloads(seed):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.binary(max_size=200), st.sampled_from([b"", b"\x11\x01\x45\x40\x03", b"\x11\x02\x28\x20\x4d\x20\x02"])
+    st.binary(max_size=200), st.sampled_from([b"", b"\x21\x01\x45\x40\x03", b"\x21\x02\x28\x20\x4d\x20\x02"])
 )
 def test_any_bytes(data, prefix):
     try_decoding([prefix + data])
@@ -121,7 +121,7 @@ def test_a_failed_payload_leaves_the_decoder_as_it_was():
     [(MAX_ELEMENTS + 1, 1, "limit"), (MAX_ELEMENTS // 2, 3, "samples"), (1, MAX_CHANNELS + 1, "limit")],
 )
 def test_sizes_beyond_the_limit_are_refused_before_allocating(rows, channels, message):
-    payload = bytearray(b"\x11\x01\x41")
+    payload = bytearray(b"\x21\x01\x41")
     put_varint(payload, rows)
     put_varint(payload, channels)
     with pytest.raises(ChunkError, match=message):
@@ -129,7 +129,7 @@ def test_sizes_beyond_the_limit_are_refused_before_allocating(rows, channels, me
 
 
 def test_a_tiny_payload_of_many_samples_ends():
-    payload = bytearray(b"\x11\x01\x41")
+    payload = bytearray(b"\x21\x01\x41")
     put_varint(payload, MAX_ELEMENTS)
     put_varint(payload, 1)
     table = ColumnDecoder().decode(bytes(payload) + b"\x01\x04\x00\x00")
