@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 
 _INSIDE = 0.999
+STAMP_CLOCKS = ("raw", "monotonic", "realtime")
 
 EPILOG = """\
 examples:
   edgecap sim clock --list
   edgecap sim clock --seed 1 --seconds 120 --scenario usb-1ms
   edgecap sim clock --seed 7 --seconds 60 --scenario everything --log exchange.npz --json
+  edgecap sim clock --seed 1 --seconds 600 --stamp-with realtime     what the rig clock saves one from
 """
 
 
@@ -41,6 +43,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     clock.add_argument(
         "--bytes", action="store_true", help="send the frames as bytes through the deframer and the ping book"
     )
+    clock.add_argument(
+        "--stamp-with",
+        choices=STAMP_CLOCKS,
+        default="raw",
+        help="host clock of the stamps: MONOTONIC_RAW (default); or MONOTONIC, which NTP slews by 500 ppm for "
+        "10 s a minute; or REALTIME, which is also stepped by up to 1 s every two minutes",
+    )
     clock.add_argument("--json", action="store_true", help="print one JSON object instead of words")
     clock.set_defaults(run=run_clock)
 
@@ -49,6 +58,8 @@ def run_clock(args: argparse.Namespace) -> int:
     """Simulate, estimate, report; fails if the truth left the bound more than once in a thousand."""
     import difflib
     import json
+
+    import numpy as np
 
     from edgecap.errors import UsageError
     from edgecap.sim.clock import SCENARIOS, simulate
@@ -68,6 +79,9 @@ def run_clock(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise UsageError(f"--seed {args.seed} is not possible", fix="give 0 or more")
     log = simulate(SCENARIOS[args.scenario], seed=args.seed, seconds=args.seconds)
+    if args.stamp_with != "raw":
+        rng = np.random.default_rng(args.seed)
+        log = log.on_slewed_clock(rng, steps=args.stamp_with == "realtime")
     if args.log:
         log.save(args.log)
     rows = rows_from_arrays(log.arrays())

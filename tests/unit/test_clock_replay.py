@@ -179,3 +179,14 @@ def test_simulates_and_judges(tmp_path, capsys):
         run("sim", "clock", "--scenario", "usb1ms")
     assert run("sim", "clock", "--list") == 0
     assert "temperature" in capsys.readouterr().out
+
+
+def test_shows_what_a_slewed_and_a_stepped_host_clock_cost(capsys):
+    found = {}
+    for stamps in ("raw", "monotonic", "realtime"):
+        code = run("sim", "clock", "--seed", "9", "--seconds", "300", "--stamp-with", stamps, "--json")
+        found[stamps] = json.loads(capsys.readouterr().out)
+        assert (code == 0) == (found[stamps]["inside_bound"] >= 0.999)
+    assert found["raw"]["inside_bound"] == 1.0
+    assert found["raw"]["error_p99_us"] * 5 < found["monotonic"]["error_p99_us"]
+    assert found["realtime"]["epochs"] > found["raw"]["epochs"] == 1
