@@ -21,14 +21,25 @@ NEWEST = 16
 """Session chunks that are looked through for streams that came late; there is one a second."""
 
 
-def close_interrupted(spool: Spool, pulse: Pulse) -> list[str]:
+def close_interrupted(spool: Spool, pulse: Pulse, *, stopped_ns: int | None = None) -> list[str]:
     """Append a closing record, outcome `interrupted`, to every session that has none; returns their ids.
 
     What lay in the spool at the crash is all that can be delivered: the record's counts and last hashes are
     those of the chunks that survived. In the same chunk each stream has a gap of cause `crash`, from its last
     surviving sample (without one: from the opening record) to the latest time at which the daemon can still
     have recorded, which is also the time of the closing record, in the session's own boot.
+
+    Args:
+        spool: Of which no session is being recorded.
+        pulse: What its last daemon left.
+        stopped_ns: When this daemon itself stopped recording a session that the spool could not take whole:
+            the gaps then end there, and their cause is `disk`.
     """
+    cause, reason = (
+        ("crash", "the daemon did not end the session itself")
+        if stopped_ns is None
+        else ("disk", "the spool could not take the session to its end")
+    )
     closed = []
     for session in spool.open_sessions():
         head = session.streams.get(SESSION_STREAM)
@@ -36,10 +47,10 @@ def close_interrupted(spool: Spool, pulse: Pulse) -> list[str]:
             # Without its opening record nothing can be proved about it; ingest keeps and reports the rest.
             continue
         others = {name: h for name, h in session.streams.items() if name != SESSION_STREAM}
-        end_ns = _end_ns(spool, pulse, session)
+        end_ns = _end_ns(spool, pulse, session) if stopped_ns is None else stopped_ns
         starts_ns = _declared(spool, session) | {name: h.t1_ns for name, h in others.items()}
         gaps = [
-            Gap(name, t_ns, end_ns, -1, "crash")
+            Gap(name, t_ns, end_ns, -1, cause)
             for name, t_ns in sorted(starts_ns.items())
             if t_ns < end_ns and not name.endswith(PREVIEW_SUFFIX)
         ]
@@ -47,7 +58,7 @@ def close_interrupted(spool: Spool, pulse: Pulse) -> list[str]:
             name: {"chunks": h.seq + 1, "last_hash": h.hash, "samples": h.samples, "device_sent": None}
             for name, h in others.items()
         }
-        close = close_record(end_ns, "interrupted", totals, "the daemon did not end the session itself")
+        close = close_record(end_ns, "interrupted", totals, reason)
         chain = StreamChain(
             site=session.site,
             rig=session.rig,

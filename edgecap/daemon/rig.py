@@ -28,6 +28,7 @@ from edgecap.daemon.recording import (
     start_sources,
     stop_sources,
 )
+from edgecap.daemon.recovery import close_interrupted
 from edgecap.daemon.room import RoomMeter
 from edgecap.errors import EdgecapError, SessionError, SpoolError
 from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict
@@ -96,6 +97,8 @@ class Rig:
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, "seal")
+        self._unclosed_ns = 0
+        """When a session stopped that could not be closed yet; 0 when there is none."""
         self._deviceless = False
         """In FAULT because no device works; it ends when one does."""
 
@@ -320,6 +323,8 @@ class Rig:
                 f"{stats.reserve_bytes / 1e6:.0f} MB are kept in reserve",
                 fix="let the uplink drain, or use a larger card",
             )
+        if self._unclosed_ns:
+            await self._close_what_is_kept(self._unclosed_ns)
 
     async def _open_session(self, intent: Intent) -> None:
         pair = self.pair = clock.read_pair()
@@ -382,6 +387,7 @@ class Rig:
             recorder.failure = recorder.failure or error
         self.pulse.session = ""
         if recorder.failure is not None:
+            await self._close_what_is_kept(self.pair.raw_ns)
             self.counters.sessions_failed += 1
             self.machine.handle("failed", str(recorder.failure))
             self.say("fault", clock.now_ns(), str(recorder.failure))
@@ -409,7 +415,20 @@ class Rig:
                 await self.writer.flush()
             except EdgecapError as error:
                 log.error("cannot close %s: %s", self.last_session, error)
+            await self._close_what_is_kept(clock.now_ns())
         self.pulse.session = ""
+
+    async def _close_what_is_kept(self, stopped_ns: int) -> None:
+        """Close a session that the spool could not take to its end; before the next one if not now."""
+        spool, self._unclosed_ns = self.writer.spool, stopped_ns
+        try:
+            closed = await asyncio.to_thread(close_interrupted, spool, self.pulse, stopped_ns=stopped_ns)
+        except SpoolError as error:
+            log.error("cannot close %s yet: %s", self.last_session, error)
+            return
+        self._unclosed_ns = 0
+        for session in closed:
+            log.warning("closed %s, which the spool holds only in part", session)
 
     # ── every second ────────────────────────────────────────────────────────────────────────────────
 

@@ -48,7 +48,8 @@ class SpoolWriter:
     """Hands chunks to a spool from one event loop. `async with SpoolWriter(spool) as writer: …`
 
     The queue's policy is to make the caller wait. A chunk that the spool refuses (reserve, medium)
-    raises `SpoolError` from the `put` that follows, and from `flush`.
+    raises `SpoolError` from the `put` that follows, and from `flush`. Nothing more of its session is then
+    taken: what the spool holds of each stream ends where the loss begins, and can be closed as it is.
 
     Args:
         spool: Its `append` and `sync` are called from the writer's thread only. Not closed with the writer.
@@ -77,6 +78,8 @@ class SpoolWriter:
         self._queue: deque[_Put] = deque()
         self._flushes: list[asyncio.Future[None]] = []
         self._error: SpoolError | None = None
+        self._torn = ""
+        """The session of which a chunk was refused last."""
         self._stop = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room = asyncio.Event()
@@ -187,9 +190,14 @@ class SpoolWriter:
         return batch, flushes, stop
 
     def _append(self, chunk: Chunk, closing: bool) -> bool:
+        if chunk.header.session == self._torn:
+            with self._mutex:
+                self._refused += 1
+            return False
         try:
             self.spool.append(chunk, closing=closing)
         except SpoolError as error:
+            self._torn = chunk.header.session
             with self._mutex:
                 self._error = self._error or error
                 self._refused += 1

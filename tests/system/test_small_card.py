@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import do_without
 from tests.system.site import Site
-from tests.system.test_flow import CAMERA, cli, ctl, replaying_glove
+from tests.system.test_flow import CAMERA, GLOVE, cli, ctl, replaying_glove
 
 pytestmark = pytest.mark.timeout(240)
 RESERVE = 16 << 20
@@ -80,9 +81,13 @@ def test_a_card_that_fills_up(tmp_path: Path) -> None:
         assert 0 < hours[-1] < 0.2, "32 MB at the rate of the session before"
         assert (await ctl(site, "stop"))[0] == 0
 
+    on_a_card(tmp_path, body)
+
+
+def on_a_card(out: Path, body: Callable[[Site, Path], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        async with Site(tmp_path) as site:
-            with card(tmp_path / "spool") as spool:
+        async with Site(out) as site:
+            with card(out / "spool") as spool:
                 try:
                     await body(site, spool)
                 finally:
@@ -90,3 +95,42 @@ def test_a_card_that_fills_up(tmp_path: Path) -> None:
                         await site.stop_daemon()
 
     asyncio.run(run())
+
+
+def test_a_card_that_is_full_at_once(tmp_path: Path) -> None:
+    """Something else takes the reserve as well: an error that names the place; what was kept is delivered."""
+    if os.geteuid() != 0:
+        do_without("a small card", "root, to mount one")
+        return
+
+    async def body(site: Site, spool: Path) -> None:
+        await replaying_glove(site)
+        await site.start_daemon()
+        code, out = await ctl(site, "start")
+        assert code == 0, out
+        session = out.split()[-1]
+        await site.samples("glove-tactile", 300)
+        with contextlib.suppress(OSError), (spool / "filler").open("wb", buffering=0) as file:
+            while file.write(bytes(65536)):
+                pass
+        await site.until("fault", lambda: site.status.get("state") == "fault")
+        assert f"spool {spool} cannot be" in site.status["fault"], site.status["fault"]
+        assert "No space left on device (0 MB free)" in site.status["fault"]
+        (spool / "filler").unlink()
+        (spool / "ballast").unlink()
+        code, out = await ctl(site, "start")
+        assert code == 0, out
+        second = out.split()[-1]
+        await site.samples("glove-tactile", 100)
+        assert (await ctl(site, "stop"))[0] == 0
+        await site.start_ingest()
+        assert (await site.until_complete(second)).outcome == "complete"
+        report = await site.until_complete(session)
+        assert report.outcome == "interrupted"
+        assert min(s.samples for s in report.streams if s.name.startswith("glove")) > 100
+        cut = {s.name: g for s in report.streams for g in s.gaps if g.cause == "disk"}
+        sent = {f"glove-{name}" for name in GLOVE}
+        assert cut.keys() == sent, report.notes
+        assert all(s.t1_ns == cut[s.name].t0_ns for s in report.streams if s.name in sent)
+
+    on_a_card(tmp_path, body)

@@ -95,19 +95,23 @@ def test_a_full_queue_makes_the_caller_wait(tmp_path: Path) -> None:
 
 
 def test_what_the_spool_refuses_is_told_and_closing_may_use_the_reserve(tmp_path: Path) -> None:
-    chunks = SessionMaker().whole(rounds=1)
+    chunks, others = SessionMaker().whole(rounds=1), SessionMaker("20260102-040506-efgh").whole(rounds=1)
 
     async def story(spool: Spool) -> None:
         async with SpoolWriter(spool) as writer:
             await writer.put(chunks[0])
             with pytest.raises(SpoolError, match="kept in reserve"):
                 await writer.flush()
-            await writer.put(chunks[-1], closing=True)
+            await writer.put(chunks[1], closing=True)
+            await writer.flush()
+            assert spool.pending(9) == [], "nothing of a session follows what was refused of it"
+            await writer.put(others[0], closing=True)
             await writer.flush()
             writer.closing = True
-            await writer.put(chunks[1])
+            await writer.put(others[1])
             await writer.flush()
-            assert (writer.stats().refused_total, writer.stats().durable_total) == (1, 2)
+            assert [e.id for e in spool.pending(9)] == [c.id for c in others[:2]]
+            assert (writer.stats().refused_total, writer.stats().durable_total) == (2, 2)
 
     with Spool.open(tmp_path, reserve_bytes=1 << 60) as spool:
         asyncio.run(story(spool))
