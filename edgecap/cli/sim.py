@@ -47,8 +47,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--stamp-with",
         choices=STAMP_CLOCKS,
         default="raw",
-        help="host clock of the stamps: MONOTONIC_RAW (default); or MONOTONIC, which NTP slews by 500 ppm for "
-        "10 s a minute; or REALTIME, which is also stepped by up to 1 s every two minutes",
+        help="host clock of the stamps: MONOTONIC_RAW (default); or MONOTONIC, which NTP slews by 500 ppm "
+        "for 10 s a minute; or REALTIME, which is also stepped by up to 1 s every two minutes",
     )
     clock.add_argument("--json", action="store_true", help="print one JSON object instead of words")
     clock.set_defaults(run=run_clock)
