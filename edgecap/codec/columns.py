@@ -64,6 +64,7 @@ class ColumnEncoder:
         self.key_interval = key_interval
         self._since_key = 0
         self._layout: Layout | None = None
+        self._shapes: list[tuple[Any, ...]] = []
         self._memories: dict[str, Memory] = {}
         self._check = 0
 
@@ -77,14 +78,16 @@ class ColumnEncoder:
         Raises:
             ChunkError: a type, shape, name or size that the format cannot hold.
         """
-        layout = layout_of(columns)
         before = self._layout
+        # Most tables of a stream have the same shape, which need not be described again.
+        shapes = [(name, array.dtype, array.shape) for name, array in columns.items()]
+        layout = before if before is not None and shapes == self._shapes else layout_of(columns)
         out = bytearray()
         if (
             key
             or self.level != "stream"
             or before is None
-            or not same_columns(before, layout)
+            or not (before is layout or same_columns(before, layout))
             or self._since_key + 1 >= self.key_interval
         ):
             key = True
@@ -114,7 +117,7 @@ class ColumnEncoder:
         out += tail.finish(0 if key else self._check)
         self._memories = memories
         payload = bytes(out)
-        self._layout = layout
+        self._layout, self._shapes = layout, shapes
         self._check = zlib.crc32(payload) & 0xFFFF
         return payload
 

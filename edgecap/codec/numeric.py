@@ -22,6 +22,7 @@ from edgecap.codec.tail import Memory, TailReader, TailWriter
 from edgecap.errors import ChunkError
 from edgecap.kernels import rice
 from edgecap.kernels.bits import PAD_WORDS
+from edgecap.kernels.recurring import KNOWN
 
 STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
 """Coders: the low half of a column's first byte. FRESH and CONTINUED predict, the others know steps again."""
@@ -73,8 +74,16 @@ def continues(integers: Integers, before: Memory) -> bool:
 
 
 def recurring(lanes: Array) -> bool:
-    """Whether steps are few distinct ones."""
-    return lanes.shape[1] == 1 and bool(np.unique(lanes).size <= 4 + lanes.size // 3)
+    """Whether steps are few distinct ones, most of them among the 16 that the coder of recurring steps knows.
+
+    White jitter on a coarse grid has few distinct steps as well, but is predicted at its entropy.
+    """
+    if lanes.shape[1] != 1:
+        return False
+    counts = np.unique(lanes, return_counts=True)[1]
+    if counts.size > 4 + lanes.size // 3:
+        return False
+    return counts.size <= KNOWN or bool(4 * np.sort(counts)[-KNOWN:].sum() >= 3 * lanes.size)
 
 
 def _encode_adaptive(

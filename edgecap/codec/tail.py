@@ -145,9 +145,11 @@ class TailReader:
         self.data = data
         # With words, the state has 5 to 8 bytes; without, up to 8.
         state = len(data) if len(data) <= 8 else 5 + (len(data) - 5) % 4
-        self.words = np.zeros(((len(data) - state) >> 2) + 1, np.uint64)
+        self.words = np.empty(((len(data) - state) >> 2) + 1, np.uint64)
         self.words[:-1] = np.frombuffer(data, "<u4", offset=state)
-        self.coder = np.array([int.from_bytes(data[:state], "little"), 0], np.uint64)
+        self.words[-1] = 0
+        self.coder = np.zeros(2, np.uint64)
+        self.coder[rans.X] = int.from_bytes(data[:state], "little")
 
     def take(self, rows: int, channels: int, width: int, learned: Learned | None) -> tuple[Array, Learned]:
         """Decode integers (n, c); `learned` is None for channels without a past, else it is advanced.
