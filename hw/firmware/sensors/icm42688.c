@@ -41,6 +41,7 @@ enum {
 #define READ_EVERY_US 4000u
 #define ALIGN_WITHIN_US 300u
 #define PERIOD_US 1000u
+#define UNEQUAL_READS 3u
 
 /* Register, value: in this order, after a reset. */
 static const uint8_t SETUP[][2] = {
@@ -139,6 +140,7 @@ static void aligned(ec_icm42688 *imu, uint64_t now_us, uint32_t edge, const ec_i
                    (uint32_t)((edge_us - imu->last_us + PERIOD_US / 2) / PERIOD_US));
     imu->realigning = false;
     imu->has_stamp = false;
+    imu->unequal = 0;
     imu->last_us = edge_us;
     go_on(imu, EC_ICM_RUNNING, now_us + READ_EVERY_US);
 }
@@ -219,6 +221,15 @@ static void read_fifo(ec_icm42688 *imu, uint64_t now_us, const ec_icm_sink *sink
     /* One may have come between the interrupt and the count. */
     if (edges > EC_ICM42688_EDGES || packets > edges + 1 || edges > packets + 1) {
         realign(imu, now_us);
+        return;
+    }
+    /* The first packet has none before it to be compared with: here the counts must agree, or every row would bear
+     * its neighbour's time. If a sample came just now, they will the next time. */
+    if (!imu->has_stamp && packets != edges) {
+        if (++imu->unequal > UNEQUAL_READS)
+            realign(imu, now_us);
+        else
+            imu->due_us = now_us + ALIGN_WITHIN_US / 2;
         return;
     }
     uint32_t left = packets < edges ? packets : edges;

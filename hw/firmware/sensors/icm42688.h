@@ -45,6 +45,7 @@ typedef struct {
     bool has_stamp;
     uint16_t stamp;     /* of the packet before */
     uint64_t last_us;   /* of the row before */
+    uint8_t unequal;    /* reads since it was aligned in which packets and edges did not agree */
     bool realigning;    /* samples since last_us are lost */
     uint32_t realigned; /* times that packets and edges did not agree */
 } ec_icm42688;

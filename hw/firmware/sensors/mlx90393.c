@@ -12,6 +12,8 @@
 #define STATUS_ERROR 0x10u
 #define STATUS_RESET 0x04u
 
+#define WAS_RESET "was reset, supply or wire interrupted?"
+
 #define RESET_US 2000u /* the datasheet asks for 1.5 ms */
 #define RETRY_US 1000000u
 #define FAILURES 3u
@@ -125,7 +127,7 @@ static void begin(const ec_mlx_group *group, ec_mlx90393 *sensor, uint64_t now_u
     if (result != EC_I2C_OK) {
         note_failure(sensor, reason_of(result), now_us);
     } else if (was_reset) {
-        sensor->fault = "was reset, supply or wire interrupted?";
+        sensor->fault = WAS_RESET;
         expel(sensor, now_us);
     } else if ((status & STATUS_ERROR) != 0) {
         note_failure(sensor, "refuses to measure", now_us);
@@ -140,6 +142,11 @@ static bool read(const ec_mlx_group *group, ec_mlx90393 *sensor, uint64_t now_us
     uint8_t in[1 + EC_MLX90393_ROW_BYTES] = {0};
     const ec_i2c_result result = command(group, sensor, READ_XYZ, in, sizeof in);
     sensor->begun = false;
+    if (result == EC_I2C_OK && (in[0] & STATUS_RESET) != 0) { /* after its command: that it says only once */
+        sensor->fault = WAS_RESET;
+        expel(sensor, now_us);
+        return false;
+    }
     if (result != EC_I2C_OK || (in[0] & STATUS_ERROR) != 0) {
         note_failure(sensor, result != EC_I2C_OK ? reason_of(result) : "not done measuring in time", now_us);
         return false;
