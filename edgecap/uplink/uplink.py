@@ -42,6 +42,7 @@ class Uplink:
         resend_most_s: Longest wait between resends.
         max_bytes_s: Bandwidth cap; None for none.
         budget_bytes: Most bytes sent within `resend_s` and not yet receipted.
+        most_open: Most chunks sent and not yet receipted, 0.7 kB of memory each.
         on_event: Called with a kind (`poison`, `unreadable`, `refused`, `no-receipts`, `nobody-listens`) and
             a sentence.
     """
@@ -57,7 +58,7 @@ class Uplink:
         resend_most_s: float = 3600.0,
         max_bytes_s: float | None = None,
         budget_bytes: int = 64 << 20,
-        most_open: int = 20_000,
+        most_open: int = 4096,
         on_event: Callable[[str, str], None] | None = None,
     ) -> None:
         self._spool = spool
