@@ -9,7 +9,9 @@ observation is its predecessor's transmit-complete stamp with the predecessor's 
 from __future__ import annotations
 
 import collections
+import importlib.util
 import itertools
+import struct
 
 import numpy as np
 
@@ -197,6 +199,41 @@ def kalman(x, two_step):
         yield float(state[0] + state[1] * (now - at) * 1e-9) if state is not None else 0.0
 
 
+def pyxdf_offline(x, two_step, every=50):
+    """What pyxdf itself makes of the same exchange as an XDF file; it reads backwards in time, too.
+
+    An offset each five seconds, as LSL's recorder measures it: of `every` probes that of the shortest trip.
+    """
+    import io
+
+    import pyxdf
+
+    def chunk(tag, content):
+        return b"\x04" + struct.pack("<IH", len(content) + 2, tag) + content
+
+    head = (
+        "<info><name>b</name><type>b</type><channel_count>1</channel_count><nominal_srate>0</nominal_srate>"
+        "<channel_format>int32</channel_format></info>"
+    )
+    stream = struct.pack("<I", 1)
+    out = [b"XDF:", chunk(1, b"<info><version>1.0</version></info>"), chunk(2, stream + head.encode())]
+    group = []
+    for i, done in enumerate(x.pings(two_step)):
+        # pyxdf's stamps are seconds; the counter's start is its zero
+        sample = b"\x04" + struct.pack("<I", 1) + b"\x08" + struct.pack("<di", x.t[i] * 1e-9, 0)
+        out.append(chunk(3, stream + sample))
+        if done is not None:
+            sent, t2, t3, back = done
+            group.append(((back - sent) - (t3 - t2), t2, ((sent - t2) + (back - t3)) / 2))
+            if len(group) == every:
+                _, at, offset = min(group)
+                out.append(chunk(4, stream + struct.pack("<dd", at * 1e-9, offset * 1e-9)))
+                group = []
+    out.append(chunk(6, stream + b"<info></info>"))
+    (found,), _ = pyxdf.load_xdf(io.BytesIO(b"".join(out)), dejitter_timestamps=False, verbose=False)
+    yield from found["time_stamps"] * 1e9 - x.t
+
+
 PEERS = {
     "arrival stamp": arrival,
     "EWMA": ewma,
@@ -206,3 +243,5 @@ PEERS = {
     "one-way hull 60 s": hull,
     "Kalman on pings": kalman,
 }
+if importlib.util.find_spec("pyxdf") is not None:
+    PEERS["pyxdf, afterwards"] = pyxdf_offline
