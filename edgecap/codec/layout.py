@@ -24,7 +24,7 @@ KNOWN_NAMES = ("", "tick", "values", "frame_n", "arrival_ns", "index")
 MAX_COLUMNS = 64
 MAX_NAME_BYTES = 64
 MAX_CHANNELS = 1 << 12
-"""Of all columns together; an adaptively coded channel needs about 4 kB of state."""
+"""Of all columns together; eight adaptively coded channels need about 11 kB of state."""
 MAX_ELEMENTS = 1 << 22
 """Of all columns of one payload together: what hostile bytes can make a reader allocate."""
 
