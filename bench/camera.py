@@ -10,7 +10,7 @@
 Needs tests/camera/build_libcamera.sh (`make system-packages`). The daemon is whole (sources, recorder, spool
 on disk) but for a broker. The camera process draws its picture in software (thread `VirtualCamera`), which a
 sensor does for nothing, and encodes with libx264 in picamera2's thread. Silences: in a recording of their own
-for each way, the camera's process is stopped, or each of them fails at its 240th frame.
+for each way, the camera's process is stopped, or each of them fails after 15 s.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from edgecap.spool.writer import SpoolWriter  # noqa: E402
 
 SILENCES = {
     "process hangs (SIGSTOP)": (),
-    "pipeline freezes": ("--freeze-at", "240"),
-    "event thread dies": ("--die-at", "240"),
-    "buffers do not come back": ("--starve-at", "240"),
+    "pipeline freezes": ("--freeze-at", "450"),
+    "event thread dies": ("--die-at", "450"),
+    "buffers do not come back": ("--starve-at", "1350"),  # given back up to three times a frame
 }
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CONFIG = """
@@ -155,7 +155,9 @@ async def silences(args: argparse.Namespace, directory: Path, *faults: str) -> l
     """Seconds from the last frame of a camera that falls silent to the first of its successor."""
     async with recording(args, directory, *faults) as (_, feed):
         number = None if faults else signal.SIGSTOP
-        return [await replaced(feed, number, cold=args.cold) for _ in range(args.silences)]
+        found = [await replaced(feed, number, cold=args.cold) for _ in range(args.silences)]
+        print(directory.name, np.round(found, 2), file=sys.stderr)
+        return found
 
 
 async def pauses(feed, span_s: float) -> list[float]:
