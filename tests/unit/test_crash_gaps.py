@@ -96,7 +96,9 @@ def test_what_a_crash_may_have_cost_is_stated(tmp_path: Path, death: str) -> Non
         assert end_ns <= now_ns, "nobody recorded after the recovery had begun"
     if death == "kill just now":
         assert end_ns >= min(beat_ns, now_ns) - 2 * SECOND_NS
-    assert any("left-imu: cut off; whatever it delivered in the session's last" in n for n in report.notes), report.notes
+    assert any("left-imu: cut off; whatever it delivered in the session's last" in n for n in report.notes), (
+        report.notes
+    )
 
 
 def test_a_sign_of_life_of_something_else_counts_for_nothing(tmp_path: Path) -> None:
