@@ -180,7 +180,13 @@ def test_arrays_of_every_method(capsys, tmp_path):
         ("head-gyro,left-force", "tap", 1, "neither force nor acceleration"),
         ("led-cam,left-imu", "led", 1, "has no channel 'led'"),
         ("led-cam,right-hand", "led", 1, "neither a stream 'right-hand' nor LED events"),
-        ("led-cam,head-gyro", "flow", 1, "R² is too low|motion could not be followed"),
+        # Pictures without texture: it depends on the processor's last bits in how many of them something is followed.
+        (
+            "led-cam,head-gyro",
+            "flow",
+            1,
+            "R² is too low|motion could not be followed|too little time in common",
+        ),
     ],
 )
 def test_refusals_name_the_reason(capsys, store, streams, method, code, says):
