@@ -180,7 +180,7 @@ def test_arrays_of_every_method(capsys, tmp_path):
         ("head-gyro,left-force", "tap", 1, "neither force nor acceleration"),
         ("led-cam,left-imu", "led", 1, "has no channel 'led'"),
         ("led-cam,right-hand", "led", 1, "neither a stream 'right-hand' nor LED events"),
-        # Pictures without texture: it depends on the processor's last bits in how many of them something is followed.
+        # Without texture, the last bits of the arithmetic decide in how many pictures something is followed.
         (
             "led-cam,head-gyro",
             "flow",
