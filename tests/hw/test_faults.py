@@ -312,6 +312,25 @@ def test_a_press_is_seen_though_the_machine_sleeps_through_it(binary, tmp_path):
     assert up_us - down_us >= 75_000
 
 
+def test_presses_stay_single_though_the_machine_stops_in_the_midst_of_their_bounces(binary, tmp_path):
+    rng = random.Random(7)
+    print("seed 7")
+
+    async def main():
+        async with running(binary, tmp_path, [motion_imu(axes=3)]) as (firmware, board):
+            for number in range(1, 9):
+                await firmware.command("press 60")
+                while len(board.events(sf.BUTTON_UP)) < number:
+                    os.kill(firmware.pid, signal.SIGSTOP)
+                    await asyncio.sleep(rng.uniform(0.006, 0.03))
+                    os.kill(firmware.pid, signal.SIGCONT)
+                    await asyncio.sleep(rng.uniform(0.0002, 0.002))
+            codes = [sf.parse_event(f.payload).code for f in board.frames(sf.EVENT)]
+            return [code for code in codes if code in (sf.BUTTON_DOWN, sf.BUTTON_UP)]
+
+    assert asyncio.run(main()) == [sf.BUTTON_DOWN, sf.BUTTON_UP] * 8
+
+
 def test_bad_bytes_from_the_host_are_counted_and_logged(binary, tmp_path):
     rng = random.Random(21)
     print("seed 21")

@@ -156,29 +156,38 @@ static void replug(host *self)
     printf("port %s\n", self->line.path);
 }
 
-static void move_contacts(host *self, int64_t now_ns)
+/* A movement that has begun goes on; the next one begins once the device has seen this one, however seldom we are
+ * run, else a whole press would pass unseen. */
+static bool may_move(const host *self)
 {
-    const int64_t late_ns = self->n_edges > 0 ? now_ns - self->edges[0].raw_ns : 0;
-    /* The finger waits as long as we did, and until what went before has settled, else a whole press would
-     * pass unseen. */
-    for (uint32_t k = 0; late_ns > ASLEEP_NS && k < self->n_edges; k++)
-        self->edges[k].raw_ns += late_ns + EC_BUTTON_STABLE_US * INT64_C(1000);
-    uint32_t done = 0;
-    while (done < self->n_edges && self->edges[done].raw_ns <= now_ns)
-        ec_button_raw(&self->device, self->edges[done++].down);
-    memmove(self->edges, self->edges + done, (self->n_edges - done) * sizeof *self->edges);
-    self->n_edges -= done;
-    /* The device stamps an edge when it is told. If we were not run just before that, the finger waits for as
-     * long again: a press of 100 ms must not become one of 5, which is a bounce. */
-    const int64_t held_up_ns = raw_now_ns() - now_ns;
-    for (uint32_t k = 0; done > 0 && held_up_ns > ASLEEP_NS && k < self->n_edges; k++)
-        self->edges[k].raw_ns += held_up_ns;
+    return self->n_edges > 0 && (self->edges[0].movement == self->moving || !self->device.button.unsettled);
+}
+
+/* The finger waits as long as we did: a press of 100 ms must not become one of 5, which is a bounce. */
+static void put_off(host *self, int64_t by_ns)
+{
+    for (uint32_t k = 0; by_ns > ASLEEP_NS && k < self->n_edges; k++)
+        if (self->edges[k].movement != self->moving)
+            self->edges[k].raw_ns += by_ns;
+}
+
+static void move_contacts(host *self)
+{
+    while (may_move(self) && self->edges[0].raw_ns <= raw_now_ns()) {
+        const edge next = self->edges[0];
+        memmove(self->edges, self->edges + 1, --self->n_edges * sizeof *self->edges);
+        ec_button_raw(&self->device, next.down);
+        if (next.movement != self->moving) {
+            self->moving = next.movement;
+            put_off(self, raw_now_ns() - next.raw_ns);
+        }
+    }
 }
 
 void host_service(host *self)
 {
     replug(self);
-    move_contacts(self, raw_now_ns());
+    move_contacts(self);
     if (self->power_lost)
         return;
     read_fifos(self);
@@ -208,7 +217,7 @@ int64_t host_due_ns(const host *self)
             const int64_t read_ns = counter_raw_ns(&self->clock, self->opts.sensors[s].read_us);
             due = read_ns < due ? read_ns : due;
         }
-        if (self->n_edges > 0 && self->edges[0].raw_ns < due)
+        if (may_move(self) && self->edges[0].raw_ns < due)
             due = self->edges[0].raw_ns;
     }
     if (self->line.unplugged_until_ns > 0 && self->line.unplugged_until_ns < due)
@@ -246,9 +255,10 @@ bool host_move_button(host *self, bool down, int64_t raw_ns)
     static const int64_t AT_US[5] = {0, 300, 700, 1200, 1900};
     if (self->n_edges + 5 > HOST_EDGES)
         return false;
+    self->movements++;
     for (uint32_t i = 0; i < 5; i++) {
         const int64_t shake_ns = i == 0 ? 0 : (int64_t)(random_next(&self->random) % 100000);
-        insert_edge(self, (edge){raw_ns + AT_US[i] * 1000 + shake_ns, (i % 2 == 0) == down});
+        insert_edge(self, (edge){raw_ns + AT_US[i] * 1000 + shake_ns, (i % 2 == 0) == down, self->movements});
     }
     return true;
 }

@@ -16,6 +16,7 @@
 typedef struct {
     int64_t raw_ns;
     bool down;
+    uint32_t movement; /* of the finger: contacts bounce, so that each has several edges */
 } edge;
 
 typedef struct {
@@ -34,6 +35,7 @@ typedef struct {
     bool quit;
     edge edges[HOST_EDGES]; /* of the button, in order of time */
     uint32_t n_edges;
+    uint32_t movements, moving; /* so many were asked for; the latest that has begun */
 } host;
 
 /* Power up: a new boot id, the counter at its start. Returns NULL or what is wrong with the streams. */
