@@ -125,9 +125,23 @@ class Backlog:
             ]
 
     def finished(self) -> list[HeldSegment]:
-        """Segments of which nothing waits, without the one being written."""
+        """Segments of which nothing waits, without the one being written.
+
+        One that holds the opening record of a session that is still open stays: should the session be cut
+        off, that record alone tells which streams there were, whether or not it has been delivered.
+        """
         with self.lock:
-            return [s for s in self.segments.values() if s.writer is None and not any(s.waiting)]
+            openings = {
+                self._where[stream][0].uid
+                for boot, session in (key for key, state in self.sessions.items() if not state.closed)
+                if (stream := StreamId(boot, session, SESSION_STREAM)) in self._where
+                and self._where[stream][0].ranges[stream][0] == 0
+            }
+            return [
+                s
+                for s in self.segments.values()
+                if s.writer is None and not any(s.waiting) and s.uid not in openings
+            ]
 
     def obituary(self, segment: HeldSegment) -> list[SessionState]:
         """What must be kept about sessions before the segment goes; raises `OSError`."""

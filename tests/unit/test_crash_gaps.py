@@ -9,6 +9,7 @@ import pytest
 
 from edgecap import clock
 from edgecap.codec.chunk import Chunk, unpack_chunk
+from edgecap.codec.records import decode_records
 from edgecap.daemon.pulse import BEAT_S, Pulse
 from edgecap.daemon.recovery import BEAT_LATE_NS, LOSS_NS, close_interrupted
 from edgecap.ingest.completeness import SessionReport, verify_session
@@ -99,6 +100,22 @@ def test_what_a_crash_may_have_cost_is_stated(tmp_path: Path, death: str) -> Non
     assert any("left-imu: cut off; whatever it delivered in the session's last" in n for n in report.notes), (
         report.notes
     )
+
+
+def test_streams_are_known_though_all_that_tells_of_them_has_been_delivered(tmp_path: Path) -> None:
+    maker = SessionMaker(boot=clock.boot_id(), streams=STREAMS)
+    maker.t_ns = clock.now_ns() - 60 * SECOND_NS
+    with Spool.open(tmp_path, reserve_bytes=0) as spool:
+        spool.append(maker.open())
+        spool.sync()
+        assert spool.release([entry.id for entry in spool.pending(9)]) == 1
+    (closing,) = recover(tmp_path, Pulse(tmp_path))
+    gaps = [r["stream"] for r in decode_records(closing.payload) if r["type"] == "gap"]
+    assert gaps == ["head-cam", "left-imu", "right-imu"]
+    with Spool.open(tmp_path, reserve_bytes=0) as spool:
+        assert spool.release([entry.id for entry in spool.pending(9)]) == 1
+        spool.close()
+    assert not list(tmp_path.glob("*.seg"))
 
 
 def test_a_sign_of_life_of_something_else_counts_for_nothing(tmp_path: Path) -> None:
