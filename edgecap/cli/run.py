@@ -179,9 +179,11 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
     from edgecap.spool.handover import apply_receipts
     from edgecap.spool.writer import SpoolWriter
     from edgecap.status import notify_systemd
+    from edgecap.threads import full_pool
     from edgecap.uplink import Uplink
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_default_executor(full_pool())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     found, was_grounded = await open_spool(config, broker, sources, stop)

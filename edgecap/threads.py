@@ -1,0 +1,18 @@
+"""Threads for what would block the event loop."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+THREADS = 8
+"""Ports that hang while they are opened hold one each; the uplink and the session need two."""
+
+
+def full_pool() -> ThreadPoolExecutor:
+    """A pool whose threads all run: what a program holds does not depend on how busy it has been."""
+    pool = ThreadPoolExecutor(THREADS, "work")
+    together = threading.Barrier(THREADS)  # a thread is started only when none of the others is idle
+    for started in [pool.submit(together.wait) for _ in range(THREADS)]:
+        started.result()
+    return pool
