@@ -19,7 +19,7 @@ from edgecap.source.camera_feed import CameraStatistics
 from edgecap.source.iio import IioStatistics
 from edgecap.source.intake import SerialStatistics
 from edgecap.status import OFFLINE, Command, CommandResult, RigStatus
-from tests.system.test_uplink_ingest import make_chunks
+from tests.system.delivery import make_chunks
 
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
 MARK = "    # Below: generated from"

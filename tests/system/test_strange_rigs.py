@@ -24,9 +24,9 @@ from edgecap.mqtt import Broker, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
 from edgecap.sim.firmware import find_compiler
 from tests.chunks import SessionMaker
+from tests.system.delivery import Rig, ingest, spool_with, until
 from tests.system.site import RIG, SITE, Site
 from tests.system.test_flow import cli, record, replaying_glove
-from tests.system.test_uplink_ingest import Rig, ingest, spool_with, until
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -19,7 +19,7 @@ from edgecap.mqtt import Broker, parse_broker
 from edgecap.sim.broker import LoopbackBroker, free_port
 from edgecap.spool import Spool
 from tests.chunks import SessionMaker
-from tests.system.test_uplink_ingest import RIG, SITE, Rig, ingest, until
+from tests.system.delivery import RIG, SITE, Rig, ingest, until
 
 DAYS = 21
 DAY_S = 86_400

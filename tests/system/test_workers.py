@@ -18,8 +18,8 @@ import pytest
 from edgecap.ingest.store import open_store
 from edgecap.mqtt import parse_broker
 from edgecap.sim.broker import LoopbackBroker
+from tests.system.delivery import Rig, make_chunks, spool_with, until
 from tests.system.object_server import BUCKET, ObjectServer, use
-from tests.system.test_uplink_ingest import Rig, make_chunks, spool_with, until
 
 WORKERS = 3
 KILLS = 4
