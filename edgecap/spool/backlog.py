@@ -128,7 +128,9 @@ class Backlog:
         """Segments of which nothing waits, without the one being written.
 
         One that holds the opening record of a session that is still open stays: should the session be cut
-        off, that record alone tells which streams there were, whether or not it has been delivered.
+        off, that record alone tells which streams there were, whether or not it has been delivered. (If
+        another segment repeats some of its chunks, they go together, so that each is counted once.) One that
+        the medium cannot read all of stays, too: it may give more at another start.
         """
         with self.lock:
             openings = {
@@ -136,11 +138,12 @@ class Backlog:
                 for boot, session in (key for key, state in self.sessions.items() if not state.closed)
                 if (stream := StreamId(boot, session, SESSION_STREAM)) in self._where
                 and self._where[stream][0].ranges[stream][0] == 0
+                and not self._where[stream][0].copies
             }
             return [
                 s
                 for s in self.segments.values()
-                if s.writer is None and not any(s.waiting) and s.uid not in openings
+                if s.writer is None and not (any(s.waiting) or s.partial or s.uid in openings)
             ]
 
     def obituary(self, segment: HeldSegment) -> list[SessionState]:

@@ -95,6 +95,7 @@ class HeldSegment:
         copies: Slots whose chunk is held by another segment too, which counts it.
         waiting: Slots not done, by class.
         visible: Slots that are on the medium, and so may be delivered.
+        partial: Whether the medium could not read all of it: there may be more in it than its rows tell.
     """
 
     def __init__(self, files: Files, path: Path, header: SegmentHeader) -> None:
@@ -110,7 +111,7 @@ class HeldSegment:
         self.visible = 0
         self.writer: SegmentWriter | None = None
         self._index: SegmentIndex | None = None
-        self._pinned = False
+        self.partial = False
         self._file: File | None = None
 
     @classmethod
@@ -119,7 +120,7 @@ class HeldSegment:
     ) -> HeldSegment:
         """A segment found on start; where its medium could not read it all, the index stays in memory."""
         self = cls(files, path, header)
-        self._pinned = not readable
+        self.partial = not readable
         self._index, self.size, self.visible = index, size, len(index)
         self.done = bytearray(len(index))
         self.waiting_bytes = int(index.rows["length"].sum(dtype=np.int64))
@@ -189,7 +190,7 @@ class HeldSegment:
     def let_go(self) -> None:
         """Give memory and file descriptor back; never while it is being written."""
         if self.writer is None:
-            self._index = self._index if self._pinned else None
+            self._index = self._index if self.partial else None
             if self._file is not None:
                 self._file.close()
                 self._file = None
