@@ -100,7 +100,9 @@ def test_a_start_looks_once_in_a_process_of_its_own_and_tells(
     list(warm_up())
     # numba's own name for the folder: systemd/install.sh relies on it, too
     folder = tmp_path / f"kernels_{hashlib.sha1(str(KERNELS).encode()).hexdigest()}"
-    shutil.copytree(KERNELS / "__pycache__", folder, ignore=shutil.ignore_patterns("*.pyc", "complete*"))
+    kept = os.environ.get("NUMBA_CACHE_DIR")
+    here = Path(kept) / folder.name if kept else KERNELS / "__pycache__"
+    shutil.copytree(here, folder, ignore=shutil.ignore_patterns("*.pyc", "complete*"))
     compiled = sorted(p.name for p in folder.iterdir())
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
