@@ -62,15 +62,9 @@ class Live:
         self.seen.add(item.stream)
         self.arrived.set()
 
-    async def wait_streams(self, names: set[str]) -> None:
-        """Until each of `names` has delivered."""
-        while not names <= self.seen:
-            self.arrived.clear()
-            await self.arrived.wait()
-
-    async def wait_beyond(self, t_ns: int) -> None:
-        """Until something arrived after `t_ns`."""
-        while self.last_ns <= t_ns:
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Until something holds that depends on what arrived or on what the device told."""
+        while not holds():
             self.arrived.clear()
             await self.arrived.wait()
 
@@ -97,8 +91,28 @@ class OpenSource:
     def is_camera(self) -> bool:
         return any(i.kind == "video" for i in self.feed.info)
 
+    @property
+    def able(self) -> set[str]:
+        """Streams of which samples may come: it was started, is there, and the sensor is not dead."""
+        if self.away or not self.started:
+            return set()
+        return {i.name for i in self.feed.info} - self._sensors.keys()
+
+    async def first_samples(self) -> None:
+        """Until each stream has delivered that can."""
+        await self.live.wait_until(lambda: self.able <= self.live.seen)
+
+    async def samples_beyond(self, t_ns: int) -> None:
+        """Until something arrived after `t_ns`, unless nothing can come."""
+        await self.live.wait_until(lambda: not self.able or self.live.last_ns > t_ns)
+
     def note(self, event: DeviceEvent) -> bool:
         """Take in what the device reported; returns whether that changes what is wrong with it."""
+        changed = self._note(event)
+        self.live.arrived.set()  # whoever waits for samples may wait in vain
+        return changed
+
+    def _note(self, event: DeviceEvent) -> bool:
         if event.sensor or event.kind in ("stopped", "reset"):
             return self._note_sensor(event)
         if event.kind == "connected":
@@ -135,6 +149,11 @@ class OpenSource:
         fix = "; check wiring and power of what is named" if self._sensors else ""
         return ", ".join(filter(None, found)) + fix
 
+    def missing(self) -> SourceError:
+        """Why one that is away cannot be started."""
+        what, _, fix = self._fault.partition("; ")
+        return SourceError(what, fix=fix)
+
     @property
     def has_light(self) -> bool:
         return hasattr(self.feed, "set_led")
@@ -169,22 +188,25 @@ class OpenSource:
 
 
 async def start_sources(sources: Sequence[OpenSource]) -> list[SourceError]:
-    """Start sensors, wait for their first samples, then start cameras; returns what failed."""
+    """Start sensors, wait for their first samples, then start cameras; returns what failed.
+
+    A sensor that is known to be missing delays nobody: it joins in when it comes back.
+    """
+    for source in sources:
+        source.live.seen.clear()
+        source.live.stopped.clear()
     sensors = [s for s in sources if not s.is_camera]
-    problems = await _start(sensors)
-    waits = (s.live.wait_streams({i.name for i in s.feed.info}) for s in sensors)
+    problems = [s.missing() for s in sensors if s.away]
+    problems += await _start([s for s in sensors if not s.away])
     try:
         async with asyncio.timeout(FIRST_SAMPLE_S):
-            await asyncio.gather(*waits)
+            await asyncio.gather(*(s.first_samples() for s in sensors))
     except TimeoutError:
         pass  # The verdict names the silent stream; the others are worth recording.
     return problems + await _start([s for s in sources if s.is_camera])
 
 
 async def _start(sources: Sequence[OpenSource]) -> list[SourceError]:
-    for source in sources:
-        source.live.seen.clear()
-        source.live.stopped.clear()
     found = await asyncio.gather(*(start_source(s) for s in sources))
     return [e for e in found if e is not None]
 
@@ -208,7 +230,7 @@ async def stop_sources(sources: Sequence[OpenSource]) -> dict[str, int]:
         until_ns = now_ns() + BRACKET_NS
         try:
             async with asyncio.timeout(BRACKET_S):
-                await asyncio.gather(*(s.live.wait_beyond(until_ns) for s in sensors))
+                await asyncio.gather(*(s.samples_beyond(until_ns) for s in sensors))
         except TimeoutError:
             pass  # A sensor that fell silent has its gap; nothing more will come of waiting.
     return sent | await _stop(sensors)

@@ -163,6 +163,10 @@ class Rig:
         """The devices that are open, in the order of the configuration."""
         return self.devices.open
 
+    def records(self) -> bool:
+        """Whether a session runs that takes in what comes."""
+        return self.machine.state is State.RECORDING
+
     @property
     def sensors_ok(self) -> bool:
         """No device has a problem, and no stream anything worse than a late start."""
@@ -241,10 +245,13 @@ class Rig:
         """Start sources that were away when the session began, once they are back."""
         while True:
             source = await self._latecomers.get()
-            if self.machine.state is State.RECORDING and not source.started:
-                problem = await start_source(source)
-                if problem is not None:
-                    log.warning("%s", problem)
+            if not self.records() or source.started:
+                continue
+            problem = await start_source(source)
+            if problem is not None:
+                log.warning("%s", problem)
+            elif not self.records():  # the session ended meanwhile
+                await stop_sources([source])
 
     # ── control ─────────────────────────────────────────────────────────────────────────────────────
 

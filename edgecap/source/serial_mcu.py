@@ -142,6 +142,7 @@ class SerialFeed:
     async def stop(self) -> dict[str, int]:
         running, self._running = self._running, False
         if not running:
+            self._intake.tell("stopped", now_ns())
             return {}
         async with self._control:
             totals: tuple[int, ...] | None = None

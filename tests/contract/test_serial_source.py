@@ -354,6 +354,14 @@ def test_unplugged_and_without_power(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_one_that_was_never_started_says_stopped_all_the_same(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            assert await taker.stop() == {}  # nobody waits for its last word in vain
+
+    asyncio.run(run())
+
+
 def test_stopping_while_unplugged_states_the_loss(tmp_path: Path) -> None:
     async def run() -> None:
         async with recording(tmp_path) as taker:
