@@ -1,6 +1,6 @@
 """What a fleet of many rigs costs the operator's page.
 
-    python bench/fleet.py                 14,000 rigs of five streams
+    python bench/fleet.py                 14,000 rigs of five streams and two boards
     python bench/fleet.py --rigs 1000 --json
 
 Feeds one status message per rig through the roster, then asks for the rows and for one Prometheus scrape;
@@ -23,6 +23,11 @@ from edgecap.model import Verdict
 from edgecap.mqtt import Message
 from edgecap.status import ClockStatus, RigStatus, SpoolStatus, UplinkStatus
 
+CLOCK = {
+    "locked": True, "u_ns": 60_123, "sigma_ns": 912.0, "skew_ppm": -31.52, "slew_ns": -251.0,
+    "rtt_p50_ns": 410_123, "rtt_p99_ns": 901_234, "delay_p50_ns": 20_123, "delay_p99_ns": 301_234,
+}  # fmt: skip
+BOARDS = {"left-hand": {"clock": CLOCK}, "right-hand": {"clock": CLOCK}}
 STREAMS = ("left-hand-imu", "left-hand-force", "right-hand-imu", "right-hand-force", "head-cam")
 
 
@@ -33,7 +38,7 @@ def status(k: int) -> bytes:
     return msgspec.json.encode(
         RigStatus(
             "recording", "recording", "", f"s-{k}", 60.0, "fold a towel", "op", "boot", 1, 0, 0,
-            [Verdict(STREAMS[0], state, 1000.0, 60_000, u_ns=60_000), *verdicts], {},
+            [Verdict(STREAMS[0], state, 1000.0, 60_000, u_ns=60_000), *verdicts], BOARDS,
             SpoolStatus(3, 300_000, 20 * 10**9, 5 * 10**8, 30.0, 1500.0),
             UplinkStatus(True, False, 9, 9, 0, 0, 0, "", 900.0, 2000.0), ClockStatus(True, 100),
             80.0, 51.5, {}, {"gaps": 0, "source_faults": 0},
@@ -65,6 +70,7 @@ def main() -> int:
     assert bad == sum(k % 100 == 0 for k in range(args.rigs))
     assert all(row.needs_attention for row in rows[:bad])
     assert text.count(b"\nedgecap_stream_ok{") == args.rigs * len(STREAMS)
+    assert text.count(b"\nedgecap_clock_locked{") == args.rigs * len(BOARDS)
     found = {
         "rigs": args.rigs,
         "message_us": round((t1 - t0) / args.rigs * 1e6, 1),

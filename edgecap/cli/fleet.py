@@ -19,7 +19,8 @@ examples:
   edgecap fleet --broker mqtt://localhost          a table that stays up to date
   edgecap fleet --listen 127.0.0.1:8080            a page for the browser, and /metrics for Prometheus
   edgecap fleet --once --broker mqtt://localhost   the table, once
-  edgecap fleet --once --json | jq '.[] | select(.state == "fault")'
+  edgecap fleet rig-01                             one rig, once, with its streams and its boards' clocks
+  edgecap fleet --once --json | jq '.[] | select(.reasons != [])'
 """
 
 
@@ -32,6 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("rig", nargs="?", metavar="RIG", help="this rig in detail, once")
     parser.add_argument(
         "--listen",
         metavar="HOST:PORT",
@@ -39,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="serve a live page, /rigs.json, /metrics and /healthz; whoever reaches it may read it",
     )
     parser.add_argument("--once", action="store_true", help="print the table once and end")
-    parser.add_argument("--json", action="store_true", help="with --once: machine-readable")
+    parser.add_argument("--json", action="store_true", help="once, machine-readable")
     parser.add_argument("--site", default="+", help="only this site")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with [broker], as for ingest")
     add_broker_options(parser)
@@ -53,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     broker = broker_from(args)
     if args.site != "+":
         check_name("site", args.site)
-    if args.once or args.json:
-        return _once(broker, args.site, as_json=args.json)
+    if args.rig is not None:
+        check_name("rig", args.rig)
+    if args.once or args.json or args.rig is not None:
+        return _once(broker, args.site, args.rig, as_json=args.json)
     if args.listen:
         asyncio.run(_serve(broker, args.site, *args.listen))
         return 0
@@ -84,22 +88,30 @@ async def _serve(broker: Broker, site: str, host: str, port: int) -> None:
         await stop.wait()
 
 
-def _once(broker: Broker, site: str, *, as_json: bool) -> int:
+def _once(broker: Broker, site: str, rig: str | None, *, as_json: bool) -> int:
     import msgspec
 
+    from edgecap.fleet.attention import as_told
     from edgecap.fleet.roster import look_once
 
-    rows = asyncio.run(look_once(broker, client_id=client_id("fleet"), site=site))
+    rows = asyncio.run(look_once(broker, client_id=client_id("fleet"), site=site, rig=rig or "+"))
     if as_json:
-        print(json.dumps(msgspec.to_builtins(rows), indent=2))
+        told = [{**msgspec.to_builtins(row), "reasons": as_told(row.reasons())} for row in rows]
+        print(json.dumps(told, indent=2))
     elif rows:
         from rich.console import Console
 
+        from edgecap.fleet.details import rig_details
         from edgecap.fleet.table import roster_table
 
         console = Console()
         # Into a file or pipe nothing needs to be cut.
-        (console if console.is_terminal else Console(width=200)).print(roster_table(rows))
+        console = console if console.is_terminal else Console(width=200)
+        for shown in [roster_table(rows)] if rig is None else map(rig_details, rows):
+            console.print(shown)
+    elif rig is not None:
+        print(f"no rig {rig} has spoken to this broker yet")
+        return 1
     else:
         print("no rig has spoken to this broker yet")
     return 1 if any(r.needs_attention for r in rows) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from edgecap.status import RigStatus
@@ -47,6 +48,11 @@ def reasons(state: str, status: RigStatus | None, age_ns: int, was: str = "") ->
         if age_ns > OVERDUE_NS:
             found.append(Reason("odd", f"no word for {age_ns / 1e9:.0f} s though connected"))
     return sorted(found, key=lambda reason: ORDER.index(reason.severity))
+
+
+def as_told(found: Sequence[Reason]) -> list[dict[str, str]]:
+    """Reasons as page and `--json` give them."""
+    return [{"severity": reason.severity, "text": reason.text} for reason in found]
 
 
 def _told(status: RigStatus) -> list[Reason]:

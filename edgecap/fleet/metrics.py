@@ -9,10 +9,55 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from edgecap import clock
 from edgecap.fleet.attention import ORDER
+from edgecap.fleet.board_clock import BoardClock, board_clocks
 from edgecap.fleet.roster import Roster
 
 RIG = ("site", "rig")
 STREAM = (*RIG, "stream")
+DEVICE = (*RIG, "device")
+
+
+class _ClockFamilies:
+    """Quality of boards' clocks, per device; the series of a board are always the same."""
+
+    def __init__(self) -> None:
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"edgecap_clock_{name}", text, labels=(*DEVICE, *labels))
+
+        def counter(name: str, text: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"edgecap_clock_{name}", text, labels=DEVICE)
+
+        self.locked = gauge("locked", "1 while the board's clock is known")
+        self.bound = gauge("bound_seconds", "hard half-width of the time bound")
+        self.sigma = gauge("sigma_seconds", "standard deviation of the filter, a guess")
+        self.skew = gauge("skew_ratio", "oscillator error: rig seconds gained per board second")
+        self.slew = gauge("slew_seconds", "last correction of the mapping against its own prediction")
+        self.round_trip = gauge("round_trip_seconds", "of exchanges with the board", "quantile")
+        self.delay = gauge("excess_delay_seconds", "board to host, beyond the smallest", "quantile")
+        self.rejects = counter("rejects", "answers to pings that were not taken")
+        self.restarts = counter("restarts", "epochs ended by a crossed band")
+        self.resets = counter("resets", "restarts of the board")
+        self.lost = counter("lost_frames", "by the jumps of the board's frame numbers")
+
+    def add(self, name: tuple[str, ...], board: BoardClock) -> None:
+        self.locked.add_metric(name, float(board.locked))
+        self.bound.add_metric(name, board.u_ns / 1e9)
+        self.sigma.add_metric(name, board.sigma_ns / 1e9)
+        self.skew.add_metric(name, board.skew_ppm / 1e6)
+        self.slew.add_metric(name, board.slew_ns / 1e9)
+        for family, p50_ns, p99_ns in (
+            (self.round_trip, board.rtt_p50_ns, board.rtt_p99_ns),
+            (self.delay, board.delay_p50_ns, board.delay_p99_ns),
+        ):
+            family.add_metric((*name, "0.5"), p50_ns / 1e9)
+            family.add_metric((*name, "0.99"), p99_ns / 1e9)
+        self.rejects.add_metric(name, board.rejected)
+        self.restarts.add_metric(name, board.restarts)
+        self.resets.add_metric(name, board.resets)
+        self.lost.add_metric(name, board.seq_lost)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(vars(self).values())
 
 
 class FleetCollector:
@@ -52,6 +97,7 @@ class FleetCollector:
         bound = GaugeMetricFamily(
             "edgecap_stream_clock_bound_seconds", "half-width of the time bound", labels=STREAM
         )
+        clocks = _ClockFamilies()
         for row in rows:
             name = (row.site, row.rig)
             status = row.status
@@ -77,6 +123,8 @@ class FleetCollector:
                     gauge.add_metric(name, value)
             for what, count in status.counters.items():
                 counters.add_metric((*name, what), count)
+            for device, board in board_clocks(status).items():
+                clocks.add((*name, device), board)
             for v in status.streams:
                 labels = (*name, v.stream)
                 ok.add_metric(labels, float(v.state == "ok"))
@@ -85,6 +133,7 @@ class FleetCollector:
                 bound.add_metric(labels, v.u_ns / 1e9)
         yield from (up, recording, heard, wrong, waiting, chunks, free, hours, receipt, trusted, battery)
         yield from (heat, counters, ok, rate, lost, bound)
+        yield from clocks
         yield from self._own(len(rows))
 
     def _own(self, rigs: int) -> Iterable[Metric]:

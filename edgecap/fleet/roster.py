@@ -128,6 +128,10 @@ class Roster:
         # sorted() first takes all values at once, so that another thread may ask while messages come.
         return sorted(self._rows.values(), key=rank)
 
+    def find(self, site: str, rig: str) -> RigRow | None:
+        """One rig; None if it was never heard."""
+        return self._rows.get((site, rig))
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -13,6 +13,8 @@ from aiohttp import web
 
 from edgecap import clock, topics
 from edgecap.errors import UsageError
+from edgecap.fleet.attention import as_told
+from edgecap.fleet.board_clock import board_clocks
 from edgecap.fleet.metrics import exposition
 from edgecap.fleet.roster import RigRow, Roster, follow
 from edgecap.mqtt import Broker, Connection, keep_connected
@@ -51,6 +53,7 @@ class FleetServer:
         """Serve; yields the URL. Raises `UsageError` if the address cannot be listened on."""
         app = web.Application(middlewares=[_harden])
         app.router.add_get("/rigs.json", self._rigs)
+        app.router.add_get("/rig.json", self._rig)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
         for path, (name, content_type) in PAGE.items():
@@ -116,6 +119,18 @@ class FleetServer:
         }
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
+    async def _rig(self, request: web.Request) -> web.Response:
+        """One rig (`?site=` and `?rig=`) with all its streams and the clocks of its boards."""
+        now_ns = clock.now_ns()
+        row = self.roster.find(request.query.get("site", ""), request.query.get("rig", ""))
+        if row is None:
+            raise web.HTTPNotFound(text="no such rig has spoken to this broker")
+        body = _as_json(row, row.reasons(now_ns), now_ns)
+        if row.status is not None:
+            body["streams"] = msgspec.to_builtins(row.status.streams)
+            body["clocks"] = msgspec.to_builtins(board_clocks(row.status))
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
     async def _metrics(self, _: web.Request) -> web.Response:
         text = await asyncio.to_thread(exposition, self.roster)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
@@ -153,7 +168,7 @@ def _as_json(row: RigRow, why: list[Any], now_ns: int) -> dict[str, Any]:
         "rig": row.rig,
         "state": row.state,
         "for_s": round((now_ns - row.since_ns) / 1e9, 1),
-        "reasons": [{"severity": r.severity, "text": r.text} for r in why],
+        "reasons": as_told(why),
         **told,
     }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import io
 import json
 import random
 import urllib.error
@@ -17,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgecap import clock, topics
 from edgecap.cli.fleet import address
+from edgecap.cli.main import main
 from edgecap.errors import UsageError
 from edgecap.fleet.attention import HOURS_LEFT, ORDER, OVERDUE_NS, reasons
 from edgecap.fleet.metrics import exposition
@@ -187,6 +190,53 @@ def test_prometheus_reads_every_rig_and_stream() -> None:
     assert ("edgecap_battery_ratio", "b", "lab") not in found
 
 
+CLOCK = {
+    "locked": True, "u_ns": 60_000, "sigma_ns": 900.0, "skew_ppm": -31.5, "slew_ns": -250.0,
+    "rtt_p50_ns": 410_000, "rtt_p99_ns": 900_000, "delay_p50_ns": 20_000, "delay_p99_ns": 300_000,
+    "rejected_unknown": 1, "rejected_stale": 2, "rejected_duplicate": 3, "rejected_impossible": 4,
+    "restarts": 5, "resets": 6, "seq_lost": 7, "of_a_later_version": [],
+}  # fmt: skip
+
+
+def test_prometheus_reads_how_well_the_clocks_of_boards_are_known() -> None:
+    roster = Roster()
+    devices: dict[str, Any] = {"glove": {"clock": CLOCK}, "camera": {"frames": 3}}
+    devices |= {"odd": {"clock": {"u_ns": "x"}}, "worse": {"clock": 7}, "worst": {}}
+    roster.see(told("a", status(devices=devices)), clock.now_ns())
+    text = exposition(roster).decode()
+    found = {
+        (s.name.removeprefix("edgecap_clock_"), s.labels.get("quantile", "")): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+        if s.name.startswith("edgecap_clock_") and s.labels["device"] == "glove"
+    }
+    assert found == {
+        ("locked", ""): 1.0,
+        ("bound_seconds", ""): pytest.approx(60e-6),
+        ("sigma_seconds", ""): pytest.approx(0.9e-6),
+        ("skew_ratio", ""): pytest.approx(-31.5e-6),
+        ("slew_seconds", ""): pytest.approx(-0.25e-6),
+        ("round_trip_seconds", "0.5"): pytest.approx(410e-6),
+        ("round_trip_seconds", "0.99"): pytest.approx(900e-6),
+        ("excess_delay_seconds", "0.5"): pytest.approx(20e-6),
+        ("excess_delay_seconds", "0.99"): pytest.approx(300e-6),
+        ("rejects_total", ""): 10.0,
+        ("restarts_total", ""): 5.0,
+        ("resets_total", ""): 6.0,
+        ("lost_frames_total", ""): 7.0,
+    }
+    assert not any(f'device="{name}"' in text for name in devices if name != "glove")
+
+
+def test_board_clocks_are_what_the_daemon_tells() -> None:
+    from edgecap.fleet.board_clock import BoardClock
+    from edgecap.timeline.quality import ClockQuality
+
+    told_by_rigs = {f.name: f.type for f in msgspec.structs.fields(ClockQuality)}
+    for field in msgspec.structs.fields(BoardClock):
+        assert told_by_rigs[field.name] == field.type, field.name
+
+
 @pytest.mark.parametrize("text", ["localhost", "h:x", "h:70000", ""])
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="HOST:PORT"):
@@ -198,6 +248,12 @@ def test_addresses() -> None:
     assert address("8080") == ("127.0.0.1", 8080)
     assert address(":8080") == ("127.0.0.1", 8080)
     assert address("[::1]:8080") == ("::1", 8080)
+
+
+def cli(*args: str) -> tuple[int, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = main(list(args))
+    return code, out.getvalue()
 
 
 def get(url: str) -> tuple[int, dict[str, str], bytes]:
@@ -229,7 +285,11 @@ def test_the_page_shows_what_a_real_broker_tells(tmp_path: Path) -> None:
 
                 for k in range(MAX_ROWS + 20):
                     await publish(topics.STATUS, f"rig-{k:03}", msgspec.json.encode(status()))
-                silent = status(streams=[Verdict("head-cam", "silent", 0.0, 5)], task="<b>fold</b>")
+                silent = status(
+                    streams=[Verdict("head-cam", "silent", 0.0, 5)],
+                    task="<b>fold</b>",
+                    devices={"glove": {"clock": CLOCK}},
+                )
                 await publish(topics.STATUS, "rig-007", msgspec.json.encode(silent))
                 await publish(
                     topics.EVENT, "rig-007", b'{"kind":"gap","session":"s","text":"head-cam: camera"}'
@@ -250,6 +310,24 @@ def test_the_page_shows_what_a_real_broker_tells(tmp_path: Path) -> None:
                 assert (everything["matching"], len(everything["rows"])) == (MAX_ROWS + 20, MAX_ROWS)
                 assert everything["rows"][0]["rig"] == "rig-007"
                 assert [r["rig"] for r in (await ask("?q=RIG-019"))["rows"]] == ["rig-019"]
+                one = json.loads((await asyncio.to_thread(get, f"{url}/rig.json?site=lab&rig=rig-007"))[2])
+                assert one["reasons"] == [{"severity": "losing", "text": "head-cam: silent"}]
+                assert one["streams"][0] == {"stream": "head-cam", "state": "silent", "rate_hz": 0.0, "n": 5}
+                assert one["clocks"]["glove"]["rtt_p99_ns"] == 900_000
+                assert (await asyncio.to_thread(get, f"{url}/rig.json?rig=rig-007"))[0] == 404
+                args = ["fleet", "--broker", broker.url]
+                code, printed = await asyncio.to_thread(cli, *args, "--json", "rig-007")
+                (row,) = json.loads(printed)
+                assert (code, row["rig"]) == (1, "rig-007")
+                assert row["reasons"] == one["reasons"]
+                assert row["status"]["devices"]["glove"]["clock"]["rtt_p99_ns"] == 900_000
+                code, printed = await asyncio.to_thread(cli, *args, "rig-007")
+                assert code == 1
+                for said in ("● head-cam: silent", "task: <b>fold</b>", "410, 900", "-31.50"):
+                    assert said in printed
+                assert await asyncio.to_thread(cli, *args, "rig-999") == (
+                    1, "no rig rig-999 has spoken to this broker yet\n"
+                )  # fmt: skip
                 for path, start in {
                     "/": b"<!doctype html>",
                     "/page.js": b'"use strict"',
