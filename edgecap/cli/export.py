@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,19 @@ EXAMPLE = """\
 examples:
   edgecap export ./store 20261121-101500-k3fz --to mcap --out ./datasets --overview
   edgecap export ./store rig-07/20261121-101500-k3fz --to mcap --out ./datasets --json
+  edgecap export ./store 20261121-101500-k3fz 20261121-103000-m2qd --to frames --out ./datasets
 
 A session is exported only when it is proven to be whole and was not discarded; --allow-incomplete exports
-what there is. An .mcap file holds ROS 2 messages and opens in Foxglove, Rerun and rosbags.
+what there is.
+
+  mcap     every sample: ROS 2 messages, open in Foxglove, Rerun and rosbags
+  frames   one row per camera frame: a Parquet table of every sensor at mid-exposure and over the exposure,
+           beside an MP4 whose picture i is row i (docs/FRAMES.md)
 """
 NEAREST = 3
 
 Progress = Callable[[int, int], None]
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,23 @@ class _Options:
     out: Path
     allow_incomplete: bool
     overview: bool
+    apply_lags: bool
+    episode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A kind of dataset.
+
+    Attributes:
+        write: Writes a session.
+        in_words: Tells what it wrote.
+        needs: Modules that it imports, of the extra `export`.
+    """
+
+    write: Callable[[RecordedSession, _Options, Progress], Result]
+    in_words: Callable[[Result], str]
+    needs: tuple[str, ...]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,32 +82,48 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--allow-incomplete", action="store_true", help="export incomplete and discarded sessions too"
     )
+    parser.add_argument(
+        "--apply-lags",
+        action="store_true",
+        help="frames: take each sensor's stated delay (lag_ns) off its times",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per session")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export every session that can be; those that cannot are told at the end."""
-    write = FORMATS.get(args.to)
-    if write is None:
+    format_ = FORMATS.get(args.to)
+    if format_ is None:
         raise UsageError(f"there is no export format {args.to!r}", fix=f"available are: {', '.join(FORMATS)}")
-    _require_export_extra()
+    if args.apply_lags and args.to != "frames":
+        raise UsageError(
+            f"--apply-lags does nothing for {args.to}", fix="its times are as recorded; leave it out"
+        )
+    _require_modules(*format_.needs, *(["matplotlib"] if args.overview else []), "rich")
     from edgecap.dataset.session import load_session
     from edgecap.ingest.store import open_store
 
-    options = _Options(args.out, args.allow_incomplete, args.overview)
+    options = _Options(args.out, args.allow_incomplete, args.overview, args.apply_lags)
     store = open_store(args.store)
     keys = [find_session(store, wanted) for wanted in args.sessions]
     require_writable(args.out)
     failed: list[EdgecapError] = []
     for key in keys:
         try:
+            session = load_session(store, key)
             with _progress(key.session) as progress:
-                result = write(load_session(store, key), options, progress)
+                result = format_.write(session, options, progress)
+            if args.overview:
+                from edgecap.dataset.overview import draw_overview
+
+                result["overview"] = str(draw_overview(session, args.out / f"{key.session}.png"))
         except EdgecapError as error:
             failed.append(error)
             continue
-        print(json.dumps(result, ensure_ascii=False) if args.json else _in_words(result), flush=True)
+        options = replace(options, episode=options.episode + 1)
+        words = [format_.in_words(result), *([result["overview"]] if args.overview else [])]
+        print(json.dumps(result, ensure_ascii=False) if args.json else "\n".join(words), flush=True)
     if len(failed) == 1:
         raise failed[0]
     if failed:
@@ -108,45 +148,71 @@ def find_session(store: Store, wanted: str) -> SessionKey:
     raise SessionError(f"the store holds no session {wanted!r}", fix=f"the nearest are: {', '.join(nearest)}")
 
 
-def _to_mcap(session: RecordedSession, options: _Options, progress: Progress) -> dict[str, Any]:
+def _to_mcap(session: RecordedSession, options: _Options, progress: Progress) -> Result:
     import msgspec
 
     from edgecap.dataset.mcap_export import export_mcap
 
     export = export_mcap(session, options.out, allow_incomplete=options.allow_incomplete, progress=progress)
-    result: dict[str, Any] = msgspec.to_builtins(export)
-    if options.overview:
-        from edgecap.dataset.overview import draw_overview
-
-        result["overview"] = str(draw_overview(session, options.out / f"{session.key.session}.png"))
+    result: Result = msgspec.to_builtins(export)
     return result
 
 
-FORMATS: dict[str, Callable[[RecordedSession, _Options, Progress], dict[str, Any]]] = {"mcap": _to_mcap}
-
-
-def _in_words(result: dict[str, Any]) -> str:
+def _mcap_in_words(result: Result) -> str:
     count = sum(result["messages"].values())
     seconds = (result["end_utc_ns"] - result["start_utc_ns"]) / 1e9
     size = result["bytes"] / 1e6
-    line = f"{result['path']}: {count} messages of {seconds:.1f} s in {size:.2f} MB"
-    if not result["complete"]:
-        line += ", INCOMPLETE"
-    if not result["utc_trusted"]:
-        line += ", wall clock not trusted"
-    return f"{line}\n{result['overview']}" if "overview" in result else line
+    return f"{result['path']}: {count} messages of {seconds:.1f} s in {size:.2f} MB{_doubts(result)}"
 
 
-def _require_export_extra() -> None:
+def _to_frames(session: RecordedSession, options: _Options, progress: Progress) -> Result:
+    import msgspec
+
+    from edgecap.dataset.frames_export import export_frames
+
+    export = export_frames(
+        session,
+        options.out,
+        allow_incomplete=options.allow_incomplete,
+        apply_lags=options.apply_lags,
+        episode=options.episode,
+        progress=progress,
+    )
+    result: Result = msgspec.to_builtins(export)
+    return result
+
+
+def _frames_in_words(result: Result) -> str:
+    lines = []
+    for camera in result["cameras"]:
+        line = f"{camera['table']}: {camera['rows']} frames, with video {camera['bytes'] / 1e6:.2f} MB"
+        if camera["lost"]:
+            line += f", {camera['lost']} frames lost"
+        for stream, rows in camera["rows_not_valid"].items():
+            line += f", {stream} not valid in {rows}" if rows else ""
+        lines.append(line + _doubts(result))
+    return "\n".join(lines)
+
+
+def _doubts(result: Result) -> str:
+    line = "" if result["complete"] else ", INCOMPLETE"
+    return line if result["utc_trusted"] else f"{line}, wall clock not trusted"
+
+
+FORMATS = {
+    "mcap": _Format(_to_mcap, _mcap_in_words, ("av", "mcap.writer")),
+    "frames": _Format(_to_frames, _frames_in_words, ("av", "pyarrow.parquet")),
+}
+
+
+def _require_modules(*names: str) -> None:
     try:
-        import av
-        import matplotlib
-        import mcap.writer
+        for name in names:
+            importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
             f"export needs the package {error.name!r}", fix="pip install 'edgecap[export]'"
         ) from error
-    del av, matplotlib, mcap
 
 
 @contextmanager

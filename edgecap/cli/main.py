@@ -37,6 +37,7 @@ examples:
   edgecap run --config rig.toml             the daemon
   edgecap sessions ls ./store               what has arrived
   edgecap export ./store SESSION --to mcap --out ./datasets
+  edgecap export ./store SESSION --to frames --out ./datasets
 """
 
 

@@ -12,30 +12,28 @@ Each channel's metadata names the records that were applied, with version and da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgecap.axes import triads
-from edgecap.calibration import AccelRecord, CameraRecord, ForceRecord, GyroRecord, Record, find
+from edgecap.calibration import CameraRecord, Record, find
 from edgecap.dataset.cdr import CdrLayout
 from edgecap.dataset.mcap_streams import (
+    Encode,
     Producer,
     Topic,
+    array_encoder,
     facts_of,
-    imu_layout,
-    si_values,
+    imu_encoder,
     single,
-    valid_values,
 )
 from edgecap.dataset.merge import Batch
-from edgecap.dataset.session import RecordedSession, SampleChunk
+from edgecap.dataset.physical import quantities
+from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ConfigError, ExportError
-from edgecap.model import I64, StreamInfo
+from edgecap.model import StreamInfo
 
-Encode = Callable[[SampleChunk, I64], NDArray[np.uint8]]
 FOXGLOVE_MODEL = {"radtan": "plumb_bob", "equidistant": "kannala_brandt"}
 
 
@@ -50,10 +48,22 @@ def calibration_producers(session: RecordedSession, info: StreamInfo, base: str)
         if info.kind in ("video", "preview"):
             camera = find(calibration, CameraRecord, info.name)
             return [_camera(session, info, base, camera)] if camera and info.kind == "video" else []
-        encoders = [*_force(info, base, calibration), *_imu(info, base, calibration)]
+        found = quantities(info, calibration)
     except ConfigError as error:
         raise ExportError(f"session {session.key.session}: {error.what}", fix="report it") from error
-    return [_samples(session, info, topic, encode) for topic, encode in encoders]
+    facts = facts_of(info)
+    producers = []
+    force = found.get("force")
+    if force is not None and force.record is not None:
+        told = {**facts, "units": ",".join(force.units), **_applied(force.record)}
+        topic = Topic(f"{base}/force", "edgecap_msgs/msg/ChannelArray", told)
+        producers.append(_samples(session, info, topic, array_encoder(info, force)))
+    motion = [found[s].record for s in ("accel", "gyro") if s in found]
+    records = [record for record in motion if record is not None]
+    if records:
+        topic = Topic(f"{base}/imu_calibrated", "sensor_msgs/msg/Imu", {**facts, **_applied(*records)})
+        producers.append(_samples(session, info, topic, imu_encoder(info, found)))
+    return producers
 
 
 def _samples(session: RecordedSession, info: StreamInfo, topic: Topic, encode: Encode) -> Producer:
@@ -65,46 +75,6 @@ def _samples(session: RecordedSession, info: StreamInfo, topic: Topic, encode: E
             yield [Batch(topic.name, log_ns, publish_ns, sequence, encode(chunk, log_ns))]
 
     return Producer([topic], groups)
-
-
-def _force(info: StreamInfo, base: str, calibration: Mapping[str, Any]) -> list[tuple[Topic, Encode]]:
-    record = find(calibration, ForceRecord, info.name)
-    names = [c.name for c in info.channels]
-    channels = [c for c in record.channels if c.name in names] if record else []
-    if record is None or not channels:
-        return []
-    columns = [names.index(c.name) for c in channels]
-    layout = CdrLayout().header(info.name).strings([c.name for c in channels])
-    layout.sequence("value", "<f4", len(channels)).sequence("valid", "?", len(channels))
-
-    def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        raw = chunk.values[:, columns]
-        newton = np.stack([c.newtons(raw[:, k]) for k, c in enumerate(channels)], 1)
-        valid = valid_values(chunk, info, columns) & np.isfinite(newton)
-        return layout.encode(len(stamp_ns), stamp_ns, value=newton, valid=valid)
-
-    facts = {**facts_of(info), "units": ",".join(["N"] * len(channels)), **_applied(record)}
-    return [(Topic(f"{base}/force", "edgecap_msgs/msg/ChannelArray", facts), encode)]
-
-
-def _imu(info: StreamInfo, base: str, calibration: Mapping[str, Any]) -> list[tuple[Topic, Encode]]:
-    found = triads(info)
-    accel, gyro = find(calibration, AccelRecord, info.name), find(calibration, GyroRecord, info.name)
-    records: list[Record] = [r for r in (accel, gyro) if r is not None and r.kind in found]
-    if not records:
-        return []
-    layout = imu_layout(info, found)
-
-    def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        columns = {s: si_values(info, chunk, *found[s]) for s in ("gyro", "accel") if s in found}
-        if accel is not None and "accel" in columns:
-            columns["accel"] = accel.apply(columns["accel"])
-        if gyro is not None and "gyro" in columns:
-            columns["gyro"] = gyro.apply(columns["gyro"])
-        return layout.encode(len(stamp_ns), stamp_ns, **columns)
-
-    facts = {**facts_of(info), **_applied(*records)}
-    return [(Topic(f"{base}/imu_calibrated", "sensor_msgs/msg/Imu", facts), encode)]
 
 
 def _camera(session: RecordedSession, info: StreamInfo, base: str, record: CameraRecord) -> Producer:

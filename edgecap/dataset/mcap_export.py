@@ -17,11 +17,8 @@ calibration, if any, is an attachment, and what it makes of a stream stands besi
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -31,17 +28,15 @@ from mcap.writer import Writer
 
 from edgecap import __version__
 from edgecap.dataset import ros2_schemas
+from edgecap.dataset.exportable import Progress, require_exportable, whole_file
 from edgecap.dataset.mcap_calibrated import calibration_producers
 from edgecap.dataset.mcap_records import as_json, metadata, record_producers
 from edgecap.dataset.mcap_streams import Producer, Topic, sample_producer, topic_base
 from edgecap.dataset.mcap_video import preview_producer, video_producer
 from edgecap.dataset.merge import merged
 from edgecap.dataset.session import RecordedSession
-from edgecap.errors import ExportError
 
 CHUNK_BYTES = 1 << 20
-Progress = Callable[[int, int], None]
-"""Called with nanoseconds written and nanoseconds in all."""
 
 
 class McapExport(msgspec.Struct, frozen=True):
@@ -59,18 +54,6 @@ class McapExport(msgspec.Struct, frozen=True):
     utc_u_ns_max: int
 
 
-def require_exportable(session: RecordedSession, *, allow_incomplete: bool) -> None:
-    """Raise `ExportError` with the reason when the session is discarded, or not proven to be whole."""
-    if allow_incomplete:
-        return
-    fix = "export it anyway with --allow-incomplete"
-    if session.outcome == "discarded":
-        raise ExportError(f"session {session.key.session} was discarded by its worker", fix=fix)
-    if not session.report.complete:
-        missing = "; ".join(session.report.missing) or f"it is {session.outcome}"
-        raise ExportError(f"session {session.key.session} is not complete: {missing}", fix=fix)
-
-
 def export_mcap(
     session: RecordedSession,
     out_dir: Path,
@@ -85,29 +68,15 @@ def export_mcap(
     """
     require_exportable(session, allow_incomplete=allow_incomplete)
     target = out_dir / f"{session.key.session}.mcap"
-    partial = out_dir / f".{target.name}.part"
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            messages, span = _write(session, file, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-        size = target.stat().st_size
-    except OSError as error:
-        raise ExportError(
-            f"cannot write {target}: {error.strerror or error}", fix=_disk_fix(out_dir)
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with whole_file(target) as partial, partial.open("wb") as file:
+        messages, span = _write(session, file, progress)
     facts = metadata(session)["edgecap.time"]
     return McapExport(
         path=str(target),
         session=session.key.session,
         complete=session.report.complete,
         outcome=session.outcome,
-        bytes=size,
+        bytes=target.stat().st_size,
         messages=messages,
         start_utc_ns=span[0],
         end_utc_ns=span[1],
@@ -173,9 +142,3 @@ def _register(writer: Writer, topics: Iterable[Topic]) -> dict[str, int]:
             topic.name, MessageEncoding.CDR, schemas[topic.type], topic.metadata
         )
     return channels
-
-
-def _disk_fix(out_dir: Path) -> str:
-    existing = next(p for p in (out_dir, *out_dir.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    return f"{existing} has {free / 1e6:.0f} MB free; choose another --out"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.axes import triads
 from edgecap.dataset.cdr import CdrLayout
 from edgecap.dataset.merge import Batch
+from edgecap.dataset.physical import REST, Quantity, quantities, valid_values
 from edgecap.dataset.session import RecordedSession, SampleChunk
 from edgecap.dataset.utc import UtcMap
-from edgecap.model import I64, ChannelInfo, ClockFit, Gap, StreamInfo
+from edgecap.model import I64, ClockFit, Gap, StreamInfo
 
+Encode = Callable[[SampleChunk, I64], NDArray[np.uint8]]
 _NO_COVARIANCE = [0.0] * 9
 _ABSENT = [-1.0] + [0.0] * 8
 """ROS 2: a first element of −1 says that the message carries no such measurement."""
@@ -52,19 +53,18 @@ def topic_base(stream: str) -> str:
 def sample_producer(session: RecordedSession, info: StreamInfo, base: str) -> Producer:
     """Topics of a stream of samples: SI values per sample, raw counts and clock fit per chunk."""
     facts = facts_of(info)
-    encoders: list[tuple[Topic, Callable[[SampleChunk, I64], NDArray[np.uint8]]]] = []
-    found = triads(info) if info.kind in ("imu", "magnetic") else {}
+    encoders: list[tuple[Topic, Encode]] = []
+    found = quantities(info, {})
     if "accel" in found or "gyro" in found:
-        encoders.append((Topic(f"{base}/imu", "sensor_msgs/msg/Imu", facts), _imu(info, found)))
+        encoders.append((Topic(f"{base}/imu", "sensor_msgs/msg/Imu", facts), imu_encoder(info, found)))
     if "mag" in found:
         magnetic = Topic(f"{base}/magnetic", "sensor_msgs/msg/MagneticField", facts)
-        encoders.append((magnetic, _magnetic(info, found)))
-    used = {column for columns, _ in found.values() for column in columns}
-    rest = [c for c in range(len(info.channels)) if c not in used]
-    if rest:
-        units = {"units": ",".join(info.channels[c].unit for c in rest)}
+        encoders.append((magnetic, _magnetic(info, found["mag"])))
+    if REST in found:
+        rest = found[REST]
+        units = {"units": ",".join(rest.units)}
         channels = Topic(f"{base}/channels", "edgecap_msgs/msg/ChannelArray", {**facts, **units})
-        encoders.append((channels, _channel_array(info, rest)))
+        encoders.append((channels, array_encoder(info, rest)))
     raw = Topic(f"{base}/raw", "edgecap_msgs/msg/RawBlock", facts)
     clock = Topic(f"{base}/clock", "edgecap_msgs/msg/ClockFit", facts)
 
@@ -141,78 +141,40 @@ def found_gaps(session: RecordedSession, gaps: tuple[Gap, ...]) -> list[Batch]:
     ]
 
 
-def imu_layout(info: StreamInfo, found: Container[str]) -> CdrLayout:
-    """`sensor_msgs/Imu` with values `gyro` and `accel`, as far as the stream has them."""
+def imu_encoder(info: StreamInfo, found: Mapping[str, Quantity]) -> Encode:
+    """`sensor_msgs/Imu` of the quantities `gyro` and `accel`, as far as the stream has them."""
     layout = CdrLayout().header(info.name).constant("<f8", [0.0, 0.0, 0.0, 1.0]).constant("<f8", _ABSENT)
     for sensor in ("gyro", "accel"):
         layout.value(sensor, "<f8", (3,))
         layout.constant("<f8", _NO_COVARIANCE if sensor in found else _ABSENT)
-    return layout
-
-
-def _imu(
-    info: StreamInfo, found: dict[str, tuple[list[int], float]]
-) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
-    layout = imu_layout(info, found)
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        columns = {
-            sensor: si_values(info, chunk, *found[sensor]) for sensor in ("gyro", "accel") if sensor in found
-        }
+        columns = {s: found[s].values(chunk.values) for s in ("gyro", "accel") if s in found}
         return layout.encode(len(stamp_ns), stamp_ns, **columns)
 
     return encode
 
 
-def _magnetic(
-    info: StreamInfo, found: dict[str, tuple[list[int], float]]
-) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
+def _magnetic(info: StreamInfo, mag: Quantity) -> Encode:
     layout = CdrLayout().header(info.name).value("mag", "<f8", (3,)).constant("<f8", _NO_COVARIANCE)
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        return layout.encode(len(stamp_ns), stamp_ns, mag=si_values(info, chunk, *found["mag"]))
+        return layout.encode(len(stamp_ns), stamp_ns, mag=mag.values(chunk.values))
 
     return encode
 
 
-def _channel_array(info: StreamInfo, columns: list[int]) -> Callable[[SampleChunk, I64], NDArray[np.uint8]]:
-    channels = [info.channels[c] for c in columns]
-    layout = CdrLayout().header(info.name).strings([c.name for c in channels])
-    layout.sequence("value", "<f4", len(channels)).sequence("valid", "?", len(channels))
+def array_encoder(info: StreamInfo, quantity: Quantity) -> Encode:
+    """`edgecap_msgs/ChannelArray` of any channels; not valid at full scale or where there is no number."""
+    layout = CdrLayout().header(info.name).strings(quantity.names)
+    layout.sequence("value", "<f4", len(quantity.names)).sequence("valid", "?", len(quantity.names))
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        value = (chunk.values[:, columns] + _offsets(channels)) * _scales(channels)
-        valid = valid_values(chunk, info, columns)
+        value = quantity.values(chunk.values)
+        valid = valid_values(info, chunk.values, quantity.columns) & np.isfinite(value)
         return layout.encode(len(stamp_ns), stamp_ns, value=value, valid=valid)
 
     return encode
-
-
-def si_values(info: StreamInfo, chunk: SampleChunk, columns: list[int], factor: float) -> NDArray[np.float64]:
-    """(n, c) columns by the descriptor's scale and offset, times `factor`."""
-    scales = _scales([info.channels[c] for c in columns])
-    offsets = _offsets([info.channels[c] for c in columns])
-    scaled: NDArray[np.float64] = (chunk.values[:, columns] + offsets) * (scales * factor)
-    return scaled
-
-
-def _scales(channels: list[ChannelInfo]) -> NDArray[np.float64]:
-    return np.array([c.scale for c in channels], np.float64)
-
-
-def _offsets(channels: list[ChannelInfo]) -> NDArray[np.float64]:
-    return np.array([c.offset for c in channels], np.float64)
-
-
-def valid_values(chunk: SampleChunk, info: StreamInfo, columns: list[int]) -> NDArray[np.bool_]:
-    """(n, c) False where a sensor was at full scale (within one count) or gave no number."""
-    channels = [info.channels[c] for c in columns]
-    value = chunk.values[:, columns] * _scales(channels)
-    limits = np.array(
-        [c.full_scale - abs(c.scale) if c.full_scale > 0 else np.inf for c in channels], np.float64
-    )
-    valid: NDArray[np.bool_] = np.isfinite(value) & (np.abs(value) < np.where(limits > 0, limits, np.inf))
-    return valid
 
 
 def single(topic: str, log_ns: int, publish_ns: int, sequence: int, data: bytes) -> Batch:

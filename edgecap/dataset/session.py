@@ -88,6 +88,8 @@ class VideoFrame:
     """Losses stated with this frame's chunk or found before it."""
     metadata: bytes = b""
     """What else the camera said of it; see `codec.video.decode_metadata`."""
+    locked: bool = True
+    """Whether the clock fit behind `t_ns` was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class RecordedSession:
     Attributes:
         key: Site, rig and session.
         manifest: The opening record.
+        manifest_hash: SHA-256 of its chunk's header, which every other chunk of the session names.
         infos: Streams by name, the late ones included.
         marks, pairs, events, verdicts: What the session's own stream holds, in order.
         gaps: Losses that the rig stated.
@@ -146,8 +149,16 @@ class RecordedSession:
         t0_ns, t1_ns: First and last rig time that the session's own records name.
     """
 
-    def __init__(self, store: Store, key: SessionKey, records: list[Record], report: SessionReport) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: SessionKey,
+        records: list[Record],
+        report: SessionReport,
+        manifest_hash: bytes,
+    ) -> None:
         self.key = key
+        self.manifest_hash = manifest_hash
         self.report = report
         self._store = store
         self.manifest = records[0]
@@ -277,6 +288,7 @@ class RecordedSession:
                 line_ns=unit.line_ns,
                 gaps=gaps,
                 metadata=unit.metadata,
+                locked=begin.fit.locked,
             )
             yield last
 
@@ -315,13 +327,17 @@ def load_session(store: Store, key: SessionKey) -> RecordedSession:
     Raises:
         SessionError: the session's manifest is not in the store.
     """
-    records = [r for chunk in store.chunks(key, SESSION_STREAM) for r in decode_records(chunk.payload)]
+    records: list[Record] = []
+    manifest_hash = b""
+    for chunk in store.chunks(key, SESSION_STREAM):
+        manifest_hash = manifest_hash or chunk.hash
+        records += decode_records(chunk.payload)
     if not records or records[0]["type"] != "open":
         raise SessionError(
             f"session {key.session} of {key.site}/{key.rig} has no manifest in the store",
             fix="its first chunk has not arrived; let the rig upload and try again",
         )
-    return RecordedSession(store, key, records, verify_session(store, key))
+    return RecordedSession(store, key, records, verify_session(store, key), manifest_hash)
 
 
 def segments(t_ns: I64, index: I64, epoch: NDArray[np.int32]) -> list[slice]:

@@ -1,0 +1,56 @@
+"""Which sessions may leave as a dataset, and files that appear only when they are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edgecap.dataset.session import RecordedSession
+from edgecap.errors import ExportError
+
+Progress = Callable[[int, int], None]
+"""Called with nanoseconds written and nanoseconds in all."""
+
+
+def require_exportable(session: RecordedSession, *, allow_incomplete: bool) -> None:
+    """Raise `ExportError` with the reason when the session is discarded, or not proven to be whole."""
+    if allow_incomplete:
+        return
+    fix = "export it anyway with --allow-incomplete"
+    if session.outcome == "discarded":
+        raise ExportError(f"session {session.key.session} was discarded by its worker", fix=fix)
+    if not session.report.complete:
+        missing = "; ".join(session.report.missing) or f"it is {session.outcome}"
+        raise ExportError(f"session {session.key.session} is not complete: {missing}", fix=fix)
+
+
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Another name to write under; `target` appears when the block is done and all is on disk.
+
+    Raises:
+        ExportError: the disk refuses; nothing is left behind.
+    """
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {target}: {error.strerror or error}", fix=_disk_fix(target.parent)
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _disk_fix(out_dir: Path) -> str:
+    existing = next(p for p in (out_dir, *out_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    return f"{existing} has {free / 1e6:.0f} MB free; choose another --out"
