@@ -36,14 +36,18 @@ class Mp4Writer:
         try:
             with av.open(io.BytesIO(first), format=DEMUXER[codec]) as source:
                 template = source.streams.video[0]
+                if not template.width:
+                    raise IndexError("it has no picture")
                 self._stream: Any = self._file.add_stream_from_template(template, opaque=True)
         except (av.error.FFmpegError, IndexError) as error:
             self._file.close()
-            raise ExportError(f"the first frame is not {codec}: {error}") from error
+            raise ExportError(
+                f"the first frame is not {codec}: {error}", fix="export it with --to mcap"
+            ) from error
         self._stream.time_base = TIME_BASE
 
     def add(self, data: bytes, pts_us: int, *, key: bool) -> None:
-        """One access unit or picture; times rise."""
+        """One access unit or picture; times rise. Raises `OSError` where the disk refuses."""
         packet: Any = av.Packet(data)
         packet.stream, packet.time_base = self._stream, TIME_BASE
         packet.pts = packet.dts = pts_us

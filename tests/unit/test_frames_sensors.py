@@ -51,7 +51,7 @@ def random_stream(rng: np.random.Generator, info: StreamInfo, wanted: int):
         elif kind == "told":
             stated.append(Gap(info.name, RAW0 + int(ticks[0]), RAW0 + int(ticks[-1]), -1, "queue"))
         elif kind == "back":
-            offset = -int(rng.integers(1, 3 * period))
+            offset = -int(rng.integers(1, 20 * period))
         if info.dtype == "float32":
             values = rng.normal(0, 50, (n, 2)).astype(np.float32)
             values[rng.random((n, 2)) < 0.03] = np.nan
