@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
@@ -16,6 +17,7 @@ from rosbags.highlevel import AnyReader
 
 from edgecap.clock import read_pair
 from edgecap.codec.video import decode_metadata
+from edgecap.dataset.frames_export import export_frames
 from edgecap.dataset.mcap_export import export_mcap
 from edgecap.dataset.overview import draw_overview
 from edgecap.dataset.session import load_session
@@ -162,3 +164,19 @@ def test_pictures_can_be_seen(recorded):
     assert all(t.image.shape == (120, 160, 3) and np.ptp(t.image) > 100 for t in shown)
     assert sum(1 for _ in decoded_frames(session, "head")) == len(of(taken, FramePacket))
     assert draw_overview(session, path / "overview.png").stat().st_size > 10_000
+
+
+def test_a_row_per_frame_and_its_picture(recorded):
+    path, taken, session, _ = recorded
+    (camera,) = export_frames(session, path / "frames").cameras
+    frames = of(taken, FramePacket)
+    rows = pq.read_table(camera.table).to_pylist()
+    assert [(r["frame_n"], r["exposure_ns"]) for r in rows] == [(f.index, 8_000_000) for f in frames]
+    assert [r["t_ns"] for r in rows] == [f.t_ns for f in session.frames("head")]
+    with av.open(camera.video) as video:
+        shown = [(p.time, p.to_ndarray(format="gray")) for p in video.decode(video=0)]
+    assert [t for t, _ in shown] == pytest.approx([r["timestamp"] for r in rows], abs=1e-9)
+    decoder = av.CodecContext.create("mjpeg" if session.info("head").codec == "mjpeg" else "h264", "r")
+    originals = [p for f in frames for p in decoder.decode(av.Packet(f.data))] + decoder.decode(None)
+    for (_, picture), original in zip(shown, originals, strict=True):
+        assert np.array_equal(picture, original.to_ndarray(format="gray"))
