@@ -20,7 +20,15 @@ from edgecap.codec.layout import (
     write_layout,
     write_rows,
 )
-from edgecap.codec.numeric import Pending, continuation, decode_front, decode_tail, encode_column
+from edgecap.codec.numeric import (
+    Pending,
+    continuation,
+    decode_front,
+    decode_tail,
+    encode_column,
+    encode_quickly,
+)
+from edgecap.codec.quick import QuickReader, QuickWriter
 from edgecap.codec.tail import Memory, TailReader, TailWriter
 from edgecap.errors import ChunkError, NeedsChunk
 
@@ -65,8 +73,11 @@ class ColumnEncoder:
         self._since_key = 0
         self._layout: Layout | None = None
         self._shapes: list[tuple[Any, ...]] = []
+        self._key_front: tuple[bytes, Layout | None] = (b"", None)
         self._memories: dict[str, Memory] = {}
-        self._check = 0
+        self._quick = QuickWriter()
+        self._last = b""
+        """The payload before."""
 
     def encode(self, columns: Mapping[str, NDArray[Any]], *, key: bool = False) -> bytes:
         """Encode one table.
@@ -82,44 +93,59 @@ class ColumnEncoder:
         # Most tables of a stream have the same shape, which need not be described again.
         shapes = [(name, array.dtype, array.shape) for name, array in columns.items()]
         layout = before if before is not None and shapes == self._shapes else layout_of(columns)
-        out = bytearray()
-        if (
+        key = (
             key
             or self.level != "stream"
             or before is None
             or not (before is layout or same_columns(before, layout))
             or self._since_key + 1 >= self.key_interval
-        ):
-            key = True
-            self._since_key = 0
-            out.append(_VERSION << 4 | _KEY)
-            write_layout(out, layout)
-        else:
-            self._since_key += 1
-            out.append(_VERSION << 4 | (_SAME_ROWS if before == layout else 0))
-            out.append(self._since_key)
-            if before != layout:
-                write_rows(out, layout)
-        memories: dict[str, Memory] = {} if key else self._memories
-        tail = TailWriter()
-        if key:
+        )
+        memories: dict[str, Memory] = {}
+        if self.level == "fast":
+            parts = [self._front(layout)]
+            parts += [encode_quickly(column, columns[column.name], self._quick) for column in layout]
+            payload = b"".join(parts)
+        elif key or before is None:
+            tail = TailWriter()
+            out = bytearray(self._front(layout))
             for column in layout:
-                out += encode_column(column, columns[column.name], self.level, memories, tail)
+                out += encode_column(column, columns[column.name], memories, tail)
+            payload = bytes(out + tail.finish(0))
         else:
-            usual = {name: continuation(memory) for name, memory in memories.items()}
-            bodies = [encode_column(c, columns[c.name], self.level, memories, tail) for c in layout]
-            if all(body[0] == usual.get(c.name) for c, body in zip(layout, bodies, strict=True) if body):
-                out[0] |= _AS_BEFORE
-                bodies = [body[1:] for body in bodies]
-            out += b"".join(bodies)
-            if out[0] & 15 == _SAME_ROWS | _AS_BEFORE and self._since_key < _ALL_SAME:
-                out[:2] = bytes([_ALL_SAME | self._since_key])
-        out += tail.finish(0 if key else self._check)
+            memories = self._memories
+            payload = self._continue(columns, before, layout)
+        self._since_key = 0 if key else self._since_key + 1
         self._memories = memories
-        payload = bytes(out)
         self._layout, self._shapes = layout, shapes
-        self._check = zlib.crc32(payload) & 0xFFFF
+        self._last = payload
         return payload
+
+    def _front(self, layout: Layout) -> bytes:
+        """What a key payload begins with; most have the same."""
+        front, of = self._key_front
+        if of is not layout:
+            out = bytearray([_VERSION << 4 | _KEY])
+            write_layout(out, layout)
+            front = bytes(out)
+            self._key_front = front, layout
+        return front
+
+    def _continue(self, columns: Mapping[str, NDArray[Any]], before: Layout, layout: Layout) -> bytes:
+        """A payload that goes on from the one before."""
+        since_key = self._since_key + 1
+        same_rows = before == layout
+        out = bytearray([_VERSION << 4 | (_SAME_ROWS if same_rows else 0), since_key])
+        if not same_rows:
+            write_rows(out, layout)
+        tail = TailWriter()
+        usual = {name: continuation(memory) for name, memory in self._memories.items()}
+        bodies = [encode_column(c, columns[c.name], self._memories, tail) for c in layout]
+        if all(body[0] == usual.get(c.name) for c, body in zip(layout, bodies, strict=True) if body):
+            out[0] |= _AS_BEFORE
+            bodies = [body[1:] for body in bodies]
+            if same_rows and since_key < _ALL_SAME:
+                out = bytearray([_ALL_SAME | since_key])
+        return bytes(out + b"".join(bodies) + tail.finish(_check(self._last)))
 
 
 class ColumnDecoder:
@@ -130,7 +156,9 @@ class ColumnDecoder:
         self._layout: Layout = ()
         self._key_front: tuple[bytes, Layout] = (b"", ())
         self._memories: dict[str, Memory] = {}
-        self._check = 0
+        self._quick = QuickReader()
+        self._last = b""
+        """The payload before."""
 
     def decode(self, payload: bytes) -> dict[str, Array]:
         """Decode one payload.
@@ -143,6 +171,45 @@ class ColumnDecoder:
         if len(payload) > MAX_CHUNK_BYTES:
             raise ChunkError(f"columns payload has {len(payload)} bytes, the limit is {MAX_CHUNK_BYTES}")
         reader = Reader(payload)
+        front, layout = self._key_front
+        # Most key payloads have the same front, which says itself where it ends.
+        if front and payload.startswith(front):
+            reader.at = len(front)
+            key, since_key, as_before = True, 0, False
+        else:
+            key, since_key, as_before, layout = self._read_front(reader)
+            front = payload[: reader.at]
+        before = {} if key else self._memories
+        tables: dict[str, Any] = {}
+        pending = []
+        for column in layout:
+            found = decode_front(column, reader, before, as_before, self._quick)
+            tables[column.name] = found
+            if isinstance(found, Pending):
+                pending.append(found)
+        memories: dict[str, Memory] = {}
+        if pending:
+            tail = TailReader(payload[reader.at :])
+            try:
+                for found in pending:
+                    tables[found.column.name] = decode_tail(found, tail, memories)
+                tail.finish(0 if key else _check(self._last))
+            except ChunkError as error:
+                if key:
+                    raise
+                doubt = "this chunk is damaged, or continues another than the one before it"
+                raise _needs(since_key, doubt) from error
+        elif reader.at != len(payload):
+            raise ChunkError(f"columns payload: {len(payload) - reader.at} bytes left over")
+        self._memories = memories
+        if key:
+            self._key_front = front, layout
+        self._since_key, self._layout = since_key, layout
+        self._last = payload
+        return tables
+
+    def _read_front(self, reader: Reader) -> tuple[bool, int, bool, Layout]:
+        """Whether it is a key, its number after the key, whether columns go on as before, and the columns."""
         head = reader.byte()
         short = head - _ALL_SAME
         if short > 0:
@@ -152,49 +219,22 @@ class ColumnDecoder:
                 f"columns payload has version {head >> 4}, this program reads version {_VERSION}",
                 fix="update edgecap on this side",
             )
-        if head & 15 != _KEY and head & 15 & ~(_SAME_ROWS | _AS_BEFORE):
+        if head & 15 == _KEY:
+            return True, 0, False, read_layout(reader)
+        if head & 15 & ~(_SAME_ROWS | _AS_BEFORE):
             raise ChunkError(f"columns payload: unknown flags {head & 15:#x}")
-        since_key = 0
-        key_front = self._key_front
-        if head & _KEY:
-            # Most key payloads have the same front, which says itself where it ends.
-            if key_front[0] and payload.startswith(key_front[0]):
-                reader.at, layout = len(key_front[0]), key_front[1]
-            else:
-                layout = read_layout(reader)
-                key_front = payload[: reader.at], layout
-        else:
-            since_key = short if short > 0 else reader.byte()
-            if since_key == 0:
-                raise ChunkError("columns payload is neither a key nor after one")
-            if self._since_key != since_key - 1:
-                raise _needs(since_key, "this chunk continues the one before it")
-            layout = self._layout if head & _SAME_ROWS else read_rows(reader, self._layout)
-        before = {} if head & _KEY else self._memories
-        fronts = [decode_front(column, reader, before, bool(head & _AS_BEFORE)) for column in layout]
-        memories: dict[str, Memory] = {}
-        tables = {
-            c.name: front for c, front in zip(layout, fronts, strict=True) if not isinstance(front, Pending)
-        }
-        pending = [front for front in fronts if isinstance(front, Pending)]
-        if pending:
-            tail = TailReader(payload[reader.at :])
-            try:
-                tables |= {front.column.name: decode_tail(front, tail, memories) for front in pending}
-                tail.finish(0 if head & _KEY else self._check)
-            except ChunkError as error:
-                if head & _KEY:
-                    raise
-                doubt = "this chunk is damaged, or continues another than the one before it"
-                raise _needs(since_key, doubt) from error
-        elif reader.at != len(payload):
-            raise ChunkError(f"columns payload: {len(payload) - reader.at} bytes left over")
-        tables = {column.name: tables[column.name] for column in layout}
-        self._memories = memories
-        self._key_front = key_front
-        self._since_key, self._layout = since_key, layout
-        self._check = zlib.crc32(payload) & 0xFFFF
-        return tables
+        since_key = short if short > 0 else reader.byte()
+        if since_key == 0:
+            raise ChunkError("columns payload is neither a key nor after one")
+        if self._since_key != since_key - 1:
+            raise _needs(since_key, "this chunk continues the one before it")
+        layout = self._layout if head & _SAME_ROWS else read_rows(reader, self._layout)
+        return False, since_key, bool(head & _AS_BEFORE), layout
+
+
+def _check(payload: bytes) -> int:
+    """What the payload after this one must know of it."""
+    return zlib.crc32(payload) & 0xFFFF
 
 
 def _needs(since_key: int, why: str) -> NeedsChunk:

@@ -36,16 +36,11 @@ class Integers:
     last: I64 | None = None
 
 
-def width_of(column: ColumnLayout) -> int:
-    """Bits of a column's integers."""
-    return 16 if column.dtype.itemsize == 2 else 32
-
-
 def fits(transform: int, column: ColumnLayout) -> bool:
     """Whether a transform can stand for a column's type."""
     kind, size = column.dtype.kind, column.dtype.itemsize
     if transform == PLAIN:
-        return kind in "iu" and size in (2, 4)
+        return column.is_plain
     if transform == STEPS:
         return kind in "iu" and size == 8
     return transform in (LATTICE, FLOAT_ORDER) and kind == "f" and size == 4
@@ -185,7 +180,12 @@ def to_signed(values: Array) -> Array:
 
 def from_signed(values: Array, dtype: np.dtype[Any]) -> Array:
     """Undo `to_signed`."""
-    if dtype.kind == "i":
-        return values
-    shifted: Array = values.view(dtype) ^ dtype.type(1 << (8 * dtype.itemsize - 1))
-    return shifted
+    unsigned: Array = values.view(dtype)
+    flip_signs(unsigned)
+    return unsigned
+
+
+def flip_signs(values: Array) -> None:
+    """Undo `to_signed` in place, where the signed integers were put into an array of the samples' type."""
+    if values.dtype.kind == "u":
+        np.bitwise_xor(values, values.dtype.type(1 << (8 * values.dtype.itemsize - 1)), out=values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,19 +37,24 @@ class ColumnLayout:
     dtype: np.dtype[Any]
     rows: int
     channels: int
+    # What follows from these is asked for with every payload.
+    shape: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    lanes: int = field(init=False, compare=False, repr=False)
+    """Number of interleaved series of samples."""
+    raw_bytes: int = field(init=False, compare=False, repr=False)
+    width: int = field(init=False, compare=False, repr=False)
+    """Bits of its integers."""
+    is_plain: bool = field(init=False, compare=False, repr=False)
+    """Whether the samples themselves are integers of that width."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.rows, self.channels) if self.channels else (self.rows,)
-
-    @property
-    def lanes(self) -> int:
-        """Number of interleaved series of samples."""
-        return self.channels or 1
-
-    @property
-    def raw_bytes(self) -> int:
-        return self.rows * self.lanes * self.dtype.itemsize
+    def __post_init__(self) -> None:
+        lanes, size = self.channels or 1, self.dtype.itemsize
+        put = object.__setattr__
+        put(self, "shape", (self.rows, self.channels) if self.channels else (self.rows,))
+        put(self, "lanes", lanes)
+        put(self, "raw_bytes", self.rows * lanes * size)
+        put(self, "width", 16 if size == 2 else 32)
+        put(self, "is_plain", size in (2, 4) and self.dtype.kind in "iu")
 
 
 Layout = tuple[ColumnLayout, ...]

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgecap.codec.integers import (
+    PLAIN,
     STEPS,
     Integers,
     Meaning,
     fits,
+    flip_signs,
     from_integers,
     read_meaning,
     to_integers,
-    width_of,
+    to_signed,
 )
 from edgecap.codec.layout import Array, ColumnLayout, Reader
+from edgecap.codec.quick import QuickReader, QuickWriter
 from edgecap.codec.tail import Memory, TailReader, TailWriter
 from edgecap.errors import ChunkError
-from edgecap.kernels import rice
-from edgecap.kernels.bits import PAD_WORDS
 from edgecap.kernels.recurring import KNOWN
 
 STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
 """Coders: the low half of a column's first byte. FRESH and CONTINUED predict, the others know steps again."""
+
+_PLAIN_RICE = bytes([PLAIN << 4 | RICE])
 
 
 @dataclass(slots=True)
@@ -38,32 +40,40 @@ class Pending:
     recurring: bool
 
 
-def encode_column(
-    column: ColumnLayout, array: Array, level: str, memories: dict[str, Memory], tail: TailWriter
-) -> bytes:
-    """Encode one column; the adaptive coder writes to `tail` and learns into `memories`."""
+def encode_column(column: ColumnLayout, array: Array, memories: dict[str, Memory], tail: TailWriter) -> bytes:
+    """Encode one column adaptively: the coder writes to `tail` and learns into `memories`."""
     before = memories.pop(column.name, None)
     if array.size == 0:
         return b""
     values = np.ascontiguousarray(array, column.dtype).reshape(column.rows, column.lanes)
-    if level == "fast":
-        before = None
     integers = to_integers(values, before.last, before.meaning) if before else None
     if integers is None or (before and not continues(integers, before)):
         before = None
         integers = to_integers(values, None, b"")
     if integers is not None:
-        body = b""
-        if level == "fast":
-            body = bytes([integers.transform << 4 | RICE]) + integers.meaning + integers.extra
-            body += encode_rice(integers.lanes)
-        else:
-            found = _encode_adaptive(column, integers, before, tail)
-            if found is not None:
-                body, memories[column.name] = found
-        if body and len(body) <= column.raw_bytes + 1:
+        found = _encode_adaptive(column, integers, before, tail)
+        if found is not None:
+            body, memories[column.name] = found
             return body
     return bytes([STORED]) + values.tobytes()
+
+
+def encode_quickly(column: ColumnLayout, array: Array, quick: QuickWriter) -> bytes:
+    """Encode one column as level `fast` does."""
+    if column.rows == 0:
+        return b""
+    values = array
+    if array.dtype is not column.dtype or array.ndim == 1 or not array.flags.c_contiguous:
+        values = np.ascontiguousarray(array, column.dtype).reshape(column.rows, column.lanes)
+    if column.is_plain:
+        body = _PLAIN_RICE + quick.encode(to_signed(values))
+    else:
+        integers = to_integers(values, None, b"")
+        if integers is None:
+            return bytes([STORED]) + values.tobytes()
+        body = bytes([integers.transform << 4 | RICE]) + integers.meaning + integers.extra
+        body += quick.encode(integers.lanes)
+    return body if len(body) <= column.raw_bytes + 1 else bytes([STORED]) + values.tobytes()
 
 
 def continues(integers: Integers, before: Memory) -> bool:
@@ -111,7 +121,7 @@ def continuation(memory: Memory) -> int:
 
 
 def decode_front(
-    column: ColumnLayout, reader: Reader, memories: dict[str, Memory], as_before: bool
+    column: ColumnLayout, reader: Reader, memories: dict[str, Memory], as_before: bool, quick: QuickReader
 ) -> Array | Pending:
     """Decode one column, or the part of it that lies before the tail.
 
@@ -123,6 +133,11 @@ def decode_front(
     if as_before and column.name not in memories:
         raise ChunkError(f"column {column.name} continues one that the payload before does not have")
     head = continuation(memories[column.name]) if as_before else reader.byte()
+    if head == _PLAIN_RICE[0] and column.is_plain:
+        samples = np.empty(column.shape, column.dtype)
+        quick.decode(reader, samples)
+        flip_signs(samples)
+        return samples
     transform, coder = head >> 4, head & 15
     if head == STORED:
         raw = reader.take(column.raw_bytes)
@@ -140,8 +155,8 @@ def decode_front(
         raise ChunkError(f"column {column.name} continues one that the payload before does not have")
     meaning = read_meaning(transform, column, reader, before.meaning if before else None)
     if coder == RICE:
-        dtype: np.dtype[Any] = np.dtype(np.int16 if width_of(column) == 16 else np.int32)
-        lanes = decode_rice(reader, meaning.rows(column, continued=False), column.lanes, dtype)
+        lanes = np.empty((meaning.rows(column, continued=False), column.lanes), np.int32)
+        quick.decode(reader, lanes)
         return from_integers(meaning, column, lanes, None)
     return Pending(column, meaning, before, again)
 
@@ -154,38 +169,10 @@ def decode_tail(pending: Pending, tail: TailReader, memories: dict[str, Memory])
     if pending.recurring:
         lanes, learned = tail.take_steps(rows, learned)
     else:
-        lanes, learned = tail.take(rows, column.lanes, width_of(column), learned)
+        lanes, learned = tail.take(rows, column.lanes, column.width, learned)
     values = from_integers(meaning, column, lanes, before.last if before else None)
     last = None
     if meaning.transform == STEPS:
         last = values.view(np.int64).reshape(column.rows, column.lanes)[-1].copy()
     memories[column.name] = Memory(meaning.transform, meaning.packed, learned, last, pending.recurring)
     return values
-
-
-def encode_rice(lanes: Array) -> bytes:
-    """Rice-code integers (n, c)."""
-    rows, channels = lanes.shape
-    if rows == 0:
-        return b""
-    width = 8 * lanes.dtype.itemsize
-    lanes = np.array(lanes, np.int32, order="C")  # what kernels are compiled for
-    words = np.empty((rice.rice_bound_bits(rows, channels, width) >> 6) + PAD_WORDS, np.uint64)
-    bits = rice.rice_encode(lanes, width, words)
-    return words[: (bits + 63) >> 6].tobytes()[: (bits + 7) >> 3]
-
-
-def decode_rice(reader: Reader, rows: int, channels: int, dtype: np.dtype[Any]) -> Array:
-    """Decode Rice-coded integers (n, c) at the reader's place."""
-    if rows == 0:
-        return np.empty((0, channels), dtype)
-    available = len(reader.data) - reader.at
-    # The words are copied together with their padding: one operation, not three.
-    padding = rice.PADDING[: 8 * rice.READ_AHEAD_WORDS + (-available & 7)]
-    words = np.frombuffer(bytearray(reader.data[reader.at :] + padding), np.uint64)
-    values = np.empty((rows, channels), np.int32)
-    bits = rice.rice_decode(words, 8 * available, 8 * dtype.itemsize, values)
-    if bits < 0:
-        raise ChunkError("columns payload: a Rice-coded column is damaged")
-    reader.at += (bits + 7) >> 3
-    return values.astype(dtype, copy=False)

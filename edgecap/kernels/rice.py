@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.bits import Words, bit_length, i8, peek_bits, trailing_zeros, u8
+from edgecap.kernels.bits import PAD_WORDS, Words, bit_length, i8, peek_bits, trailing_zeros, u8
 from edgecap.kernels.compile import kernel, part
 
-Lanes = NDArray[Any]
+Halves = NDArray[np.int16]
 I64 = NDArray[np.int64]
 
 BLOCK = 64
@@ -28,14 +28,11 @@ ESCAPE = 24
 MAX_K = 30
 READ_AHEAD_WORDS = 64
 """How many words `rice_decode` may read past its bits: a block of the longest residuals, and a few."""
-PADDING = bytes(8 * READ_AHEAD_WORDS + 8)
-"""At least as many zero bytes to follow the encoded ones."""
 
 
-@kernel
-def rice_bound_bits(n: int, channels: int, width: int) -> int:
-    """An upper bound of what `rice_encode` writes."""
-    return channels * (8 + width + 5 * (n // BLOCK + 1) + n * (ESCAPE + 1 + width))
+def rice_bound_words(n: int, channels: int, width: int) -> int:
+    """How many words `rice_encode` needs at most."""
+    return (channels * (8 + width + 5 * (n // BLOCK + 1) + n * (ESCAPE + 1 + width)) >> 6) + PAD_WORDS
 
 
 @part
@@ -65,35 +62,24 @@ def fold_residuals(x: I64, order: int, width: int, folded: Words) -> Any:
     up = 64 - width
     mask = (u8(1) << u8(width)) - u8(1)
     folded[0] = u8(0)
-    e = i8(0)
+    union = u8(0)
     for i in range(1, min(n, 3)):
         e = x[i]
         if min(order, i) == 1:
             e = x[i] - x[i - 1]
         elif min(order, i) == 2:
             e = x[i] - 2 * x[i - 1] + x[i - 2]
-        e = (e << up) >> up
-        folded[i] = u8((e << 1) ^ (e >> 63)) & mask
-    # One loop per order, without a branch inside, so that several samples are folded at once.
-    if order == 0:
-        for i in range(3, n):
-            e = x[u8(i)]
-            folded[u8(i)] = u8((e << 1) ^ (e >> 63)) & mask
-    elif order == 1:
-        for i in range(3, n):
-            e = ((x[u8(i)] - x[u8(i - 1)]) << up) >> up
-            folded[u8(i)] = u8((e << 1) ^ (e >> 63)) & mask
-    elif order == 2:
-        for i in range(3, n):
-            e = ((x[u8(i)] - 2 * x[u8(i - 1)] + x[u8(i - 2)]) << up) >> up
-            folded[u8(i)] = u8((e << 1) ^ (e >> 63)) & mask
-    else:
-        for i in range(3, n):
-            e = ((x[u8(i)] - 3 * x[u8(i - 1)] + 3 * x[u8(i - 2)] - x[u8(i - 3)]) << up) >> up
-            folded[u8(i)] = u8((e << 1) ^ (e >> 63)) & mask
-    union = u8(0)
-    for i in range(n):
-        union |= folded[u8(i)]
+        folded[i] = u8((e << 1) ^ ((e << up) >> 63)) & mask
+        union |= folded[i]
+    # One loop for all orders, without a branch inside, so that several samples are folded at once.
+    first, second, third = -i8(order > 0), -i8(order > 1), -i8(order > 2)
+    for i in range(n - 3):
+        x1, x2, x3 = x[u8(i + 2)], x[u8(i + 1)], x[u8(i)]
+        rise = x1 - x2
+        e = x[u8(i + 3)] - (x1 & first) - (rise & second) - ((rise - x2 + x3) & third)
+        u = u8((e << 1) ^ ((e << up) >> 63)) & mask
+        folded[u8(i + 3)] = u
+        union |= u
     return union
 
 
@@ -117,27 +103,33 @@ def append(words: Words, word: int, held: Any, fill: int, code: Any, count: int)
 
 
 @kernel
-def rice_encode(values: Lanes, width: int, words: Words) -> int:
+def rice_encode(values: Halves, width: int, words: Words) -> int:
     """Encode all channels of `values` into `words`.
 
     Args:
-        values: (n, c) int32, n ≥ 1.
+        values: (n, c) int16, n ≥ 1; of 32-bit samples the halves, (n, 2 c), low ones first.
         width: Bits of a sample, 16 or 32.
-        words: Of at least `rice_bound_bits` bits and `PAD_WORDS` words, not necessarily zeroed.
+        words: At least `rice_bound_words`, not necessarily zeroed.
 
     Returns:
         Number of bits written.
     """
-    n, channels = values.shape
+    n = values.shape[0]
     one = u8(1)
     mask = (one << u8(width)) - one
     x = np.empty(n, np.int64)
     folded = np.empty(n, np.uint64)
-    word, held, fill = 0, u8(0), 0
+    word: int = i8(0)
+    fill: int = i8(0)
+    held = u8(0)
     words[0] = held
-    for c in range(channels):
-        for i in range(n):
-            x[u8(i)] = i8(values[i, c])
+    for c in range(0, values.shape[1], width >> 4):
+        if width == 16:
+            for i in range(n):
+                x[u8(i)] = i8(values[i, c])
+        else:
+            for i in range(n):
+                x[u8(i)] = i8(values[i, c]) & 0xFFFF | i8(values[i, c + 1]) << 16
         order = order_of(x)
         silent = fold_residuals(x, order, width, folded) == u8(0)
         head = u8(order + 4) if silent else u8(order)
@@ -149,11 +141,11 @@ def rice_encode(values: Lanes, width: int, words: Words) -> int:
             for j in range(i, end):
                 total += folded[u8(j)]
             if total == u8(0):
-                word, held, fill = append(words, word, held, fill, u8(ALL_ZERO), 5)
+                word, held, fill = append(words, word, held, fill, u8(ALL_ZERO), i8(5))
             else:
                 # The mean of a geometric law is 2^k / ln 2: k is the length of 0.69 times the mean.
                 k = min(bit_length((total * u8(11)) // u8(16 * (end - i))), MAX_K)
-                word, held, fill = append(words, word, held, fill, u8(k), 5)
+                word, held, fill = append(words, word, held, fill, u8(k), i8(5))
                 low = (one << u8(k)) - one
                 for j in range(i, end):
                     u = folded[u8(j)]
@@ -170,46 +162,11 @@ def rice_encode(values: Lanes, width: int, words: Words) -> int:
                         word += i8(full)
                         fill &= 63
                     else:
-                        word, held, fill = append(words, word, held, fill, one << u8(ESCAPE), ESCAPE + 1)
+                        word, held, fill = append(words, word, held, fill, one << u8(ESCAPE), i8(ESCAPE + 1))
                         word, held, fill = append(words, word, held, fill, u, width)
                 words[u8(word)] = held
             i = end
     return 64 * word + fill
-
-
-@part
-def integrate(e: I64, count: int, order: int, values: Lanes, i: int, c: int, past: I64) -> None:
-    """Add `count` residuals to their predictions: samples from row `i` ≥ `order` on of channel `c`.
-
-    Sums wrap in 64 bits; storing them reduces them to the bits of a sample.
-
-    Args:
-        e: (≥ count,) residuals.
-        past: (3,) the samples before, latest first; moved on.
-    """
-    p1, p2, p3 = past[0], past[1], past[2]
-    # One loop per order: the branch is taken once for all samples.
-    if order == 1:
-        for j in range(count):
-            x = e[u8(j)] + p1
-            values[u8(i + j), c] = x
-            p3, p2, p1 = p2, p1, x
-    elif order == 2:
-        for j in range(count):
-            x = (e[u8(j)] - p2) + 2 * p1
-            values[u8(i + j), c] = x
-            p3, p2, p1 = p2, p1, x
-    elif order == 3:
-        for j in range(count):
-            x = (e[u8(j)] + p3 - 3 * p2) + 3 * p1
-            values[u8(i + j), c] = x
-            p3, p2, p1 = p2, p1, x
-    else:
-        for j in range(count):
-            x = e[u8(j)]
-            values[u8(i + j), c] = x
-            p3, p2, p1 = p2, p1, x
-    past[0], past[1], past[2] = p1, p2, p3
 
 
 @part
@@ -259,33 +216,48 @@ def take_block(words: Words, at: int, k: int, width: int, e: I64, samples: int) 
     return 32 * half - left
 
 
+@part
+def put_sample(values: Halves, width: int, i: int, c: int, x: int) -> None:
+    """Put the low 16 or 32 bits of `x` into row `i` of the channel whose first column is `c`."""
+    # Numbers that are in range without compilation, too; compiled, it is one store.
+    values[u8(i), u8(c)] = ((x & 0xFFFF) ^ 0x8000) - 0x8000
+    if width == 32:
+        values[u8(i), u8(c + 1)] = ((x >> 16 & 0xFFFF) ^ 0x8000) - 0x8000
+
+
 @kernel
-def rice_decode(words: Words, bits: int, width: int, values: Lanes) -> int:
-    """Decode what `rice_encode` wrote into `values` (n, c), n ≥ 1.
+def rice_decode(words: Words, bits: int, width: int, values: Halves) -> int:
+    """Decode what `rice_encode` wrote.
 
     Never reads past `bits` by more than `READ_AHEAD_WORDS` words, whatever the words hold.
+
+    Args:
+        words, bits: The encoding, and where its words end.
+        width: Bits of a sample, 16 or 32.
+        values: (n, c) int16, n ≥ 1, overwritten; for 32-bit samples their halves, (n, 2 c), low ones first.
 
     Returns:
         Number of bits read, or -1 when the words are not a valid encoding.
     """
-    n, channels = values.shape
+    n = values.shape[0]
     up = 64 - width
     e = np.empty(BLOCK, np.int64)
-    past = np.zeros(3, np.int64)
-    at = 0
-    for c in range(channels):
+    at: int = i8(0)
+    for c in range(0, values.shape[1], width >> 4):
         if at + 3 + width > bits:
             return -1
         head = i8(peek_bits(words, at) & u8(7))
-        order = head & 3
+        # A residual is added to a difference, that to the one of an order less, and so on, up to the sample;
+        # those that the order does not have are masked.
+        first, second, third = -i8(head & 3 > 0), -i8(head & 3 > 1), -i8(head & 3 > 2)
         x = (i8(peek_bits(words, at + 3) << u8(up))) >> up
+        rise = bend = i8(0)
         at += 3 + width
-        values[0, c] = x
-        past[0], past[1], past[2] = x, 0, 0
+        put_sample(values, width, i8(0), c, x)
         i = 1
         while i < n:
             count = min(n - i, BLOCK)
-            k = ALL_ZERO
+            k = i8(ALL_ZERO)
             if head < 4:
                 if at + 5 > bits:
                     return -1
@@ -297,14 +269,14 @@ def rice_decode(words: Words, bits: int, width: int, values: Lanes) -> int:
                 at = take_block(words, at, k, width, e, count)
                 if at < 0 or at > bits:
                     return -1
-            if i >= order:
-                integrate(e, count, order, values, i, c, past)
-            else:
-                # The first samples have fewer before them than the order asks for.
-                early = min(order - i, count)
-                for j in range(early):
-                    integrate(e[j:], 1, i + j, values, i + j, c, past)
-                integrate(e[early:], count - early, order, values, i + early, c, past)
+            # Sums wrap in 64 bits; storing them reduces them to the bits of a sample.
+            for j in range(count):
+                bend = (bend & third) + e[u8(j)]
+                rise = (rise & second) + bend
+                x = (x & first) + rise
+                put_sample(values, width, i + j, c, x)
+                if i + j == 1:
+                    bend = i8(0)  # the second sample has but one before it
             i += count
     return at
 
@@ -312,7 +284,6 @@ def rice_decode(words: Words, bits: int, width: int, values: Lanes) -> int:
 def warm_up() -> None:
     """Compile both kernels."""
     words = np.zeros(READ_AHEAD_WORDS, np.uint64)
-    values = np.zeros((2, 1), np.int32)
-    rice_bound_bits(2, 1, 16)
+    values = np.zeros((2, 1), np.int16)
     bits = rice_encode(values, 16, words)
     rice_decode(words, bits, 16, values)
