@@ -24,6 +24,7 @@ from edgecap.dataset.h264 import ParameterSets
 from edgecap.dataset.session import RecordedSession, VideoFrame
 from edgecap.errors import ExportError
 from edgecap.model import H264, Gap, StreamInfo
+from edgecap.topics import check_name
 
 BATCH_ROWS = 256
 BATCH_NS = 4_000_000_000
@@ -79,6 +80,7 @@ def export_frames(
     Raises:
         ExportError: the session must not be exported (see `require_exportable`), has no camera, or has one
             whose encoding no MP4 can carry; a calibration cannot be used; the disk refuses.
+        NameRefused: a camera's name is none.
     """
     require_exportable(session, allow_incomplete=allow_incomplete)
     cameras = session.video_streams()
@@ -88,6 +90,7 @@ def export_frames(
             fix="export it with --to mcap",
         )
     for camera in cameras:
+        check_name("camera", camera.name)
         if camera.codec not in DEMUXER:
             raise ExportError(
                 f"stream {camera.name} is encoded as {camera.codec!r}, which no MP4 can carry",

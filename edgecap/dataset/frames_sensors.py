@@ -22,6 +22,7 @@ Bool = NDArray[np.bool_]
 GAP_PERIODS = 3
 """Neighbours further apart than this many nominal periods are taken for a gap, even if none was stated."""
 
+_NOTHING = (-1, -1, -1)
 MARGIN_NS = 1_000_000_000
 """So much more is read and kept on either side: clock corrections may step back, exposures may overlap."""
 
@@ -106,14 +107,19 @@ class SensorTrack:
         self.gaps = [g for g in session.gaps if g.stream == info.name]
         self._gap_t0 = np.array([g.t0_ns for g in self.gaps], np.int64) - lag_ns
         self._gap_t1 = np.array([g.t1_ns for g in self.gaps], np.int64) - lag_ns
-        self._chunks = session.sample_chunks(info.name)
+        self._session = session
+        self._begin()
+
+    def _begin(self) -> None:
+        self._chunks = self._session.sample_chunks(self.info.name)
         self._pieces: deque[_Piece] = deque()
+        self._dropped = False
         self._run = 0
-        self._expected = (-1, -1, -1)
+        self._expected = _NOTHING
         self._last_ns: int | None = None
 
     def at(self, exposures: Exposures) -> SensorRows:
-        """The stream at frames that do not lie before those of the call before."""
+        """The stream at some frames; cheap where they follow those of the call before."""
         m, channels = len(exposures.mid_ns), len(self.info.channels)
         rows = SensorRows(
             valid=np.zeros(m, np.bool_),
@@ -143,6 +149,9 @@ class SensorTrack:
 
     def _advance(self, from_ns: int, to_ns: int) -> None:
         """Have all samples between two times and one on either side; let go of those before."""
+        if self._dropped and from_ns < self._pieces[0].t_ns[0]:
+            # A frame whose clock had jumped ahead must not take the rest of the session with it.
+            self._begin()
         from_ns, to_ns = from_ns - MARGIN_NS, to_ns + MARGIN_NS
         while self._last_ns is None or self._last_ns < to_ns:
             chunk = next(self._chunks, None)
@@ -156,6 +165,7 @@ class SensorTrack:
         pieces = self._pieces
         while len(pieces) > 1 and pieces[0].t_ns[-1] < from_ns and pieces[1].t_ns[0] <= from_ns:
             pieces.popleft()
+            self._dropped = True
 
     def _take(self, chunk: SampleChunk) -> None:
         fit, t_ns = chunk.fit, chunk.t_ns - self.lag_ns
@@ -164,7 +174,7 @@ class SensorTrack:
         self.gaps += [g for g in chunk.gaps if g not in self.gaps]
         if not fit.locked:
             # Times that nobody vouches for are no support; what comes next begins anew.
-            self._expected = (-1, -1, -1)
+            self._expected = _NOTHING
             return
         before = np.concatenate([t_ns[:1] - 1 if self._last_ns is None else [self._last_ns], t_ns[:-1]])
         breaks = t_ns <= before

@@ -21,6 +21,8 @@ from edgecap.model import Gap, StreamInfo
 
 KEY = "edgecap"
 """Of the table's metadata, a JSON object."""
+LONGEST_NS = 10_000_000_000
+"""An exposure said to be longer is not believed."""
 _UNIT_WORD = {"%": "percent", "°": "deg", "°C": "degC", "°/s": "deg_s", "Ω": "ohm"}
 _PLAIN = str.maketrans({"²": "2", "³": "3", "µ": "u", "μ": "u", "/": "_", "·": "_", "*": "_", "^": ""})
 FRAME_COLUMNS: tuple[tuple[str, pa.DataType, str, str], ...] = (
@@ -84,8 +86,8 @@ class FrameTable:
         """The rows of frames that follow those of the call before."""
         frames = [row.frame for row in rows]
         t_ns = np.array([f.t_ns for f in frames], np.int64)
-        exposure_ns = np.array([f.exposure_ns for f in frames], np.int64)
-        known = exposure_ns > 0
+        exposure_ns = np.array([min(f.exposure_ns, LONGEST_NS + 1) for f in frames], np.int64)
+        known = (exposure_ns > 0) & (exposure_ns <= LONGEST_NS)
         from_ns = t_ns - np.where(known, exposure_ns // 2, 0)
         exposures = Exposures(
             from_ns=from_ns,

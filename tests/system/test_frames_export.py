@@ -22,7 +22,7 @@ import edgecap
 from edgecap.cli.main import main
 from edgecap.dataset.frames_export import export_frames
 from edgecap.dataset.frames_table import FRAME_COLUMNS, unit_word
-from edgecap.errors import ExportError
+from edgecap.errors import ExportError, NameRefused
 from edgecap.model import ChannelInfo, StreamInfo
 from tests.frames_session import SESSION, Part, fit_at, jpeg_camera, store_session, unit
 from tests.reference.frames import Sample, beside, stretches
@@ -303,6 +303,9 @@ def test_a_session_without_frames(tmp_path):
     (camera,) = export_frames(dark, tmp_path / "out").cameras
     assert (camera.rows, camera.video) == (0, None)
     assert (pq.read_table(camera.table).num_rows, head_of(camera.table)["video"]) == (0, None)
+    outside = store_session(tmp_path / "outside", [(info, [part])], infos=[jpeg_camera("../../head", 30.0)])
+    with pytest.raises(NameRefused, match="not a valid name"):
+        export_frames(outside, tmp_path / "out", allow_incomplete=True)
     odd = store_session(
         tmp_path / "odd", [(info, [part])], cameras={"head": [unit(0, RAW0, MS, b"no picture")]},
         infos=[jpeg_camera("head", 30.0)],

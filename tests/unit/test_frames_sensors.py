@@ -79,15 +79,21 @@ def random_exposures(rng: np.random.Generator, t_ns: list[int]) -> tuple[np.ndar
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 2**32 - 1), rate_hz=st.sampled_from([1000.0, 400.0, 20.0]), batch=st.integers(1, 41)
+    seed=st.integers(0, 2**32 - 1),
+    rate_hz=st.sampled_from([1000.0, 400.0, 20.0]),
+    batch=st.integers(1, 41),
+    jumps=st.integers(0, 3),
 )
-def test_rows_equal_their_definition(dtype, seed, rate_hz, batch):
+def test_rows_equal_their_definition(dtype, seed, rate_hz, batch, jumps):
     rng = np.random.default_rng(seed)
     info = a_stream(dtype, rate_hz)
     parts, stated = random_stream(rng, info, 150)
     samples = [s for part in parts for s in part.samples(info)]
     mid, exposure = random_exposures(rng, [s.t_ns for s in samples])
     locked = rng.random(len(mid)) < 0.9
+    for _ in range(jumps):  # the camera's clock goes ahead and back
+        a, b = rng.integers(len(mid), size=2)
+        mid[[a, b]] = mid[[b, a]]
     with tempfile.TemporaryDirectory() as folder:
         session = store_session(Path(folder), [(info, parts)], gaps=stated)
         track = SensorTrack(session, info)
