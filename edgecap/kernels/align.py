@@ -5,8 +5,6 @@ See docs/ALIGNMENT.md for the method. State is one record (align_state), nothing
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from edgecap.kernels.align_band import (
@@ -54,7 +52,7 @@ from edgecap.kernels.align_state import (
     States,
     new_state,
 )
-from edgecap.kernels.compile import kernel, part
+from edgecap.kernels.compile import inlined, kernel, part
 
 _SOLVE_EVERY_S = 0.25
 _SOLVE_GAIN_NS = 2e3
@@ -67,32 +65,30 @@ _FALL_BACK_NS = 1_000_000_000
 _STEP_BACK = 64
 """The same in a frame numbered this much lower than the newest: not merely repeated or overtaken."""
 _OLD_BOOT_FRAMES = 8
+_QUARTERS = tuple(int((2.0 ** (k / 4) - 1.0) * 2**52) for k in (1, 2, 3))
+_SAME_BOOT, _OLD_BOOT, _NEW_BOOT, _FALLEN_BACK = range(4)
+"""A frame goes on with a boot, is a late one of the boot before, or begins another (by its id or counter)."""
 _GAP_MOST_S = 2.0
 _GAP_SHARE = 1.0 / 16.0
 """Weight of the newest time between two answered pings, and the most that it counts."""
 
 
-@part
+@inlined
 def _bin_of(delay_ns: float) -> int:
-    octaves = math.log2(1.0 + max(delay_ns, 0.0) * 1e-3)
-    return min(BINS - 1, int(4.0 * octaves))
+    """Four bins per octave of 1 + delay in µs, from the exponent and the mantissa: a logarithm is slow."""
+    bits: int = np.float64(1.0 + max(delay_ns, 0.0) * 1e-3).view(np.int64)
+    mantissa = bits & 0xFFFFFFFFFFFFF
+    quarter = (mantissa >= _QUARTERS[0]) + (mantissa >= _QUARTERS[1]) + (mantissa >= _QUARTERS[2])
+    return min(BINS - 1, 4 * ((bits >> 52) - 1023) + quarter)
 
 
 @part
-def _offer(s: State, side: int, d: float, theta: float) -> bool:
-    """Take a bound in; False if it contradicts the band under every drift rate that is allowed."""
-    lower = side == LOWER
-    lo, hi = band_at(s, d)
-    contradicts = (theta > hi) if lower else (s.has_lower == 1 and theta < lo)
-    if not contradicts:
-        s.d_most = max(s.d_most, d)
-        if keep_bound(s, side, d, theta) and (lower or theta < hi - _SOLVE_GAIN_NS):
-            s.due = 1
-        return True
+def _offer_against(s: State, side: int, d: float, theta: float) -> bool:
+    """Take in a bound that contradicts the band; False if no drift rate that is allowed reconciles them."""
     had_lower = s.has_lower
     if not keep_bound(s, side, d, theta):
         return False
-    if lower:
+    if side == LOWER:
         s.has_lower = 1
     if widen_until_solved(s, max(s.d_most, d), s.curvature):
         s.due = 1
@@ -101,6 +97,19 @@ def _offer(s: State, side: int, d: float, theta: float) -> bool:
     drop_bound(s)
     s.has_lower = had_lower
     return False
+
+
+@inlined
+def _offer(s: State, side: int, d: float, theta: float) -> bool:
+    """Take a bound in; False if it contradicts the band under every drift rate that is allowed."""
+    lower = side == LOWER
+    lo, hi = band_at(s, d)
+    if (theta > hi) if lower else (s.has_lower == 1 and theta < lo):
+        return _offer_against(s, side, d, theta)
+    s.d_most = max(s.d_most, d)
+    if keep_bound(s, side, d, theta) and (lower or theta < hi - _SOLVE_GAIN_NS):
+        s.due = 1
+    return True
 
 
 @part
@@ -219,7 +228,7 @@ def _decay_bins(s: State) -> None:
         s.trip_bins[k] >>= 1
 
 
-@part
+@inlined
 def _published(s: State, arrival: int, tick: int) -> tuple[int, int, int]:
     """What is known at this moment about a frame's counter: rig time, hard half-width, locked."""
     tick_ns = s.tick_ns
@@ -241,134 +250,150 @@ def _published(s: State, arrival: int, tick: int) -> tuple[int, int, int]:
     return t_ns, int(min(u_ns, 9e18)) + 1, locked
 
 
+@inlined
+def _take(s: State) -> int:
+    """Take in the frame at hand and set its `tick`, unless it is of another boot than the last one."""
+    s.n_frames += 1
+    if s.n_frames & 0xFFFF == 0:
+        _decay_bins(s)
+    if s.started == 0 or s.boot != s.boot_now:
+        if s.started == 0 or s.boot != s.prev_boot:
+            return _NEW_BOOT
+        s.suspect_boot += 1
+        if s.suspect_boot >= _OLD_BOOT_FRAMES:
+            return _NEW_BOOT
+        s.n_old_boot += 1
+        return _OLD_BOOT
+    s.suspect_boot = 0
+    return _take_own(s)
+
+
+@inlined
+def _take_own(s: State) -> int:
+    """The same for a frame of this boot; it may prove that another one has begun."""
+    step = _count_seq(s)
+    # frames of other kinds may carry no counter of their own (HELLO): trust only their transmit stamp
+    other = s.kind == KIND_OTHER
+    counter = s.prev_tx if other else s.t_us
+    if other and s.has_prev == 0:
+        s.tick = _unwrap(s, s.t_us) if s.referenced == 1 else s.t_us
+        _remember(s)
+        return _SAME_BOOT
+    if s.referenced == 0:
+        refer(s, counter)
+    tick = _unwrap(s, counter)
+    if other:
+        tick += signed32(s.t_us - counter)
+    s.tick = tick
+    # a counter that falls back is a repeated old frame, or a reset whose HELLO was lost, or garbage
+    fallen_ns = (s.last_tick - tick) * s.tick_ns
+    gone_back = (step > 0 and fallen_ns > _FALL_NS) or (step < -_STEP_BACK and fallen_ns > _FALL_BACK_NS)
+    s.suspect_back = s.suspect_back + 1 if gone_back else 0
+    agrees = _take_frame(s, tick)
+    if agrees:
+        s.suspect_upper = 0
+    else:
+        s.suspect_upper += 1
+        s.n_suspect_frames += 1
+    if agrees or s.suspect_upper >= _SUSPECTS:
+        stamp = tick - signed32(s.t_us - counter) if other else tick
+        if stamp > s.last_tick:
+            s.last_tick = stamp
+            s.last_arrival = s.arrival
+    if s.suspect_back >= _SUSPECTS:
+        return _FALLEN_BACK
+    if s.suspect_upper >= _SUSPECTS or s.suspect_lower >= _SUSPECTS:
+        cross(s, s.arrival)
+        s.epoch_tick = tick
+        _take_frame(s, tick)
+        s.due = 1
+    return _SAME_BOOT
+
+
 @part
-def _publish(s: State, rows: I64, out: I64, first: int, last: int) -> None:
-    """Solve if anything calls for it, then publish rows `first` to `last` - 1."""
-    if first >= last:
-        return
+def _begin_boot(s: State, evidence: int) -> None:
+    """Take in the frame at hand as the first of a boot."""
+    if evidence == _FALLEN_BACK:
+        s.n_restarts += 1
+        power_up(s)
+        s.n_resets -= 1
+        refer(s, s.t_us)
+        s.tick = s.t_us
+        _take_frame(s, s.t_us)
+        s.due = 1
+    else:
+        power_up(s)
+        _take_own(s)
+
+
+@part
+def _settle(s: State) -> None:
+    """Solve if anything calls for it: before what has been taken in is published."""
     due = s.due == 1 or s.d_most - s.band_d > _SOLVE_EVERY_S
     if due and not follow(s):
         forget_floor(s)
         cross(s, s.last_arrival)
-    for i in range(first, last):
-        arrival = rows[i, ARRIVAL]
-        if out[i, OUT_LOCKED] == -1:
-            tick, t_ns, u_ns = published_old_boot(s, arrival, rows[i, T_US])
-            out[i, OUT_TICK] = tick
-            out[i, OUT_EPOCH] = s.prev_epoch
-            out[i, OUT_LOCKED] = 0
-        else:
-            t_ns, u_ns, locked = _published(s, arrival, out[i, OUT_TICK])
-            out[i, OUT_EPOCH] = s.epoch
-            out[i, OUT_LOCKED] = locked
-        out[i, OUT_T_NS] = t_ns
-        out[i, OUT_U_NS] = u_ns
-
-
-@part
-def _take_read(s: State, rows: I64, out: I64, begin: int, end: int) -> None:
-    """Take in rows `begin` to `end` - 1 as one read and publish their times."""
-    first = begin
-    for i in range(begin, end):
-        s.kind = rows[i, KIND]
-        s.arrival = rows[i, ARRIVAL]
-        s.seq = rows[i, SEQ]
-        s.t_us = rows[i, T_US]
-        s.prev_tx = rows[i, PREV_TX]
-        s.has_prev = rows[i, HAS_PREV]
-        s.ping_sent = rows[i, PING_SENT]
-        s.t2_us = rows[i, T2_US]
-        s.boot = rows[i, BOOT]
-        s.n_frames += 1
-        if s.n_frames & 0xFFFF == 0:
-            _decay_bins(s)
-        if s.started and s.boot != s.boot_now and s.boot == s.prev_boot:
-            s.suspect_boot += 1
-            if s.suspect_boot < _OLD_BOOT_FRAMES:
-                s.n_old_boot += 1
-                out[i, OUT_LOCKED] = -1
-                continue
-        if s.started == 0 or s.boot != s.boot_now:
-            _publish(s, rows, out, first, i)
-            first = i
-            power_up(s)
-        s.suspect_boot = 0
-        step = _count_seq(s)
-        # frames of other kinds may carry no counter of their own (HELLO): trust only their transmit stamp
-        other = s.kind == KIND_OTHER
-        counter = s.prev_tx if other else s.t_us
-        out[i, OUT_LOCKED] = 0
-        if other and s.has_prev == 0:
-            out[i, OUT_TICK] = _unwrap(s, s.t_us) if s.referenced == 1 else s.t_us
-            _remember(s)
-            continue
-        if s.referenced == 0:
-            refer(s, counter)
-        tick = _unwrap(s, counter)
-        if other:
-            tick += signed32(s.t_us - counter)
-        out[i, OUT_TICK] = tick
-        # a counter that falls back is a repeated old frame, or a reset whose HELLO was lost, or garbage
-        fallen_ns = (s.last_tick - tick) * s.tick_ns
-        gone_back = (step > 0 and fallen_ns > _FALL_NS) or (step < -_STEP_BACK and fallen_ns > _FALL_BACK_NS)
-        s.suspect_back = s.suspect_back + 1 if gone_back else 0
-        agrees = _take_frame(s, tick)
-        if agrees:
-            s.suspect_upper = 0
-        else:
-            s.suspect_upper += 1
-            s.n_suspect_frames += 1
-        if agrees or s.suspect_upper >= _SUSPECTS:
-            stamp = tick - signed32(s.t_us - counter) if other else tick
-            if stamp > s.last_tick:
-                s.last_tick = stamp
-                s.last_arrival = s.arrival
-        if s.suspect_back >= _SUSPECTS:
-            _publish(s, rows, out, first, i)
-            s.n_restarts += 1
-            power_up(s)
-            s.n_resets -= 1
-            refer(s, s.t_us)
-            out[i, OUT_TICK] = s.t_us
-            first = i
-            _take_frame(s, s.t_us)
-            s.due = 1
-        elif s.suspect_upper >= _SUSPECTS or s.suspect_lower >= _SUSPECTS:
-            cross(s, s.arrival)
-            s.epoch_tick = tick
-            _take_frame(s, tick)
-            s.due = 1
-    _publish(s, rows, out, first, end)
 
 
 @kernel
-def feed_read(states: States, rows: I64, out: I64) -> None:
-    """Take in the frames of one read and publish their times.
+def feed(states: States, rows: I64, out: I64, by_arrival: bool) -> int:
+    """Take in frames and publish their times, causally, read by read.
 
     Args:
         states: (1,) STATE.
         rows: (m, ROW_WIDTH) int64, one frame per row in order of arrival; columns as in align_state.
         out: (m, OUT_WIDTH) int64, written: unwrapped tick, rig time and hard half-width of the frame's
             `t_us`, epoch, locked.
-    """
-    _take_read(states[0], rows, out, NONE, rows.shape[0])
-
-
-@kernel
-def feed_log(states: States, rows: I64, out: I64) -> int:
-    """Feed a whole recording causally, read by read: consecutive rows of equal arrival are one read.
+        by_arrival: Whether consecutive rows of equal arrival are a read (a recording); else all rows are one.
 
     Returns:
         Number of reads.
     """
+    # no array is given to a part: counting its references would take longer than most frames do
     s = states[0]
-    reads = 0
-    first = NONE
-    for i in range(1, rows.shape[0] + 1):
-        if i == rows.shape[0] or rows[i, ARRIVAL] != rows[first, ARRIVAL]:
-            _take_read(s, rows, out, first, i)
-            first = i
+    n = rows.shape[0]
+    i = first = reads = 0
+    boot = _SAME_BOOT
+    while first < n:
+        if boot >= _NEW_BOOT:
+            _begin_boot(s, boot)
+            boot = _SAME_BOOT
+            out[i, OUT_TICK] = s.tick
+            i += 1
+        while i < n and (i == first or not by_arrival or rows[i, ARRIVAL] == s.arrival):
+            s.kind = rows[i, KIND]
+            s.arrival = rows[i, ARRIVAL]
+            s.seq = rows[i, SEQ]
+            s.t_us = rows[i, T_US]
+            s.prev_tx = rows[i, PREV_TX]
+            s.has_prev = rows[i, HAS_PREV]
+            s.ping_sent = rows[i, PING_SENT]
+            s.t2_us = rows[i, T2_US]
+            s.boot = rows[i, BOOT]
+            boot = _take(s)
+            out[i, OUT_LOCKED] = boot
+            if boot >= _NEW_BOOT:
+                break
+            out[i, OUT_TICK] = s.tick
+            i += 1
+        else:
             reads += 1
+        if first < i:
+            _settle(s)
+        for k in range(first, i):
+            if out[k, OUT_LOCKED] == _OLD_BOOT:
+                tick, t_ns, u_ns = published_old_boot(s, rows[k, ARRIVAL], rows[k, T_US])
+                epoch = s.prev_epoch
+                locked = 0
+                out[k, OUT_TICK] = tick
+            else:
+                t_ns, u_ns, locked = _published(s, rows[k, ARRIVAL], out[k, OUT_TICK])
+                epoch = s.epoch
+            out[k, OUT_T_NS] = t_ns
+            out[k, OUT_U_NS] = u_ns
+            out[k, OUT_EPOCH] = epoch
+            out[k, OUT_LOCKED] = locked
+        first = i
     return reads
 
 
@@ -377,5 +402,4 @@ def warm_up() -> None:
     states = new_state(1000, 300.0, 0.3)
     rows = np.zeros((2, ROW_WIDTH), np.int64)
     out = np.zeros((2, OUT_WIDTH), np.int64)
-    feed_read(states, rows, out)
-    feed_log(states, rows, out)
+    feed(states, rows, out, False)

@@ -96,6 +96,8 @@ class State:
     ping_sent: int
     t2_us: int
     boot: int
+    tick: int
+    """Its unwrapped `t_us`."""
 
     curvature: float
     curvature_least: float

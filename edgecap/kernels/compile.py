@@ -67,8 +67,23 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 def part(function: Callable[P, R]) -> Callable[P, R]:
     """The same for a function that only kernels call: it is kept with them, and Python cannot call it."""
-    njit: Any = numba.njit  # its stubs do not know the last two options
-    compiled = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return _part(function, forceinline=False)  # else it takes it over from the `inlined` ones that call it
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """A part copied to where it is called: for short ones on the way of every frame."""
+    return _part(function, forceinline=True)
+
+
+def _part(function: Callable[P, R], *, forceinline: bool) -> Callable[P, R]:
+    njit: Any = numba.njit  # its stubs do not know the last three options
+    compiled = njit(
+        nogil=True,
+        error_model="numpy",
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        forceinline=forceinline,
+    )(function)
     return cast("Callable[P, R]", compiled)
 
 

@@ -137,14 +137,14 @@ class DeviceClock:
         self._n = m
         out = self._out[:m]
         epoch = self._epoch[0]
-        align.feed_read(self._states, rows, out)
+        align.feed(self._states, rows, out, False)
         if self._epoch[0] != epoch:
             self._pings.burst()
         return out[:, at.OUT_TICK]
 
     def feed_log(self, rows: I64, out: I64) -> int:
         """Feed a recording of many reads into `out` (m, OUT_WIDTH); returns the number of reads."""
-        return int(align.feed_log(self._states, rows, out))
+        return int(align.feed(self._states, rows, out, True))
 
     def _room(self, m: int) -> I64:
         if m > self._rows.shape[0]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from edgecap.kernels import align_state as at
 from edgecap.sim.clock import SCENARIOS, LinkLog, simulate
 from edgecap.timeline.device_clock import KIND_OTHER, KIND_PONG, KIND_SAMPLES, DeviceClock
 from edgecap.timeline.fit import to_rig_ns
@@ -147,6 +148,19 @@ def test_ticks_unwrap_across_the_counter_and_keep_its_low_half():
     clock.feed_log(rows, out)
     assert (np.diff(out[log.kind == 0, 0]) == 1000).all()
     assert ((out[:, 0] & 0xFFFFFFFF) == log.t_us).all()
+
+
+def test_round_trips_are_counted_in_quarters_of_an_octave():
+    log = simulate(SCENARIOS["tails"], seed=7, seconds=60)
+    rows = rows_from_arrays(log.arrays())
+    clock = DeviceClock()
+    clock.feed_log(rows, np.zeros((len(rows), at.OUT_WIDTH), np.int64))
+    pong = log.kind == KIND_PONG
+    turn_us = (log.t_us[pong] - log.t2_us[pong]).astype(np.int64)
+    trip_us = (log.arrival_ns[pong] - log.ping_sent_ns[pong]) / 1e3 - turn_us
+    bins = np.floor(4.0 * np.log2(1.0 + trip_us)).astype(int)
+    assert clock.quality().rejected_impossible == 0
+    assert (clock._trip_bins == np.bincount(bins, minlength=at.BINS)).all()
 
 
 def test_frames_without_a_counter_do_no_harm():
