@@ -76,7 +76,7 @@ _GAP_SHARE = 1.0 / 16.0
 @inlined
 def _bin_of(delay_ns: float) -> int:
     """Four bins per octave of 1 + delay in µs, from the exponent and the mantissa: a logarithm is slow."""
-    bits: int = np.float64(1.0 + max(delay_ns, 0.0) * 1e-3).view(np.int64)
+    bits = int(np.float64(1.0 + max(delay_ns, 0.0) * 1e-3).view(np.int64))
     mantissa = bits & 0xFFFFFFFFFFFFF
     quarter = (mantissa >= _QUARTERS[0]) + (mantissa >= _QUARTERS[1]) + (mantissa >= _QUARTERS[2])
     return min(BINS - 1, 4 * ((bits >> 52) - 1023) + quarter)
