@@ -45,10 +45,10 @@ class _Sample:
             if isinstance(item, DeviceEvent):
                 if item.kind == "stopped":
                     self.source.live.stopped.set()
-                elif self.source.note(item) and item.kind in ("disconnected", "fault"):
+                elif self.source.note(item, now_ns()) and item.kind in ("disconnected", "fault"):
                     self.faults.append(item.text or item.kind)
                 continue
-            self.source.live.saw(item)
+            self.source.saw(item)
             quality = self.quality.get(item.stream)
             if quality is None:
                 continue

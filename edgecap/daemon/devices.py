@@ -97,8 +97,11 @@ class Devices:
         self._note_tried(name)
         try:
             async for item in feed:
-                if isinstance(item, DeviceEvent) and device.note(item):
-                    self._on_change()
+                if isinstance(item, DeviceEvent):
+                    if device.note(item, now_ns()):
+                        self._on_change()
+                    elif item.sensor and item.kind == "fault":
+                        continue  # an idle device tells again and again what stands
                 await self._take(device, item)
         finally:
             del self._open[name]

@@ -24,7 +24,8 @@ BRACKET_NS = 20_000_000
 BRACKET_S = 0.5
 """… or for this long."""
 FAULT_SHOWN_NS = 10_000_000_000
-"""A fault that a device told of, and went on, is shown for this long."""
+"""A fault that a device told of, and went on, is shown for this long; so is one of a sensor that the device
+tells of again and again while idle, should it fall silent about it."""
 STOP_S = 5.0
 """A source that has not stopped by then is left behind; its samples so far are kept."""
 
@@ -54,10 +55,8 @@ class Live:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def saw(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
-        """Note an item."""
-        if isinstance(item, Gap | PictureReport):
-            return
+    def saw(self, item: SampleBlock | FramePacket) -> None:
+        """Note samples or a frame."""
         self.last_ns = item.arrival_ns if isinstance(item, FramePacket) else int(item.arrival_ns[-1])
         self.seen.add(item.stream)
         self.arrived.set()
@@ -82,8 +81,8 @@ class OpenSource:
     """It was lost, and its source is trying to get it back."""
     _fault: str = ""
     _fault_ns: int = 0
-    _sensors: dict[str, str] = field(default_factory=dict)
-    """What is wrong with single sensors of the device, by stream, until it is over or the sampling ends."""
+    _sensors: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """What is wrong with single sensors of the device, by stream, and when it was last told."""
     _shown: Led | None = None
     _borrowed: bool = False
 
@@ -98,6 +97,12 @@ class OpenSource:
             return set()
         return {i.name for i in self.feed.info} - self._sensors.keys()
 
+    def saw(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
+        """Take note of what it delivered: a sensor that gives samples is well."""
+        if isinstance(item, SampleBlock | FramePacket):
+            self._sensors.pop(item.stream, None)
+            self.live.saw(item)
+
     async def first_samples(self) -> None:
         """Until each stream has delivered that can."""
         await self.live.wait_until(lambda: self.able <= self.live.seen)
@@ -106,15 +111,15 @@ class OpenSource:
         """Until something arrived after `t_ns`, unless nothing can come."""
         await self.live.wait_until(lambda: not self.able or self.live.last_ns > t_ns)
 
-    def note(self, event: DeviceEvent) -> bool:
+    def note(self, event: DeviceEvent, heard_ns: int) -> bool:
         """Take in what the device reported; returns whether that changes what is wrong with it."""
-        changed = self._note(event)
+        changed = self._note(event, heard_ns)
         self.live.arrived.set()  # whoever waits for samples may wait in vain
         return changed
 
-    def _note(self, event: DeviceEvent) -> bool:
-        if event.sensor or event.kind in ("stopped", "reset"):
-            return self._note_sensor(event)
+    def _note(self, event: DeviceEvent, heard_ns: int) -> bool:
+        if event.sensor or event.kind == "reset":
+            return self._note_sensor(event, heard_ns)
         if event.kind == "connected":
             self.away, self._fault = False, ""
             self._sensors.clear()
@@ -129,24 +134,49 @@ class OpenSource:
             return False
         return True
 
-    def _note_sensor(self, event: DeviceEvent) -> bool:
-        before = dict(self._sensors)
+    def _note_sensor(self, event: DeviceEvent, heard_ns: int) -> bool:
+        before = self._ailing(heard_ns)
         if event.kind == "fault":
-            self._sensors[event.sensor] = event.text
+            self._sensors[event.sensor] = event.text, heard_ns
         elif event.sensor:
             self._sensors.pop(event.sensor, None)
         else:
             self._sensors.clear()
-        return self._sensors != before
+        return self._ailing(heard_ns) != before
+
+    def _ailing(self, t_ns: int) -> dict[str, str]:
+        """Sensors that are known as dead, and why. What is not told again while idle is over."""
+        return {
+            sensor: text
+            for sensor, (text, told_ns) in self._sensors.items()
+            if self.started or t_ns - told_ns < FAULT_SHOWN_NS
+        }
+
+    async def start(self) -> None:
+        """Produce samples or frames; raises `SourceError`."""
+        known = self._ailing(now_ns())
+        self._sensors = {s: told for s, told in self._sensors.items() if s in known}
+        await self.feed.start()
+        self.started = True
+
+    async def stop(self) -> dict[str, int]:
+        """Stop, and wait for all that came before; returns how many the device says it sent, by stream."""
+        # A sensor that is dead stays so, but from here on the device has to tell it again.
+        self._sensors = {s: (text, now_ns()) for s, (text, _) in self._sensors.items()}
+        self.started = False
+        sent = await self.feed.stop()
+        await self.live.stopped.wait()
+        return sent
 
     def problem(self, t_ns: int) -> str:
         """What is wrong with it at rig time `t_ns`; empty if nothing is."""
         if self.away:
             return self._fault
-        found = list(self._sensors.values())
-        if t_ns - self._fault_ns < FAULT_SHOWN_NS and not any(s in self._fault for s in self._sensors):
+        ailing = self._ailing(t_ns)
+        found = list(ailing.values())
+        if t_ns - self._fault_ns < FAULT_SHOWN_NS and not any(s in self._fault for s in ailing):
             found.append(self._fault)
-        fix = "; check wiring and power of what is named" if self._sensors else ""
+        fix = "; check wiring and power of what is named" if ailing else ""
         return ", ".join(filter(None, found)) + fix
 
     def missing(self) -> SourceError:
@@ -214,10 +244,9 @@ async def _start(sources: Sequence[OpenSource]) -> list[SourceError]:
 async def start_source(source: OpenSource) -> SourceError | None:
     """Start one source; what went wrong is returned, so that the others can go on."""
     try:
-        await source.feed.start()
+        await source.start()
     except SourceError as error:
         return error
-    source.started = True
     return None
 
 
@@ -238,14 +267,11 @@ async def stop_sources(sources: Sequence[OpenSource]) -> dict[str, int]:
 
 async def _stop(sources: Sequence[OpenSource]) -> dict[str, int]:
     async def one(source: OpenSource) -> dict[str, int]:
-        source.started = False
         try:
             async with asyncio.timeout(STOP_S):
-                sent = await source.feed.stop()
-                await source.live.stopped.wait()
+                return await source.stop()
         except (TimeoutError, SourceError):
             return {}
-        return sent
 
     found = await asyncio.gather(*(one(s) for s in sources))
     return {stream: n for sent in found for stream, n in sent.items()}

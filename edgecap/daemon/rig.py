@@ -193,7 +193,7 @@ class Rig:
         if isinstance(item, DeviceEvent):
             await self._device_event(source, item)
             return
-        source.live.saw(item)
+        source.saw(item)
         if self.recorder is None:
             return
         if isinstance(item, Gap):

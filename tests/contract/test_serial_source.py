@@ -354,6 +354,23 @@ def test_unplugged_and_without_power(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_sensor_that_dies_while_idle_is_told_of_to_whoever_opens_the_device(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with HostFirmware(TWO, link=tmp_path / "mcu") as device:
+            await device.command("silence force 600000")
+            async with SerialSource("hand", device.port).open() as feed:
+                taker = Taker(feed, device)
+                task = asyncio.create_task(taker.take())
+                await taker.until(lambda: taker.events("fault"))
+                fault = taker.events("fault")[0]
+                assert (fault.sensor, fault.text) == ("hand-force", "hand-force: sensor gives no data")
+                await device.command("silence force 0")
+                await taker.until(lambda: any(e.sensor == "hand-force" for e in taker.events("log")))
+            await asyncio.wait_for(task, 5)
+
+    asyncio.run(run())
+
+
 def test_one_that_was_never_started_says_stopped_all_the_same(tmp_path: Path) -> None:
     async def run() -> None:
         async with recording(tmp_path) as taker:

@@ -226,6 +226,8 @@ def test_what_is_wrong_with_a_sensor_reaches_status_and_light(images, tmp_path):
         async with Site(tmp_path) as site, broken as board:
             site.add_section(f'[[serial]]\nname = "hand"\nport = "{board.port}"')
             await site.start_daemon()
+            await site.until("shown while idle", lambda: site.status.get("led") == "sensor-fault", PATIENCE_S)
+            assert "WHO_AM_I reads as an open line" in site.status["problems"]["hand"]
             await press(site, board, "recording")
             await site.until(
                 "told",

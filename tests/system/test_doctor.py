@@ -124,6 +124,17 @@ def test_a_good_rig_alone_and_beside_its_daemon(tmp_path: Path) -> None:
             assert recording["clock glove"].verdict == "ok"
             await glove.press(80)
             await site.until_state("idle")
+
+            # A sensor that dies while nothing is recorded is known before anybody presses the button.
+            await glove.command("silence imu 600000")
+            line = "glove-imu: sensor gives no data"
+            await site.until("known", lambda: line in site.status["problems"].get("glove", ""))
+            await site.until("shown", lambda: site.status["led"] == "sensor-fault")
+            dead = await doctor(config)
+            assert (dead["device glove"].verdict, line in dead["device glove"].text) == ("fail", True)
+            assert "check wiring and power" in dead["device glove"].fix
+            await glove.command("silence imu 0")
+            await site.until("well again", lambda: site.status["led"] == "idle")
             assert await site.stop_daemon() == 0
 
     asyncio.run(run())

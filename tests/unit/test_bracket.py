@@ -41,18 +41,18 @@ class Device:
         return self.queue.__aiter__()
 
     def fails(self, kind: str, text: str, sensor: str = "") -> None:
-        self.open.note(DeviceEvent(self.open.name, kind, now_ns(), text, sensor))
+        self.open.note(DeviceEvent(self.open.name, kind, now_ns(), text, sensor), now_ns())
 
     def gives(self, stream: str) -> None:
         t_ns = np.array([now_ns()], np.int64)
         fit = ClockFit(0, 0, 0.0, 1000, 0, 0.0, 0, True)
-        self.open.live.saw(SampleBlock(stream, 0, t_ns, np.zeros((1, 1)), np.ones(1, np.int32), t_ns, fit))
+        self.open.saw(SampleBlock(stream, 0, t_ns, np.zeros((1, 1)), np.ones(1, np.int32), t_ns, fit))
 
     async def serve(self) -> None:
         """Take what it yields, as the daemon does."""
         async for item in self.queue:
             assert isinstance(item, DeviceEvent)
-            self.open.note(item)
+            self.open.note(item, now_ns())
             if item.kind == "stopped":
                 self.open.live.stopped.set()
 

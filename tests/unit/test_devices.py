@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap.daemon import devices as module
+from edgecap.daemon import recording
 from edgecap.daemon.devices import Devices, twins
 from edgecap.daemon.recording import FAULT_SHOWN_NS, Live, OpenSource
 from edgecap.errors import SourceError
-from edgecap.model import DeviceEvent, Item, StreamInfo
+from edgecap.model import ClockFit, DeviceEvent, FramePacket, Item, StreamInfo
 from edgecap.source.item_queue import ItemQueue
 
 
@@ -57,6 +58,22 @@ class Scripted:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
     monkeypatch.setattr(module, "RETRY_LAST_S", 0.002)
+
+
+def a_frame(stream: str, t_ns: int) -> FramePacket:
+    return FramePacket(stream, 0, b"", True, t_ns, t_ns, 0, 0, ClockFit(0, 0, 0.0, 1, 0, 0.0, 0, True))
+
+
+async def stopped(device: OpenSource) -> None:
+    device.live.stopped.set()
+    await device.stop()
+
+
+@contextlib.contextmanager
+def clock_at(t_ns: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "now_ns", lambda: t_ns)
+        yield
 
 
 def kept(*sources: Scripted) -> tuple[Devices, list[tuple[str, Item]], Callable[..., object]]:
@@ -139,7 +156,7 @@ def test_boards_that_give_one_serial_number() -> None:
 def test_a_device_that_was_lost_is_lost_until_it_is_connected(kinds: list[str]) -> None:
     device = OpenSource("board", Scripted("board"), Live())
     for k, kind in enumerate(kinds):
-        device.note(DeviceEvent("board", kind, k, "why"))
+        device.note(DeviceEvent("board", kind, k, "why"), k)
     lost = [k for k, kind in enumerate(kinds) if kind in ("connected", "disconnected")][-1:]
     away = bool(lost) and kinds[lost[0]] == "disconnected"
     assert device.away == away
@@ -150,35 +167,84 @@ def test_a_device_that_was_lost_is_lost_until_it_is_connected(kinds: list[str]) 
 def test_each_sensors_fault_stands_until_that_sensor_is_back(data: st.DataObject) -> None:
     device = OpenSource("glove", Scripted("glove"), Live())
     sensors = ["glove-magnetic-index", "glove-magnetic-ring", "glove-imu"]
-    standing: dict[str, str] = {}
-    for k in range(data.draw(st.integers(0, 12))):
-        kind = data.draw(st.sampled_from(["fault", "fault", "log", "stopped", "connected", "reset"]))
-        if kind in ("fault", "log"):
-            sensor = data.draw(st.sampled_from(sensors))
-            text = f"{sensor}: MLX90393 0x0E: no answer on I2C"
-            before = dict(standing)
-            standing.pop(sensor, None)
-            if kind == "fault":
-                standing = before | {sensor: text}
-            changed = device.note(DeviceEvent("glove", kind, k, text, sensor))
-            assert changed == (standing != before)
-        else:
-            device.note(DeviceEvent("glove", kind, k))
+    standing: dict[str, tuple[str, int]] = {}
+    t_ns = 0
+
+    def known(at_ns: int) -> dict[str, str]:
+        # While it samples a fault stands until it is over; while idle it is told again and again.
+        return {
+            s: said
+            for s, (said, told_ns) in standing.items()
+            if device.started or at_ns - told_ns < FAULT_SHOWN_NS
+        }
+
+    for _ in range(data.draw(st.integers(0, 16))):
+        t_ns += data.draw(st.integers(1, FAULT_SHOWN_NS // 2))
+        kind = data.draw(st.sampled_from(["fault", "fault", "log", "samples", "start", "stop", "reset"]))
+        sensor = data.draw(st.sampled_from(sensors))
+        text = f"{sensor}: MLX90393 0x0E: no answer on I2C"
+
+        before = known(t_ns)
+        if kind in ("start", "stop"):
+            standing = {s: (said, t_ns) for s, said in before.items()}
+            with clock_at(t_ns):
+                asyncio.run(device.start() if kind == "start" else stopped(device))
+            continue
+        if kind == "reset":
             standing.clear()
-    problem = device.problem(10**18)  # however long ago it was told
-    assert all(text in problem for text in standing.values())
-    assert not any(sensor in problem for sensor in set(sensors) - set(standing))
-    assert problem.endswith("; check wiring and power of what is named") == bool(standing)
-    assert "\n" not in problem
+        else:
+            standing.pop(sensor, None)
+        if kind == "fault":
+            standing[sensor] = text, t_ns
+        if kind == "samples":
+            device.saw(a_frame(sensor, t_ns))
+        else:
+            named = sensor if kind != "reset" else ""
+            changed = device.note(DeviceEvent("glove", kind, 0, text, named), t_ns)
+            assert changed == (known(t_ns) != before)
+        for at_ns in (t_ns, t_ns + FAULT_SHOWN_NS):
+            problem, expected = device.problem(at_ns), known(at_ns)
+            assert all(said in problem for said in expected.values())
+            assert not any(s in problem for s in set(sensors) - set(expected))
+            assert problem.endswith("; check wiring and power of what is named") == bool(expected)
+            assert "\n" not in problem
+
+
+def test_what_an_idle_device_tells_again_is_no_news() -> None:
+    async def run() -> None:
+        glove = Scripted("glove")
+        devices, taken, until = kept(glove)
+        task = asyncio.create_task(devices.run())
+        await devices.all_tried()
+        fault = DeviceEvent("glove", "fault", 0, "glove-imu: sensor gives no data", "glove-imu")
+        for item in (
+            fault,
+            fault,
+            fault,
+            DeviceEvent("glove", "log", 0, "glove-imu: sensor is back", "glove-imu"),
+        ):
+            glove.queue.put(item)
+        glove.queue.put(fault)
+        await until(lambda: len(taken) == 4)
+        assert [i.kind for _, i in taken if isinstance(i, DeviceEvent)] == [
+            "connected",
+            "fault",
+            "log",
+            "fault",
+        ]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
 
 
 def test_a_sensors_fault_does_not_hide_that_of_its_board() -> None:
     device = OpenSource("glove", Scripted("glove"), Live())
-    device.note(DeviceEvent("glove", "fault", 5, "glove-magnetic-ring: no answer", "glove-magnetic-ring"))
-    device.note(DeviceEvent("glove", "fault", 6, "glove-imu overran: 3 samples lost in the device"))
+    device.note(DeviceEvent("glove", "fault", 5, "glove-magnetic-ring: no answer", "glove-magnetic-ring"), 5)
+    device.note(DeviceEvent("glove", "fault", 6, "glove-imu overran: 3 samples lost in the device"), 6)
     said = "glove-magnetic-ring: no answer, glove-imu overran: 3 samples lost in the device; check"
     assert device.problem(7).startswith(said)
-    device.note(DeviceEvent("glove", "fault", 8, "glove-magnetic-ring is silent"))
+    device.note(DeviceEvent("glove", "fault", 8, "glove-magnetic-ring is silent"), 8)
     assert device.problem(9).startswith("glove-magnetic-ring: no answer; check")  # said once
-    device.note(DeviceEvent("glove", "disconnected", 10, "/dev/x: gone"))
+    device.note(DeviceEvent("glove", "disconnected", 10, "/dev/x: gone"), 10)
     assert device.problem(11) == "glove is disconnected: /dev/x: gone; plug it in again"

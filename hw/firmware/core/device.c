@@ -39,6 +39,7 @@ const char *ec_init(ec_device *device, const ec_hal *hal, const ec_stream *strea
         ec_init_sampler(device, s);
     }
     ec_queue_hello(device);
+    ec_begin_looks(device);
     device->light.change_us = UINT64_MAX;
     return NULL;
 }
@@ -194,6 +195,8 @@ void ec_poll(ec_device *device)
     uint64_t t_us = 0;
     if (device->sampling)
         ec_take_due(device);
+    else
+        ec_look(device);
     if (ec_button_settle(&device->button, now, &t_us))
         ec_send_event(device, device->button.down ? EC_BUTTON_DOWN : EC_BUTTON_UP, EC_NO_STREAM, t_us, 0, "");
     ec_show_light(device);
@@ -221,7 +224,7 @@ uint64_t ec_next_row_us(const ec_device *device)
 
 uint64_t ec_next_wake_us(const ec_device *device)
 {
-    uint64_t next = UINT64_MAX;
+    uint64_t next = device->sampling ? UINT64_MAX : device->look_us;
     for (uint8_t s = 0; device->sampling && s < device->n_streams; s++) {
         const uint64_t full = ec_batch_full_us(device, s);
         next = full < next ? full : next;

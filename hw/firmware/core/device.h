@@ -51,6 +51,8 @@ typedef struct {
     bool quiet;
     bool fault;          /* reported */
     const char *reason;  /* why, as far as the board knows */
+    const char *told;    /* what was told of it */
+    uint64_t row_us;     /* when the latest row was given, if rows are; also while idle */
     uint32_t n;          /* rows in the batch */
     uint64_t t_us[EC_BATCH_MAX];
     uint8_t rows[EC_PAYLOAD_MAX];
@@ -80,6 +82,8 @@ typedef struct {
     size_t rx_bytes;
     bool rx_too_long;
 
+    uint64_t look_us;       /* while idle, when the sensors are next looked at */
+    uint64_t tell_again_us; /* while idle, when faults that stand are next told */
     uint8_t hello_part;
     uint8_t hello_parts; /* HELLO frames still due while hello_part < hello_parts */
     ec_button button;
@@ -105,7 +109,7 @@ void ec_transmitted(ec_device *device, uint32_t t_us);
 void ec_button_raw(ec_device *device, bool down);
 
 /* A row of a stream whose rows are given, as the wire wants it; t_us is the extended counter when it was taken,
- * later than that of the row before. Ignored while idle. */
+ * later than that of the row before. While idle it only shows that the sensor is alive. */
 void ec_give_row(ec_device *device, uint8_t stream, uint64_t t_us, const uint8_t *row);
 
 /* n rows of such a stream were taken by the sensor but lost on the way here; the first at t_us. */
@@ -113,6 +117,10 @@ void ec_lose_rows(ec_device *device, uint8_t stream, uint64_t t_us, uint32_t n);
 
 /* Why a sensor gives nothing, for the next sensor-fault; the text must stay. NULL forgets it. */
 void ec_explain_fault(ec_device *device, uint8_t stream, const char *reason);
+
+/* Whether rows of a stream whose rows are given have come lately, taken or not: for alive() of a board whose sensors
+ * run on while idle. */
+bool ec_rows_come(const ec_device *device, uint8_t stream);
 
 /* A line for the host's log. */
 void ec_send_log(ec_device *device, uint8_t level, const char *text);

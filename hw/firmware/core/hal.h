@@ -18,6 +18,8 @@ typedef struct {
      * format; false if the sensor gave none. `index` counts this stream's rows since START. Never asked for a
      * stream whose rows are given (ec_give_row). */
     bool (*read_sensor)(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us, uint8_t *row);
+    /* Whether the sensor answers, as far as the board can tell; asked four times a second while idle. */
+    bool (*alive)(void *ctx, uint8_t stream);
     /* START (true) and STOP (false). */
     void (*sampling)(void *ctx, bool on);
     /* Whether a stream can be sampled at this rate from the next START on; false if it cannot. */

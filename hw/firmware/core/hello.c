@@ -51,5 +51,6 @@ size_t ec_write_hello(const ec_device *device, uint8_t part, uint8_t *p)
 void ec_queue_hello(ec_device *device)
 {
     device->hello_part = 0;
+    ec_tell_again_soon(device);
     device->hello_parts = device->n_streams > 0 ? device->n_streams : 1;
 }

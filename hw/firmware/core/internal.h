@@ -27,6 +27,14 @@ uint32_t ec_value_bytes(uint8_t dtype);
 /* Sample a stream at this rate from the next START on. */
 void ec_set_rate(ec_sampler *sampler, uint32_t rate_mhz);
 void ec_init_sampler(ec_device *device, uint8_t stream);
+/* Report that a sensor gives nothing, since quiet_t_us. */
+void ec_tell_fault(ec_device *device, uint8_t stream);
+
+/* Idle: sensors are looked at, so that a dead one is known before the START. */
+void ec_begin_looks(ec_device *device);
+void ec_look(ec_device *device);
+/* Somebody has come who may not know of the faults that stand. */
+void ec_tell_again_soon(ec_device *device);
 void ec_start(ec_device *device);
 /* Take what is due, send partial batches and pending overrun events. */
 void ec_stop(ec_device *device);

@@ -96,6 +96,17 @@ static void send_batch(ec_device *device, uint8_t stream)
     ec_queue_push(&device->queue, EC_SAMPLES, payload, bytes);
 }
 
+void ec_tell_fault(ec_device *device, uint8_t stream)
+{
+    ec_sampler *sampler = &device->samplers[stream];
+    if (sampler->reason != NULL)
+        sampler->told = sampler->reason;
+    else if (!sampler->fault) /* while a driver tries again it knows of no reason */
+        sampler->told = "sensor gives no data";
+    sampler->fault = true;
+    ec_send_event(device, EC_SENSOR_FAULT, stream, sampler->quiet_t_us, 0, sampler->told);
+}
+
 static void note_quiet(ec_device *device, uint8_t stream, uint64_t t_us)
 {
     ec_sampler *sampler = &device->samplers[stream];
@@ -103,11 +114,8 @@ static void note_quiet(ec_device *device, uint8_t stream, uint64_t t_us)
         sampler->quiet = true;
         sampler->quiet_t_us = t_us;
     }
-    if (!sampler->fault && t_us - sampler->quiet_t_us >= sampler->quiet_limit_us) {
-        sampler->fault = true;
-        ec_send_event(device, EC_SENSOR_FAULT, stream, sampler->quiet_t_us, 0,
-                      sampler->reason != NULL ? sampler->reason : "sensor gives no data");
-    }
+    if (!sampler->fault && t_us - sampler->quiet_t_us >= sampler->quiet_limit_us)
+        ec_tell_fault(device, stream);
 }
 
 /* Put a row, which lies at the end of the batch already, into the batch; the next is expected at next_us. */
@@ -142,6 +150,7 @@ static void take_row(ec_device *device, uint8_t stream, uint64_t t_us, uint64_t 
 void ec_give_row(ec_device *device, uint8_t stream, uint64_t t_us, const uint8_t *row)
 {
     ec_sampler *sampler = &device->samplers[stream];
+    sampler->row_us = t_us;
     /* A row of before START may still come after it. */
     if (!device->sampling || t_us < device->start_us)
         return;

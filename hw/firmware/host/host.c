@@ -45,6 +45,12 @@ static bool read_sensor(void *ctx, uint8_t stream, uint32_t index, uint64_t t_us
     return true;
 }
 
+static bool alive(void *ctx, uint8_t stream)
+{
+    const host *self = ctx;
+    return raw_now_ns() >= self->opts.sensors[stream].silent_until_ns;
+}
+
 static void sampling(void *ctx, bool on)
 {
     host *self = ctx;
@@ -127,7 +133,7 @@ static void reset(void *ctx)
 
 const char *host_boot(host *self, bool first)
 {
-    const ec_hal hal = {self, micros, boot_id, transmit, read_sensor, sampling, rate, tare, led, reset};
+    const ec_hal hal = {self, micros, boot_id, transmit, read_sensor, alive, sampling, rate, tare, led, reset};
     if (!first)
         self->boot_no++;
     self->run = 0;
