@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import lattice
+from edgecap.codec import lattice, multiples
 from edgecap.codec.layout import Array, ColumnLayout, Reader, put_varint
 from edgecap.errors import ChunkError
 
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-PLAIN, LATTICE, FLOAT_ORDER, STEPS = 0, 1, 2, 3
+PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES = range(5)
 """Transforms: the high half of a column's first byte."""
 MAX_UNIT = 1 << 40
 I32_LIMIT = (1 << 31) - 1
@@ -34,6 +36,9 @@ class Integers:
     extra: bytes
     lanes: Array
     last: I64 | None = None
+    rests: I32 | None = None
+    channels: I64 | None = None
+    """Of `MULTIPLES`: number of every channel among those that have rests, or -1."""
 
 
 def fits(transform: int, column: ColumnLayout) -> bool:
@@ -43,32 +48,78 @@ def fits(transform: int, column: ColumnLayout) -> bool:
         return column.is_plain
     if transform == STEPS:
         return kind in "iu" and size == 8
+    if transform == MULTIPLES:
+        return column.is_plain or (kind == "f" and size == 4)
     return transform in (LATTICE, FLOAT_ORDER) and kind == "f" and size == 4
 
 
-def to_integers(values: Array, last: I64 | None, meaning: bytes = b"") -> Integers | None:
+def to_integers(
+    values: Array, last: I64 | None, meaning: bytes = b"", transform: int | None = None, whole: bool = False
+) -> Integers | None:
     """Find the smallest integers that stand for `values` (n, c).
 
     Args:
         values: Samples, n ≥ 1.
         last: The last sample of every channel before these, when it is known to the reader too (64-bit only).
         meaning: What the integers of the payload before meant, preferred when it fits.
+        transform: How they stood for samples; None to find what is best.
+        whole: Without rests, and without what takes time to find.
 
     Returns:
         The integers, or None when the samples can only be stored.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind in "iu" and size in (2, 4):
-        return Integers(PLAIN, b"", b"", to_signed(values))
+        signed = to_signed(values)
+        if not whole and transform != PLAIN:
+            found = _multiples(signed, b"", meaning if transform == MULTIPLES else None)
+            if found is not None or transform == MULTIPLES:
+                return found
+        return Integers(PLAIN, b"", b"", signed)
     if kind in "iu" and size == 8:
         return _steps(values.view(np.int64), last, meaning)
     if values.dtype == np.float32:
-        found = lattice.find_grid(values, meaning)
-        if found is not None:
-            grid, lanes = found
-            return Integers(LATTICE, grid.packed_step(), grid.packed_exceptions(), lanes)
-        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+        return _from_floats(values, meaning, transform, whole)
     return None
+
+
+def _from_floats(values: F32, meaning: bytes, transform: int | None, whole: bool) -> Integers | None:
+    known = Reader(meaning)
+    if transform == MULTIPLES:
+        lattice.read_step(known)
+    on_grid = lattice.find_grid(values, meaning[: known.at] if transform == MULTIPLES else meaning, whole)
+    if on_grid is None:
+        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+    grid, lanes = on_grid
+    step = grid.packed_step()
+    if transform == MULTIPLES:
+        if step != meaning[: known.at]:
+            return None
+        found = _multiples(lanes, step, meaning[known.at :])
+    elif not whole and transform is None:
+        found = _multiples(lanes, step, None)
+    else:
+        found = None
+    if found is not None:
+        found.extra = grid.packed_zero_and_exceptions()
+        return found
+    if transform == MULTIPLES:
+        return None
+    if grid.minus_zero:
+        return _from_floats(values, meaning, transform, whole=True)
+    return Integers(LATTICE, step, grid.packed_exceptions(), lanes)
+
+
+def _multiples(x: Array, before: bytes, known: bytes | None) -> Integers | None:
+    """Integers (n, c) as multiples of steps: those `known`, or else of steps that are found and that pay."""
+    if known is not None:
+        steps: multiples.Steps | None = multiples.read_steps(Reader(known), x.shape[1])
+    else:
+        steps = multiples.find_steps(x)
+    found = multiples.split(x, steps) if steps is not None else None
+    if steps is None or found is None:
+        return None
+    return Integers(MULTIPLES, before + steps.packed(), b"", found[0], None, found[1], steps.channels)
 
 
 @dataclass(slots=True)
@@ -81,6 +132,8 @@ class Meaning:
     unit: int = 1
     rest: int = 0
     grid: lattice.Grid | None = None
+    steps: multiples.Steps | None = None
+    rests: I32 | None = None
 
     def rows(self, column: ColumnLayout, continued: bool) -> int:
         """How many rows of integers there are."""
@@ -99,6 +152,18 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
             lattice.read_step(reader)
         packed = reader.data[begin : reader.at] if known is None else known
         return Meaning(transform, packed, grid=lattice.read_grid(packed, reader, column.rows * column.lanes))
+    if transform == MULTIPLES:
+        begin = reader.at
+        source = reader if known is None else Reader(known)
+        start = source.at
+        if column.dtype.kind == "f":
+            lattice.read_step(source)
+        floats = source.data[start : source.at]
+        steps = multiples.read_steps(source, column.lanes)
+        packed = reader.data[begin : reader.at] if known is None else known
+        samples = column.rows * column.lanes
+        grid = lattice.read_grid(floats, reader, samples, zero=True) if floats else None
+        return Meaning(transform, packed, grid=grid, steps=steps)
     if transform == STEPS:
         if known is not None:
             return Meaning(transform, known, None, *read_unit(Reader(known)))
@@ -118,6 +183,12 @@ def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Ar
         return lattice.from_order(lanes).reshape(column.shape)
     if meaning.transform == LATTICE and meaning.grid is not None:
         return meaning.grid.values(lanes).reshape(column.shape)
+    if meaning.transform == MULTIPLES and meaning.steps is not None and meaning.rests is not None:
+        wide = meaning.steps.values(lanes) + meaning.rests
+        if meaning.grid is not None:
+            return meaning.grid.values(wide.astype(np.int32)).reshape(column.shape)
+        signed = wide.astype(lanes.dtype)
+        return from_signed(signed, column.dtype).reshape(column.shape)
     steps = lanes.astype(np.int64) * meaning.unit + meaning.rest
     start = meaning.first if last is None else last
     assert start is not None

@@ -23,6 +23,8 @@ DIVISORS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 65536.0)
 """Divisors by their number in the format."""
 SPELLED, COARSE = 15, 16
 """Number of a divisor that is spelled out, and the bit that says that a coarse step follows."""
+MINUS_ZERO = 1 << 31
+"""Bits of -0.0."""
 EXCEPTIONS_PER_SAMPLE = 1 / 16
 """More samples off the lattice than this, and it is not one."""
 
@@ -44,16 +46,18 @@ class Grid:
 
     `coarse` is 1 for a plain lattice. Another number is that of a sensor whose steps were themselves rounded
     to a finer lattice. `at` holds the positions of exceptions in C order, `bits` their float32 bits.
+    `minus_zero`: k = 0 stands for -0.0, as it does where a sign was changed.
     """
 
     divisor: float
     coarse: float
     at: I64
     bits: NDArray[np.uint32]
+    minus_zero: bool = False
 
     def values(self, k: I32) -> F32:
         """The samples that the integers stand for."""
-        values = on_grid(k, self.divisor, self.coarse)
+        values = on_grid(k, self.divisor, self.coarse, self.minus_zero)
         if self.at.size:
             values.reshape(-1).view(np.uint32)[self.at] = self.bits
         return values
@@ -68,8 +72,15 @@ class Grid:
 
     def packed_exceptions(self) -> bytes:
         """Their number, then for each the samples skipped since the last one, and its bits."""
+        return self._packed(self.at.size)
+
+    def packed_zero_and_exceptions(self) -> bytes:
+        """The same, their number doubled, and one more for `minus_zero`."""
+        return self._packed(2 * self.at.size + self.minus_zero)
+
+    def _packed(self, first: int) -> bytes:
         out = bytearray()
-        put_varint(out, self.at.size)
+        put_varint(out, first)
         before = -1
         for at, bits in zip(self.at.tolist(), self.bits.tolist(), strict=True):
             put_varint(out, at - before - 1)
@@ -78,10 +89,13 @@ class Grid:
         return bytes(out)
 
 
-def on_grid(k: I32, divisor: float, coarse: float) -> F32:
+def on_grid(k: I32, divisor: float, coarse: float, minus_zero: bool = False) -> F32:
     """The float32 that integers stand for."""
     fine = k if coarse == 1 else np.floor(k * coarse + 0.5)
-    return (fine / divisor).astype(np.float32)
+    values: F32 = (fine / divisor).astype(np.float32)
+    if minus_zero:
+        values[k == 0] = -0.0
+    return values
 
 
 def read_step(reader: Reader) -> tuple[float, float]:
@@ -98,10 +112,16 @@ def read_step(reader: Reader) -> tuple[float, float]:
     return divisor, coarse
 
 
-def read_grid(step: bytes, reader: Reader, samples: int) -> Grid:
-    """Read the exceptions of a column of so many samples on the lattice with this packed step."""
+def read_grid(step: bytes, reader: Reader, samples: int, zero: bool = False) -> Grid:
+    """Read the exceptions of a column of so many samples on the lattice with this packed step.
+
+    Args:
+        zero: They are packed together with `minus_zero`.
+    """
     divisor, coarse = read_step(Reader(step))
-    count = reader.varint(samples)
+    count = reader.varint(2 * samples + 1 if zero else samples)
+    minus_zero = zero and bool(count & 1)
+    count >>= zero
     # Every exception takes at least 5 bytes, so a wrong count cannot make this allocate much.
     at = np.empty(min(count, len(reader.data)), np.int64)
     bits = np.empty(at.size, np.uint32)
@@ -113,31 +133,32 @@ def read_grid(step: bytes, reader: Reader, samples: int) -> Grid:
         exception = reader.take(4)
         at[i] = position
         bits[i] = int.from_bytes(exception, "little")
-    return Grid(divisor, coarse, at, bits)
+    return Grid(divisor, coarse, at, bits, minus_zero)
 
 
-def find_grid(values: F32, known: bytes) -> tuple[Grid, I32] | None:
+def find_grid(values: F32, known: bytes, whole: bool) -> tuple[Grid, I32] | None:
     """Look for a step that nearly all samples are multiples of.
 
     Args:
         values: (n, c) samples.
         known: The packed step of the payload before, tried first; may be empty.
+        whole: Look also for a coarser step that was rounded to this one, and write zeros as they are.
     """
     flat = values.reshape(-1)
     with np.errstate(invalid="ignore"):  # a signalling NaN
         wide = flat.astype(np.float64)
     wide = np.where(np.isfinite(wide), wide, 0.0)
     if known:
-        found = _try_grid(flat, wide, *read_step(Reader(known)))
+        found = _try_grid(flat, wide, *read_step(Reader(known)), whole)
         if found is not None:
             return found[0], found[1].reshape(values.shape)
     for divisor in (*DIVISORS, *_divisors(_estimate_step(wide))):
-        found = _try_grid(flat, wide, divisor, 1.0)
+        found = _try_grid(flat, wide, divisor, 1.0, whole)
         if found is not None:
             # The integers may themselves be rounded multiples of a larger step.
-            coarse = _estimate_step(found[1].astype(np.float64), 2.5)
+            coarse = _estimate_step(found[1].astype(np.float64), 2.5) if whole else 0.0
             if 2 < coarse < 1e6:
-                coarser = _try_grid(flat, wide, divisor, coarse)
+                coarser = _try_grid(flat, wide, divisor, coarse, whole)
                 found = coarser if coarser is not None else found
             return found[0], found[1].reshape(values.shape)
     return None
@@ -150,12 +171,17 @@ def _divisors(step: float) -> list[float]:
     return [d for d in (float(round(1 / step)), 1 / float(np.float32(step)), 1 / step) if 1e-20 < d < 1e20]
 
 
-def _try_grid(flat: F32, wide: F64, divisor: float, coarse: float) -> tuple[Grid, I32] | None:
+def _try_grid(flat: F32, wide: F64, divisor: float, coarse: float, whole: bool) -> tuple[Grid, I32] | None:
     scaled = np.rint(wide * (divisor / coarse))
     if not np.abs(scaled).max() <= MAX_MULTIPLE:
         return None
     k = scaled.astype(np.int32)
-    off = on_grid(k, divisor, coarse).view(np.uint32) != flat.view(np.uint32)
+    bits = flat.view(np.uint32)
+    minus_zero = False
+    if not whole:
+        minus_zeros = np.count_nonzero(bits == MINUS_ZERO)
+        minus_zero = bool(minus_zeros > 0 and minus_zeros > np.count_nonzero(bits == 0))
+    off = on_grid(k, divisor, coarse, minus_zero).view(np.uint32) != bits
     count = int(np.count_nonzero(off))
     if count > flat.size * EXCEPTIONS_PER_SAMPLE:
         return None
@@ -163,7 +189,7 @@ def _try_grid(flat: F32, wide: F64, divisor: float, coarse: float) -> tuple[Grid
     for i in at.tolist():
         # An exception's own integer is free to be chosen: repeating its neighbour's costs least.
         k[i] = k[i - 1] if i else 0
-    return Grid(divisor, coarse, at, flat.view(np.uint32)[at]), k
+    return Grid(divisor, coarse, at, bits[at], minus_zero), k
 
 
 def _estimate_step(wide: F64, blur: float = 0.0) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecap.codec.integers import (
+    MULTIPLES,
     PLAIN,
     STEPS,
     Integers,
@@ -30,6 +31,10 @@ STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
 _PLAIN_RICE = bytes([PLAIN << 4 | RICE])
 
 
+RESTS_PER_BYTE = 4
+"""What the rests of multiples may take, but for 8 bytes more."""
+
+
 @dataclass(slots=True)
 class Pending:
     """A column whose integers lie in the tail of the payload."""
@@ -46,16 +51,24 @@ def encode_column(column: ColumnLayout, array: Array, memories: dict[str, Memory
     if array.size == 0:
         return b""
     values = np.ascontiguousarray(array, column.dtype).reshape(column.rows, column.lanes)
-    integers = to_integers(values, before.last, before.meaning) if before else None
-    if integers is None or (before and not continues(integers, before)):
-        before = None
-        integers = to_integers(values, None, b"")
-    if integers is not None:
-        found = _encode_adaptive(column, integers, before, tail)
-        if found is not None:
-            body, memories[column.name] = found
-            return body
-    return bytes([STORED]) + values.tobytes()
+    found = None
+    if before is not None:
+        integers = to_integers(values, before.last, before.meaning, before.transform)
+        if integers is not None and continues(integers, before):
+            found = _encode_adaptive(column, integers, before, tail)
+            if found is None and integers.transform != MULTIPLES:
+                return bytes([STORED]) + values.tobytes()
+    for whole in (False, True):
+        # Multiples whose rests turn out to be too many are tried once more as they are.
+        integers = to_integers(values, None, whole=whole) if found is None else None
+        if integers is not None:
+            found = _encode_adaptive(column, integers, None, tail)
+            if integers.transform != MULTIPLES:
+                break
+    if found is None:
+        return bytes([STORED]) + values.tobytes()
+    body, memories[column.name] = found
+    return body
 
 
 def encode_quickly(column: ColumnLayout, array: Array, quick: QuickWriter) -> bytes:
@@ -68,7 +81,7 @@ def encode_quickly(column: ColumnLayout, array: Array, quick: QuickWriter) -> by
     if column.is_plain:
         body = _PLAIN_RICE + quick.encode(to_signed(values))
     else:
-        integers = to_integers(values, None, b"")
+        integers = to_integers(values, None, whole=True)
         if integers is None:
             return bytes([STORED]) + values.tobytes()
         body = bytes([integers.transform << 4 | RICE]) + integers.meaning + integers.extra
@@ -101,18 +114,34 @@ def _encode_adaptive(
 ) -> tuple[bytes, Memory] | None:
     again = before.recurring if before else integers.transform == STEPS and recurring(integers.lanes)
     limit = column.raw_bytes - len(integers.meaning) - len(integers.extra) - 1
+    known = before.learned if before else None
+    mark, rests = tail.count, None
+    rest_limit = 0
+    if integers.rests is not None:
+        rest_limit = integers.lanes.size // RESTS_PER_BYTE + 8
+        limit -= rest_limit
     if limit < 0:
         return None
-    known = before.learned if before else None
     learned = tail.add_steps(integers.lanes, known) if again else tail.add(integers.lanes, known, limit)
     if learned is None:
         return None
+    if integers.rests is not None and integers.channels is not None:
+        rests = tail.add_rests(
+            integers.lanes,
+            integers.rests,
+            integers.channels,
+            before.rests if before else None,
+            rest_limit,
+        )
+        if rests is None:
+            tail.count = mark
+            return None
     coder = (STEPS_FRESH if again else FRESH) + (before is not None)
     body = bytes([integers.transform << 4 | coder])
     if before is None:
         body += integers.meaning
     body += integers.extra
-    return body, Memory(integers.transform, integers.meaning, learned, integers.last, again)
+    return body, Memory(integers.transform, integers.meaning, learned, integers.last, again, rests)
 
 
 def continuation(memory: Memory) -> int:
@@ -147,6 +176,7 @@ def decode_front(
         coder > STEPS_CONTINUED
         or not fits(transform, column)
         or (again and (transform != STEPS or column.lanes != 1))
+        or (transform == MULTIPLES and coder not in (FRESH, CONTINUED))
     ):
         raise ChunkError(f"column {column.name}: coding {head:#04x} does not fit {column.dtype} samples")
     continued = coder in (CONTINUED, STEPS_CONTINUED)
@@ -170,9 +200,13 @@ def decode_tail(pending: Pending, tail: TailReader, memories: dict[str, Memory])
         lanes, learned = tail.take_steps(rows, learned)
     else:
         lanes, learned = tail.take(rows, column.lanes, column.width, learned)
+    rests = None
+    if meaning.steps is not None:
+        known = before.rests.copy() if before and before.rests is not None else None
+        meaning.rests, rests = tail.take_rests(lanes, meaning.steps.channels, known)
     values = from_integers(meaning, column, lanes, before.last if before else None)
     last = None
     if meaning.transform == STEPS:
         last = values.view(np.int64).reshape(column.rows, column.lanes)[-1].copy()
-    memories[column.name] = Memory(meaning.transform, meaning.packed, learned, last, pending.recurring)
+    memories[column.name] = Memory(meaning.transform, meaning.packed, learned, last, pending.recurring, rests)
     return values

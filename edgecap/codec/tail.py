@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecap.codec.layout import Array
 from edgecap.errors import ChunkError
-from edgecap.kernels import adaptive, rans, recurring, spread
+from edgecap.kernels import adaptive, rans, recurring, rests, spread
 from edgecap.kernels.tables import Tables, build_tables
 
 I32 = NDArray[np.int32]
@@ -63,6 +63,15 @@ class Memory:
     learned: Learned
     last: I64 | None
     recurring: bool
+    rests: I64 | None = None
+    """Of multiples: what is known of their rests."""
+
+
+def rests_of(channels: I64) -> I64:
+    """The state of rests that nothing is known of, for channels numbered up to the largest of these."""
+    state = np.empty(rests.FIRST + (int(channels.max()) + 1) * rests.PLACES, np.int64)
+    rests.start_rests(state)
+    return state
 
 
 class TailWriter:
@@ -116,6 +125,28 @@ class TailWriter:
             lane = np.ascontiguousarray(steps[:, 0])
             self.count = recurring.encode_steps(lane, learned.states, self.steps, self.count)
         return learned
+
+    def add_rests(
+        self, multiples: Array, left: I32, channels: I64, known: I64 | None, limit_bytes: int
+    ) -> I64 | None:
+        """Code what is left (n, c) of the multiples added before.
+
+        Args:
+            channels: (c,) number of a channel among those that have rests, or -1.
+            known: State of the rests before; None to start afresh. It is advanced.
+            limit_bytes: As for `add`.
+
+        Returns:
+            What is known after it; None when nothing was written.
+        """
+        known = rests_of(channels) if known is None else known
+        self._reserve(rests.STEPS_PER_REST * left.size + 1)
+        lanes = np.array(multiples, np.int32, order="C")
+        at = rests.encode_rests(lanes, left, channels, known, self.steps, self.count, 8 * limit_bytes)
+        if at < 0:
+            return None
+        self.count = at
+        return known
 
     def finish(self, check: int) -> bytes:
         """The coded bytes: the decoder's first state in as few as it needs, then 32-bit words.
@@ -184,6 +215,15 @@ class TailReader:
         if recurring.decode_steps(steps, learned.states, self.coder, self.words) != 0:
             raise ChunkError("columns payload: recurring steps are damaged")
         return steps.reshape(rows, 1), learned
+
+    def take_rests(self, multiples: Array, channels: I64, known: I64 | None) -> tuple[I32, I64]:
+        """Decode the rests (n, c) of multiples; `known` is None to start afresh, else it is advanced."""
+        known = rests_of(channels) if known is None else known
+        left = np.zeros(multiples.shape, np.int32)
+        lanes = np.array(multiples, np.int32, order="C")
+        if rests.decode_rests(lanes, left, channels, known, self.coder, self.words) != 0:
+            raise ChunkError("columns payload: the rests of multiples are damaged")
+        return left, known
 
     def finish(self, check: int) -> None:
         """Raise `ChunkError` when the bytes are not used up exactly, or were coded with another check."""

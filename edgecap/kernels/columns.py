@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecap.kernels import adaptive, rans, recurring, rice, spread, tables
+from edgecap.kernels import adaptive, rans, recurring, rests, rice, spread, tables
 
 
 def warm_up() -> None:
@@ -38,3 +38,9 @@ def warm_up() -> None:
     recurring.start_steps(state)
     recurring.encode_steps(row[0], state, steps, 0)
     recurring.decode_steps(row[0], state, coder, words)
+    state = np.zeros(rests.FIRST + rests.PLACES, np.int64)
+    channels = np.zeros(1, np.int64)
+    rests.find_spaced(row, channels)
+    rests.start_rests(state)
+    rests.encode_rests(row, row, channels, state, steps, 0, 999)
+    rests.decode_rests(row, row, channels, state, coder, words)

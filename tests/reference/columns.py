@@ -348,6 +348,84 @@ def recurring(tail, state, rows):
     return out, state
 
 
+# § 5.8
+
+
+class Rests:
+    def __init__(self):
+        self.places = {}
+        self.same, self.near, self.up = (
+            [[49152, 0], [63488, 0]],
+            [[57344, 0], [57344, 0]],
+            [[32768, 0], [32768, 0]],
+        )
+
+    def known(self, c, k):
+        held = self.places.get((c, k % 256))
+        return held[1] if held and held[0] == k else None
+
+    def expected(self, c, k):
+        rest = self.known(c, k)
+        if rest is not None:
+            return rest
+        for near in (k - 1, k + 1):
+            rest = self.known(c, near)
+            if rest is not None and abs(rest) > 1:
+                return rest
+        return 0
+
+
+def answer(tail, chance):
+    p, n = chance
+    s = min(2 + n // 2, 5)
+    if tail.slot() < p:
+        tail.take(0, p, 0)
+        chance[:] = p + (65536 - p >> s), n + 1
+        return True
+    tail.take(p, 65536 - p, 0)
+    chance[:] = p - (p >> s), n + 1
+    return False
+
+
+def take_rests(tail, state, multiples, steps):
+    coded = tail.slot() >= 61440
+    tail.take(*((61440, 4096, 0) if coded else (0, 61440, 0)))
+    out = []
+    for row in multiples:
+        found = []
+        for c, (k, step) in enumerate(zip(row, steps, strict=True)):
+            if step is None:
+                found.append(0)
+                continue
+            rest, known = state.expected(c, k), state.known(c, k) is not None
+            if coded:
+                if not answer(tail, state.same[known]):
+                    if answer(tail, state.near[known]):
+                        rest += 1 if answer(tail, state.up[known]) else -1
+                    else:
+                        w = tail.plain(6)
+                        rest += unfold(w if w <= 1 else 2 ** (w - 1) + tail.plain(w - 1))
+                assert -(2**31) <= rest < 2**31
+                state.places[c, k % 256] = k, rest
+            found.append(rest)
+        out.append(found)
+    return out
+
+
+def read_steps(b, lanes):
+    steps, last = [], None
+    for _ in range(lanes):
+        v = b.varint()
+        if 1 <= v < 26:
+            last = b.varint(), v - 1
+            v = b.varint()
+            assert 1 <= last[0] < 2**31
+            assert last != (1, 0)
+            assert v >= 26
+        steps.append((*last, v - 26 << last[1] - min(last[1], 3)) if v else None)
+    return steps
+
+
 # § 5.1–5.3
 
 
@@ -362,9 +440,9 @@ def read_step(b):
     return divisor, coarse
 
 
-def read_exceptions(b):
+def read_exceptions(b, count):
     found, at = [], -1
-    for _ in range(b.varint()):
+    for _ in range(count):
         at += 1 + b.varint()
         found.append((at, b.take(4)))
     return found
@@ -428,9 +506,16 @@ class ReferenceDecoder:
                 unit = b.varint()
                 part["unit"] = (unit, b.varint() if unit > 1 else 0)
                 part["last"] = [int(v) for v in np.frombuffer(b.take(8 * lanes), "<i8")]
-        if transform == 1:
+        floats = np.dtype(dtype).kind == "f"
+        if transform == 1 or (transform == 4 and floats):
             part["step"] = before["step"] if continued else read_step(b)
-            part["exceptions"] = read_exceptions(b)
+        if transform == 4:
+            part["steps"] = before["steps"] if continued else read_steps(b, lanes)
+        if transform == 1:
+            part["exceptions"] = read_exceptions(b, b.varint())
+        if transform == 4 and floats:
+            both = b.varint()
+            part["minus"], part["exceptions"] = both & 1, read_exceptions(b, both >> 1)
         width = 16 if np.dtype(dtype).itemsize == 2 else 32
         part["width"], part["rows"] = width, rows - (1 if transform == 3 and not continued else 0)
         if coder == 1:
@@ -447,6 +532,16 @@ class ReferenceDecoder:
             part["lanes"], states = recurring(tail, states, part["rows"])
         elif part["coder"] in (2, 3):
             part["lanes"], states = adaptive(tail, states, part["rows"], lanes, part["width"])
+        if part["transform"] == 4:
+            part["left"] = before["left"] if before else Rests()
+            left = take_rests(tail, part["left"], part["lanes"], part["steps"])
+            part["lanes"] = [
+                [
+                    k if step is None else signed((k * step[0] + step[2] >> step[1]) + rest, part["width"])
+                    for k, rest, step in zip(*both, part["steps"], strict=True)
+                ]
+                for both in zip(part["lanes"], left, strict=True)
+            ]
         values = self.samples(part, dtype, rows, lanes)
         if part["adaptive"]:
             memory[name] = {
@@ -454,22 +549,24 @@ class ReferenceDecoder:
                 "states": states,
                 "step": part.get("step"),
                 "unit": part.get("unit"),
+                "steps": part.get("steps"),
+                "left": part.get("left"),
                 "last": part.get("last"),
             }
         return values
 
     def samples(self, part, dtype, rows, lanes):
         k, transform = part["lanes"], part["transform"]
-        if transform == 0:
+        if transform == 0 or (transform == 4 and np.dtype(dtype).kind != "f"):
             half = 1 << (part["width"] - 1) if np.dtype(dtype).kind == "u" else 0
             return np.array([[v + half for v in row] for row in k], dtype)
-        if transform == 1:
+        if transform in (1, 4):
             divisor, coarse = part["step"]
             flat = []
             for row in k:
                 for v in row:
                     fine = float(v) if coarse == 1 else math.floor(float(v) * coarse + 0.5)
-                    flat.append(np.float32(float(fine) / divisor))
+                    flat.append(np.float32(-0.0 if v == 0 and part.get("minus") else float(fine) / divisor))
             out = np.array(flat, "<f4")
             for at, four in part["exceptions"]:
                 out.view("<u4")[at] = int.from_bytes(four, "little")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
-from edgecap.kernels import adaptive, bits, columns, rans, recurring, rice, spread, tables
+from edgecap.kernels import adaptive, bits, columns, rans, recurring, rests, rice, spread, tables
 from tests.reference.columns import PRESETS, table
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e04641
 
 
 def kernels():
-    for module in (adaptive, bits, rans, recurring, rice, spread, tables):
+    for module in (adaptive, bits, rans, recurring, rests, rice, spread, tables):
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and getattr(value, "__module__", "") == module.__name__:
                 yield f"{module.__name__}.{name}", value
@@ -75,6 +75,7 @@ def test_warming_up_compiles_all_that_is_used():
                         "g": walk.astype("<i2")[::2, :2],
                         "h": np.frombuffer(walk.astype("<i4").tobytes(), "<i4"),
                         "i": np.frombuffer(walk.astype("<i2").tobytes(), "<i2"),
+                        "j": np.floor(np.rint(walk) * 9.175 + 0.7).astype("<i2"),
                     }
                 )
             )
@@ -95,6 +96,7 @@ def digest_of_payloads():
                 "short": walk.astype("<i2"),
                 "long": (walk * 1e6).astype("<i4"),
                 "decimal": np.round(walk[:, :2] / 30, 2).astype("<f4"),
+                "rescaled": np.floor(np.rint(walk) * 9.175 + rng.uniform(0.3, 0.8, 5)).astype("<i2"),
             }
             payload = encoder.encode(table)
             found.update(payload)

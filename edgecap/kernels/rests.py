@@ -1,0 +1,240 @@
+"""What rounding left of multiples of a step: coded once per multiple, since it is mostly the same again.
+
+Every channel has places for the multiples seen last, with the rest that each had. A rest is coded as its
+distance from that: whether there is one, whether it is 1, its sign, or else all its bits, each with a chance
+that adapts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.kernels.bits import Words, bit_length, i8, u8
+from edgecap.kernels.compile import kernel, part
+from edgecap.kernels.rans import ALL, AT, X, put, put_plain, take, take_plain
+
+I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
+
+PLACES = 256
+"""A power of two: a multiple's place is its low bits."""
+CHANCES = 6
+SAME, NEAR, UP = 0, 2, 4
+"""Chances, of 65536, of the first of two answers; each for multiples not known, and known."""
+FIRST = CHANCES * 2
+"""Place of the first channel's multiples: after every chance comes how often it was asked."""
+NO_RESTS = 61440
+LENGTH_BITS = 6
+STEPS_PER_REST = 7
+NEIGHBOURS = 3
+"""So many distinct samples that lie 1 apart, and a channel has no step."""
+WINDOW = 1 << 15
+
+
+@part
+def start_channel(state: I64, base: int) -> None:
+    for i in range(PLACES):
+        state[base + i] = i8((i + 1) & (PLACES - 1)) << i8(32)
+
+
+@kernel
+def start_rests(state: I64) -> None:
+    """Set a state to one that knows nothing."""
+    for i in range(CHANCES):
+        state[CHANCES + i] = 0
+    state[SAME], state[SAME + 1] = 49152, 63488
+    state[NEAR], state[NEAR + 1] = 57344, 57344
+    state[UP], state[UP + 1] = 32768, 32768
+    for base in range(FIRST, state.size, PLACES):
+        start_channel(state, base)
+
+
+@part
+def place_of(state: I64, base: int, k: int) -> tuple[int, int]:
+    """Whether a multiple is known, and the rest that is expected of it.
+
+    Where a step is a little wrong, neighbours have the same large rest; small ones say nothing.
+    """
+    entry = state[base + (k & (PLACES - 1))]
+    if (entry >> i8(32)) == k:
+        return i8(1), (entry << i8(32)) >> i8(32)
+    for near in (k - 1, k + 1):
+        entry = state[base + (near & (PLACES - 1))]
+        rest = (entry << i8(32)) >> i8(32)
+        if (entry >> i8(32)) == near and (rest > 1 or rest < -1):
+            return i8(0), rest
+    return i8(0), i8(0)
+
+
+@part
+def learn(state: I64, chance: int, first: bool) -> None:
+    """Move a chance towards what was answered, slower the more often it was asked."""
+    p, count = state[chance], state[CHANCES + chance]
+    shift = min(2 + (count >> 1), 5)
+    state[chance] = p + ((ALL - p) >> shift) if first else p - (p >> shift)
+    if count < 6:
+        state[CHANCES + chance] = count + 1
+
+
+@part
+def put_answer(state: I64, chance: int, first: bool, steps: Words, at: int) -> tuple[int, int]:
+    """Note an answer; returns the number of the next step, and the cost in 1/256 bits, rounded up."""
+    p = state[chance]
+    size = p if first else ALL - p
+    at = put(steps, at, i8(0) if first else p, size, i8(0), i8(0))
+    learn(state, chance, first)
+    whole = bit_length(u8(size)) - 1
+    return at, ((16 - whole) << 8) - (((size << 8) >> whole) & 255)
+
+
+@kernel
+def encode_rests(
+    multiples: I32, rests: I32, channels: I64, state: I64, steps: Words, at: int, limit_bits: int
+) -> int:
+    """Note the `rests` (n, c) of `multiples` (n, c), advancing the state.
+
+    Args:
+        channels: (c,) number of a channel among those that have rests, or -1.
+        limit_bits: Give up beyond so many.
+
+    Returns:
+        The number of the next of the coder's `steps`, of which a rest takes up to `STEPS_PER_REST`, with one
+        more for all; -1 when there is more to write than the limit.
+    """
+    surprise = False
+    for t in range(multiples.shape[0]):
+        for c in range(channels.size):
+            if channels[c] >= 0:
+                base = FIRST + channels[c] * PLACES
+                surprise |= rests[t, c] != place_of(state, base, i8(multiples[t, c]))[1]
+    if not surprise:
+        return put(steps, at, i8(0), i8(NO_RESTS), i8(0), i8(0))
+    at = put(steps, at, i8(NO_RESTS), i8(ALL - NO_RESTS), i8(0), i8(0))
+    price = i8(4 << 8)
+    for t in range(multiples.shape[0]):
+        for c in range(channels.size):
+            if channels[c] < 0:
+                continue
+            base = FIRST + channels[c] * PLACES
+            k, rest = i8(multiples[t, c]), i8(rests[t, c])
+            known, expected = place_of(state, base, k)
+            off = rest - expected
+            at, cost = put_answer(state, SAME + known, off == 0, steps, at)
+            price += cost
+            if off != 0:
+                near = off == 1 or off == -1
+                at, cost = put_answer(state, NEAR + known, near, steps, at)
+                price += cost
+                if near:
+                    at, cost = put_answer(state, UP + known, off == 1, steps, at)
+                    price += cost
+                else:
+                    folded = (off << 1) ^ (off >> 63)
+                    length = bit_length(u8(folded))
+                    at = put_plain(steps, at, i8(length), i8(LENGTH_BITS))
+                    at = put_plain(steps, at, folded, length - 1)
+                    price += (LENGTH_BITS + length) << 8
+            if off != 0 or known == 0:
+                state[base + (k & (PLACES - 1))] = (k << i8(32)) | (rest & i8(0xFFFFFFFF))
+        if price > limit_bits << 8:
+            return -1
+    return at
+
+
+@kernel
+def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: Words, words: Words) -> int:
+    """Decode what `encode_rests` noted into `rests` (n, c), which are zero; -1 when the bytes are not valid.
+
+    Args:
+        coder: State of the decoder.
+        words: What it reads, and one more.
+    """
+    x, at = coder[X], i8(coder[AT])
+    word = words[u8(at)]
+    none = i8(x & u8(ALL - 1)) < NO_RESTS
+    start = i8(0) if none else i8(NO_RESTS)
+    size = i8(NO_RESTS) if none else i8(ALL - NO_RESTS)
+    _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+    for t in range(multiples.shape[0]):
+        for c in range(channels.size):
+            if channels[c] < 0:
+                continue
+            base = FIRST + channels[c] * PLACES
+            k = i8(multiples[t, c])
+            known, rest = place_of(state, base, k)
+            surprise = False
+            if not none:
+                chance = SAME + known
+                for _ in range(3):
+                    p = state[chance]
+                    first = i8(x & u8(ALL - 1)) < p
+                    start, size = (i8(0), p) if first else (p, ALL - p)
+                    _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+                    learn(state, chance, first)
+                    if chance < NEAR:
+                        if first:
+                            break
+                        surprise = True
+                        chance = NEAR + known
+                    elif chance < UP:
+                        if not first:
+                            many, x, at, word = take_plain(x, at, word, words, i8(LENGTH_BITS))
+                            length = i8(many)
+                            low, x, at, word = take_plain(x, at, word, words, length - 1)
+                            folded = low | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
+                            rest += i8(folded >> u8(1)) ^ -i8(folded & u8(1))
+                            if rest < -(1 << 31) or rest >= 1 << 31:
+                                return -1
+                            break
+                        chance = UP + known
+                    else:
+                        rest += i8(1) if first else i8(-1)
+                if rest < -(1 << 31) or rest >= 1 << 31:
+                    return -1
+                if surprise or known == 0:
+                    state[base + (k & (PLACES - 1))] = (k << i8(32)) | (rest & i8(0xFFFFFFFF))
+            rests[t, c] = rest
+    coder[X], coder[AT] = x, u8(at)
+    return 0
+
+
+@kernel
+def find_spaced(samples: I32, channels: I64) -> int:
+    """Which channels may be multiples of a step: those that change, and hardly ever by 1.
+
+    Args:
+        samples: (n, c).
+        channels: (c,) receives 1 or 0.
+
+    Returns:
+        How many.
+    """
+    seen = np.zeros(2 * WINDOW // 64 + 1, np.uint64)
+    found: int = i8(0)
+    for c in range(samples.shape[1]):
+        seen[:] = u8(0)
+        base = i8(samples[0, c]) - WINDOW
+        neighbours, distinct = i8(0), i8(0)
+        before = i8(samples[0, c]) - 1
+        for t in range(samples.shape[0]):
+            sample = i8(samples[t, c])
+            if sample == before:
+                continue
+            before = sample
+            at = sample - base
+            if at < 1 or at >= 2 * WINDOW - 1:
+                distinct += 1
+                continue
+            if (seen[u8(at >> 6)] >> u8(at & 63)) & u8(1):
+                continue
+            distinct += 1
+            seen[u8(at >> 6)] |= u8(1) << u8(at & 63)
+            above, below = at + 1, at - 1
+            neighbours += i8((seen[u8(above >> 6)] >> u8(above & 63)) & u8(1))
+            neighbours += i8((seen[u8(below >> 6)] >> u8(below & 63)) & u8(1))
+            if neighbours >= NEIGHBOURS:
+                break
+        channels[c] = i8(1) if neighbours < NEIGHBOURS and distinct >= 4 else i8(0)
+        found += channels[c]
+    return found
