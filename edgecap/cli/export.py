@@ -34,6 +34,7 @@ what there is.
            beside an MP4 whose picture i is row i (docs/FRAMES.md)
 """
 NEAREST = 3
+LONGEST_WINDOW_MS = 10_000
 
 Progress = Callable[[int, int], None]
 Result = dict[str, Any]
@@ -45,6 +46,7 @@ class _Options:
     allow_incomplete: bool
     overview: bool
     apply_lags: bool
+    window_ns: int | None
     episode: int = 0
 
 
@@ -87,6 +89,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="frames: take each sensor's stated delay (lag_ns) off its times",
     )
+    parser.add_argument(
+        "--window-ms",
+        metavar="MS",
+        type=float,
+        help="frames: mean and deviation over this long around mid-exposure, not over the exposure",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per session")
     parser.set_defaults(run=run)
 
@@ -96,15 +104,21 @@ def run(args: argparse.Namespace) -> int:
     format_ = FORMATS.get(args.to)
     if format_ is None:
         raise UsageError(f"there is no export format {args.to!r}", fix=f"available are: {', '.join(FORMATS)}")
-    if args.apply_lags and args.to != "frames":
+    for option, given in (("--apply-lags", args.apply_lags), ("--window-ms", args.window_ms is not None)):
+        if given and args.to != "frames":
+            raise UsageError(
+                f"{option} means nothing for {args.to}", fix="leave it out, or export --to frames"
+            )
+    if args.window_ms is not None and not 0 < args.window_ms <= LONGEST_WINDOW_MS:
         raise UsageError(
-            f"--apply-lags does nothing for {args.to}", fix="its times are as recorded; leave it out"
+            f"--window-ms {args.window_ms:g} is no window", fix=f"give 0 to {LONGEST_WINDOW_MS} milliseconds"
         )
     _require_modules(*format_.needs, *(["matplotlib"] if args.overview else []), "rich")
     from edgecap.dataset.session import load_session
     from edgecap.ingest.store import open_store
 
-    options = _Options(args.out, args.allow_incomplete, args.overview, args.apply_lags)
+    window_ns = None if args.window_ms is None else round(args.window_ms * 1e6)
+    options = _Options(args.out, args.allow_incomplete, args.overview, args.apply_lags, window_ns)
     store = open_store(args.store)
     keys = [find_session(store, wanted) for wanted in args.sessions]
     require_writable(args.out)
@@ -175,6 +189,7 @@ def _to_frames(session: RecordedSession, options: _Options, progress: Progress) 
         options.out,
         allow_incomplete=options.allow_incomplete,
         apply_lags=options.apply_lags,
+        window_ns=options.window_ns,
         episode=options.episode,
         progress=progress,
     )

@@ -64,6 +64,7 @@ def export_frames(
     *,
     allow_incomplete: bool = False,
     apply_lags: bool = False,
+    window_ns: int | None = None,
     episode: int = 0,
     progress: Progress | None = None,
 ) -> FramesExport:
@@ -74,6 +75,7 @@ def export_frames(
         out_dir: Created when missing.
         allow_incomplete: Export what there is.
         apply_lags: Take each stream's known lag (`StreamInfo.lag_ns`) off its times.
+        window_ns: Take mean and deviation over this long around mid-exposure, not over the exposure.
         episode: The session's number among those exported.
         progress: Told how far it is.
 
@@ -109,7 +111,8 @@ def export_frames(
             SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
             for info in session.sample_streams()
         ]
-        writer = _CameraWriter(session, camera, FrameTable(session, camera, tracks, episode), out_dir)
+        table = FrameTable(session, camera, tracks, episode, window_ns)
+        writer = _CameraWriter(session, camera, table, out_dir)
         for t_ns in writer.write():
             tell(t_ns)
         tables.append(writer.result())

@@ -28,12 +28,12 @@ MARGIN_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Exposures:
-    """Exposures of the middle rows of m frames.
+class Windows:
+    """Of m frames, mostly the exposures of their middle rows.
 
     Attributes:
         from_ns, mid_ns, to_ns: (m,) int64, rig time; all equal where the exposure time is unknown.
-        known: (m,) bool, whether the exposure time is known.
+        known: (m,) bool, whether it is known.
         locked: (m,) bool, whether the camera's clock was.
     """
 
@@ -49,8 +49,8 @@ class SensorRows:
     """A stream at m frames.
 
     Attributes:
-        valid: (m,) bool, whether samples without a gap lie under and on both sides of the exposure.
-        n: (m,) int32, samples within the exposure, ends included.
+        valid: (m,) bool, whether samples without a gap lie within and on both sides of the window.
+        n: (m,) int32, samples within the window, ends included.
         u_ns: (m,) int64, the greatest bound of their times.
         saturated: (m,) int32, channels that were at full scale in any of them.
         linear, mean, deviation: (m, c) float64; NaN where there is none.
@@ -118,9 +118,9 @@ class SensorTrack:
         self._expected = _NOTHING
         self._last_ns: int | None = None
 
-    def at(self, exposures: Exposures) -> SensorRows:
+    def at(self, windows: Windows) -> SensorRows:
         """The stream at some frames; cheap where they follow those of the call before."""
-        m, channels = len(exposures.mid_ns), len(self.info.channels)
+        m, channels = len(windows.mid_ns), len(self.info.channels)
         rows = SensorRows(
             valid=np.zeros(m, np.bool_),
             n=np.zeros(m, np.int32),
@@ -131,7 +131,7 @@ class SensorTrack:
             deviation=np.full((m, channels), np.nan),
         )
         if m:
-            self._advance(int(exposures.from_ns.min()), int(exposures.to_ns.max()))
+            self._advance(int(windows.from_ns.min()), int(windows.to_ns.max()))
         if not m or not self._pieces:
             return rows
         run = np.concatenate([p.run for p in self._pieces])
@@ -144,7 +144,7 @@ class SensorTrack:
         )
         edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)]
         for start, end in pairwise(edges):
-            self._fill(whole, slice(start, end), exposures, rows)
+            self._fill(whole, slice(start, end), windows, rows)
         return rows
 
     def _advance(self, from_ns: int, to_ns: int) -> None:
@@ -193,16 +193,16 @@ class SensorTrack:
         full = np.isfinite(chunk.values) & ~valid_values(self.info, chunk.values, columns)
         self._pieces.append(_Piece(t_ns, values, full, np.full(len(t_ns), chunk.u_ns, np.int64), run))
 
-    def _fill(self, whole: _Piece, run: slice, exposures: Exposures, rows: SensorRows) -> None:
-        """Take the rows whose exposures lie within one run."""
+    def _fill(self, whole: _Piece, run: slice, windows: Windows, rows: SensorRows) -> None:
+        """Take the rows whose windows lie within one run."""
         t_ns, values = whole.t_ns[run], whole.values[run]
-        within = (exposures.from_ns >= t_ns[0]) & (exposures.to_ns <= t_ns[-1])
-        at = np.flatnonzero(within & exposures.locked & ~rows.valid)
+        within = (windows.from_ns >= t_ns[0]) & (windows.to_ns <= t_ns[-1])
+        at = np.flatnonzero(within & windows.locked & ~rows.valid)
         # The kernels want rising times, which a corrected camera clock may not give.
-        at = at[np.argsort(exposures.from_ns[at], kind="stable")]
+        at = at[np.argsort(windows.from_ns[at], kind="stable")]
         if not len(at):
             return
-        from_ns, to_ns, mid_ns = exposures.from_ns[at], exposures.to_ns[at], exposures.mid_ns[at]
+        from_ns, to_ns, mid_ns = windows.from_ns[at], windows.to_ns[at], windows.mid_ns[at]
         by_middle = np.argsort(mid_ns, kind="stable")
         shape = len(at), values.shape[1]
         linear, mean, deviation = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -220,7 +220,7 @@ class SensorTrack:
         u_ns = np.maximum.reduceat(np.append(whole.u_ns[run], 0), spans)[::2]
         full = np.concatenate([whole.full[run], np.zeros((1, shape[1]), np.bool_)])
         saturated = np.logical_or.reduceat(full, spans, axis=0)[::2].sum(1)
-        known = exposures.known[at]
+        known = windows.known[at]
         ok, averaged = at[valid], at[valid & known]
         rows.valid[at] = valid
         rows.u_ns[ok] = u_ns[valid]

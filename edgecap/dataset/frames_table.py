@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecap import __version__
 from edgecap.calibration import Record
-from edgecap.dataset.frames_sensors import Exposures, SensorRows, SensorTrack
+from edgecap.dataset.frames_sensors import SensorRows, SensorTrack, Windows
 from edgecap.dataset.mcap_records import as_json, metadata
 from edgecap.dataset.session import RecordedSession, VideoFrame
 from edgecap.model import Gap, StreamInfo
@@ -64,6 +64,7 @@ class FrameTable:
         camera: The camera.
         tracks: The streams beside it.
         episode: For `episode_index`.
+        window_ns: Of mean and deviation, in place of the exposure; None for the exposure.
 
     Attributes:
         schema: Of the table.
@@ -71,9 +72,16 @@ class FrameTable:
     """
 
     def __init__(
-        self, session: RecordedSession, camera: StreamInfo, tracks: Sequence[SensorTrack], episode: int
+        self,
+        session: RecordedSession,
+        camera: StreamInfo,
+        tracks: Sequence[SensorTrack],
+        episode: int,
+        window_ns: int | None,
     ) -> None:
         self._session, self._camera, self._tracks = session, camera, tracks
+        self._window_ns = window_ns
+        self._over = "the exposure" if window_ns is None else f"{window_ns} ns around t_ns"
         self._fixed = (session.key.session, str(session.manifest.get("task", "")), episode)
         self._columns: dict[str, dict[str, str]] = {}
         fields = [self._field(*column) for column in FRAME_COLUMNS]
@@ -88,12 +96,15 @@ class FrameTable:
         t_ns = np.array([f.t_ns for f in frames], np.int64)
         exposure_ns = np.array([min(f.exposure_ns, LONGEST_NS + 1) for f in frames], np.int64)
         known = (exposure_ns > 0) & (exposure_ns <= LONGEST_NS)
-        from_ns = t_ns - np.where(known, exposure_ns // 2, 0)
-        exposures = Exposures(
+        over_ns, windowed = np.where(known, exposure_ns, 0), known
+        if self._window_ns is not None:
+            over_ns, windowed = np.full(len(rows), self._window_ns), np.ones(len(rows), np.bool_)
+        from_ns = t_ns - over_ns // 2
+        windows = Windows(
             from_ns=from_ns,
             mid_ns=t_ns,
-            to_ns=from_ns + np.where(known, exposure_ns, 0),
-            known=known,
+            to_ns=from_ns + over_ns,
+            known=windowed,
             locked=np.array([f.locked for f in frames], np.bool_),
         )
         count = len(rows)
@@ -110,9 +121,9 @@ class FrameTable:
             [f.key for f in frames],
         ]
         for track in self._tracks:
-            found = track.at(exposures)
+            found = track.at(windows)
             self.nulls[track.info.name] += count - int(found.valid.sum())
-            arrays += _stream_arrays(found, known)
+            arrays += _stream_arrays(found, windows.known)
         typed = [
             a if isinstance(a, pa.Array) else pa.array(a, field.type)
             for a, field in zip(arrays, self.schema, strict=True)
@@ -137,6 +148,7 @@ class FrameTable:
             "rate_hz_nominal": camera.rate_hz_nominal,
             "width": camera.width,
             "height": camera.height,
+            "window_ns": self._window_ns,
             "frames": {"rows": rows, "lost": lost, "gaps": msgspec.to_builtins(list(gaps))},
             "streams": {track.info.name: self._stream_facts(track) for track in self._tracks},
             "marks": msgspec.to_builtins(session.marks),
@@ -167,10 +179,10 @@ class FrameTable:
                 f"{name}_valid",
                 pa.bool_(),
                 "",
-                "whether its samples surround and cover the exposure without a gap, on a locked clock; "
+                f"whether its samples surround and cover {self._over} without a gap, on a locked clock; "
                 "all its other columns are null where not",
             ),
-            self._field(f"{name}_n", pa.int32(), "", "samples within the exposure"),
+            self._field(f"{name}_n", pa.int32(), "", f"samples within {self._over}"),
             self._field(
                 f"{name}_t_uncertainty_ns", pa.int64(), "ns", "greatest bound of the times of those samples"
             ),
@@ -185,7 +197,7 @@ class FrameTable:
             what = f"{channel.name} of {name}"
             fields += [
                 self._field(column, pa.float64(), unit, f"{what}, linear between samples, at t_ns"),
-                self._field(f"{column}.mean", pa.float64(), unit, f"{what}, mean over the exposure"),
+                self._field(f"{column}.mean", pa.float64(), unit, f"{what}, mean over {self._over}"),
                 self._field(
                     f"{column}.std", pa.float64(), unit, f"{what}, standard deviation (population) there"
                 ),

@@ -288,6 +288,12 @@ def test_two_cameras_of_their_own_rate_and_exposure(tmp_path):
     assert co2[:4] == pytest.approx([1.4, 3.4, 5.4, 7.4], abs=1e-6)
     assert [k for k, v in enumerate(co2) if v is None] == [5]  # beside the sample that is no number
     assert all(slow_rows["air_valid"].to_pylist())
+    _, wide = export_frames(session, tmp_path, window_ns=120 * MS).cameras
+    for row in pq.read_table(wide.table).to_pylist():
+        assert row["exposure_ns"] is None
+        inside = [k for k in range(30) if abs(k * 50 * MS + RAW0 - row["t_ns"]) <= 60 * MS]
+        assert row["air_n"] == len(inside)
+        assert row["air.co2_ppm.mean"] == (None if 11 in inside else pytest.approx(np.mean(inside)))
 
 
 def test_a_session_without_frames(tmp_path):
@@ -354,8 +360,16 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert "60 frames" in told.out
     assert "left-hand-force not valid in 2" in told.out
     assert (out / f"{first.session}.png").exists()
-    odd = run(first.session, "--to", "mcap", "--apply-lags")
-    assert (odd.code, "--apply-lags does nothing for mcap" in odd.err) == (2, True)
+    for option in (["--apply-lags"], ["--window-ms", 20]):
+        odd = run(first.session, "--to", "mcap", *option)
+        assert (odd.code, f"{option[0]} means nothing for mcap" in odd.err) == (2, True)
+    for wrong in (0, -3, "nan", 10_001):
+        none = run(first.session, "--to", "frames", "--window-ms", wrong)
+        assert (none.code, "is no window" in none.err) == (2, True)
+    assert run(first.session, "--to", "frames", "--window-ms", 20).code == 0
+    path = str(out / f"{first.session}.head-camera.parquet")
+    assert head_of(path)["window_ns"] == 20 * MS
+    assert set(pq.read_table(path)["left-hand-imu_n"].to_pylist()) == {20}
     unknown = run(first.session, "--to", "frame")
     assert (unknown.code, "available are: mcap, frames" in unknown.err) == (2, True)
     with monkeypatch.context() as without:

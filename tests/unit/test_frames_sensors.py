@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecap.dataset.frames_sensors import GAP_PERIODS, Exposures, SensorTrack
+from edgecap.dataset.frames_sensors import GAP_PERIODS, SensorTrack, Windows
 from edgecap.model import ChannelInfo, Gap, StreamInfo
 from tests.frames_session import Part, fit_at, store_session
 from tests.reference.frames import Beside, beside, stretches
@@ -98,7 +98,7 @@ def test_rows_equal_their_definition(dtype, seed, rate_hz, batch, jumps):
         session = store_session(Path(folder), [(info, parts)], gaps=stated)
         track = SensorTrack(session, info)
         rows = [
-            track.at(exposures(mid[k : k + batch], exposure[k : k + batch], locked[k : k + batch]))
+            track.at(windows(mid[k : k + batch], exposure[k : k + batch], locked[k : k + batch]))
             for k in range(0, len(mid), batch)
         ]
     found = {name: np.concatenate([getattr(r, name) for r in rows]) for name in type(rows[0]).__slots__}
@@ -110,10 +110,10 @@ def test_rows_equal_their_definition(dtype, seed, rate_hz, batch, jumps):
         same_row({name: values[k] for name, values in found.items()}, want)
 
 
-def exposures(mid: np.ndarray, exposure: np.ndarray, locked: np.ndarray | None = None) -> Exposures:
+def windows(mid: np.ndarray, exposure: np.ndarray, locked: np.ndarray | None = None) -> Windows:
     from_ns = mid - exposure // 2
     locked = np.ones(len(mid), np.bool_) if locked is None else locked
-    return Exposures(from_ns, mid, from_ns + exposure, exposure > 0, locked)
+    return Windows(from_ns, mid, from_ns + exposure, exposure > 0, locked)
 
 
 def same_row(row: dict, want: Beside | None) -> None:
@@ -134,7 +134,7 @@ def test_a_lag_is_taken_off_only_when_asked(tmp_path):
     ticks = np.arange(100, dtype=np.int64) * MS
     values = np.repeat(np.arange(100, dtype=np.int16)[:, None], 2, 1)
     session = store_session(tmp_path, [(info, [Part(0, ticks, values, fit_at())])])
-    at = exposures(np.array([RAW0 + 50 * MS]), np.array([4 * MS]))
+    at = windows(np.array([RAW0 + 50 * MS]), np.array([4 * MS]))
     plain, moved = SensorTrack(session, info), SensorTrack(session, info, lag_ns=3_500_000)
     assert plain.at(at).linear[0].tolist() == [25.0, 25.0]
     row = moved.at(at)
@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_the_session(tmp_path):
     try:
         for second in range(200):
             mid = RAW0 + second * 1000 * MS + np.arange(1, 31) * 33 * MS
-            assert track.at(exposures(mid, np.full(30, 8 * MS))).valid.all()
+            assert track.at(windows(mid, np.full(30, 8 * MS))).valid.all()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
