@@ -64,7 +64,6 @@ def run_clock(args: argparse.Namespace) -> int:
     from edgecap.errors import UsageError
     from edgecap.sim.clock import SCENARIOS, simulate
     from edgecap.sim.clock_bytes import replay_bytes
-    from edgecap.timeline.device_clock import DeviceClock
     from edgecap.timeline.replay import replay, rows_from_arrays, summarise
 
     if args.list:
@@ -78,14 +77,15 @@ def run_clock(args: argparse.Namespace) -> int:
         raise UsageError(f"--seconds {args.seconds:g} is not possible", fix="give 1 to 86400")
     if args.seed < 0:
         raise UsageError(f"--seed {args.seed} is not possible", fix="give 0 or more")
-    log = simulate(SCENARIOS[args.scenario], seed=args.seed, seconds=args.seconds)
+    link = SCENARIOS[args.scenario]
+    log = simulate(link, seed=args.seed, seconds=args.seconds)
     if args.stamp_with != "raw":
         rng = np.random.default_rng(args.seed)
         log = log.on_slewed_clock(rng, steps=args.stamp_with == "realtime")
     if args.log:
         log.save(args.log)
     rows = rows_from_arrays(log.arrays())
-    result = replay_bytes(log, DeviceClock()) if args.bytes else replay(rows, DeviceClock())
+    result = replay_bytes(log, link.clock()) if args.bytes else replay(rows, link.clock())
     summary = summarise(rows, result, log.truth_ns)
     summary = {"scenario": args.scenario, "seed": args.seed, **summary}
     if args.json:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.errors import UsageError
+from edgecap.source.serial_port import wire_byte_ns
+from edgecap.timeline.device_clock import DeviceClock
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -26,6 +28,9 @@ _START_RAW_NS = 4_000_000_000_000
 _SAMPLE_HZ = 1000.0
 _PING_BYTES = 22
 _PONG_BYTES = 30
+_BAUD = 1_000_000
+_BAUD_OFF = 0.02
+"""Each end's true rate is within ± this of the nominal one."""
 _MAX_TAIL_US = 30e3
 
 
@@ -38,7 +43,7 @@ class LinkScenario(msgspec.Struct, frozen=True, kw_only=True):
     ping_waits: bool = True
     """Pings wait for a boundary, too."""
     uart: bool = False
-    """Serialise at 1 Mbaud both ways."""
+    """Serialise at 1 Mbaud both ways, each end at a rate of its own."""
     two_step: bool = True
     stamp_missing: float = 0.0
     """Share of frames without a transmit stamp."""
@@ -71,6 +76,11 @@ class LinkScenario(msgspec.Struct, frozen=True, kw_only=True):
     reset_every_s: float = 0.0
     suspend_every_s: float = 0.0
     suspend_s: float = 20.0
+
+    def clock(self) -> DeviceClock:
+        """The estimator as the daemon makes it for such a link: it knows a UART's least time on the wire."""
+        byte_ns = wire_byte_ns("/dev/ttyAMA0", _BAUD) if self.uart else 0
+        return DeviceClock(ping_least_ns=_PING_BYTES * byte_ns, reply_least_ns=_PONG_BYTES * byte_ns, seed=0)
 
 
 _MS = LinkScenario(about="USB full speed, 1 ms frames both ways", usb_frame_us=1000.0)
@@ -282,10 +292,10 @@ def _one_span(
     *,
     seconds: float,
     floors: tuple[float, float],
+    byte_s: tuple[float, float],
 ) -> dict[str, NDArray[np.generic]]:
     """All frames of one span in order of arrival."""
     frame_s, phase_s = link.usb_frame_us * 1e-6, float(rng.uniform(0.0, 1e-3))
-    byte_s = 10e-6 if link.uart else 0.0
     up = float(crystal.device(np.array([span.power_up]))[0])
 
     def counter(device_s: F64) -> I64:
@@ -306,14 +316,14 @@ def _one_span(
     out = sent + _latency(rng, link, floors[0], len(sent))
     if link.ping_waits:
         out = _next_boundary(out, frame_s, phase_s)
-    t2 = np.maximum.accumulate(out + _PING_BYTES * byte_s) if len(out) else out
+    t2 = np.maximum.accumulate(out + _PING_BYTES * byte_s[0]) if len(out) else out
     t3 = t2 + rng.uniform(4e-6, 60e-6, len(t2))
     # one transmitter
     ready = np.concatenate([ready_s, t3])
     order = np.argsort(ready, kind="stable")
     kind = np.concatenate([np.zeros(n_frames, np.uint8), np.ones(len(t3), np.uint8)])[order]
     bytes_ = np.where(kind == 1, _PONG_BYTES, 32 + 18 * link.batch)
-    serial = bytes_ * byte_s + 2e-6
+    serial = bytes_ * byte_s[1] + 2e-6
     c = np.cumsum(serial)
     tx_done = c + np.maximum.accumulate(ready[order] - (c - serial))
     tx_done = _next_boundary(tx_done, frame_s, phase_s)
@@ -393,10 +403,14 @@ def simulate(link: LinkScenario, *, seed: int, seconds: float) -> LinkLog:
     spans = _spans(rng, link, seconds)
     crystal = _Crystal(rng, link, seconds + link.suspend_s)
     floors = (float(rng.uniform(*link.floor_us)), float(rng.uniform(*link.floor_us)))
+    byte_s = (0.0, 0.0)
+    if link.uart:
+        host, device = (1.0 + rng.uniform(-_BAUD_OFF, _BAUD_OFF, 2)).tolist()
+        byte_s = (10.0 / _BAUD / host, 10.0 / _BAUD / device)
     parts = []
     seq0 = 0
     for span in spans:
-        part = _one_span(rng, link, crystal, span, seconds=seconds, floors=floors)
+        part = _one_span(rng, link, crystal, span, seconds=seconds, floors=floors, byte_s=byte_s)
         seq0 = 0 if span.first_of_boot else seq0
         part["seq"] = seq0 + np.arange(len(part["kind"]))
         seq0 += len(part["kind"])
