@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgecap.cli.demo_wait import Patience, until
 from edgecap.cli.output import require_writable
 from edgecap.errors import EdgecapError, UsageError
 
@@ -30,9 +31,6 @@ examples:
   edgecap demo                              half a minute, results in ./demo-out
   edgecap demo --seconds 10 --out /tmp/try
 """
-READY_S = 60.0
-ARRIVE_S = 60.0
-STATE_S = 20.0
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -144,19 +142,6 @@ async def _demo(args: argparse.Namespace, firmware: Path, view: DemoView) -> dic
     return await asyncio.to_thread(_conclude, site, key, report, sent, args.out, view)
 
 
-async def _until(site: DemoSite, what: str, holds: Callable[[], bool], at_most_s: float) -> None:
-    """Wait for something to become true while every part of the demo lives."""
-    try:
-        async with asyncio.timeout(at_most_s):
-            while not holds():
-                site.check()
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise EdgecapError(
-            f"the rig was not {what} within {at_most_s:g} s", fix=f"see {site.out}/logs"
-        ) from None
-
-
 async def _record(site: DemoSite, view: DemoView, seconds: float) -> str:
     """Press the button like a worker would; returns the session's id."""
     glove = site.devices["left-hand"]
@@ -164,10 +149,10 @@ async def _record(site: DemoSite, view: DemoView, seconds: float) -> str:
     def state(name: str) -> Callable[[], bool]:
         return lambda: view.status is not None and view.status.state == name
 
-    await _until(site, "ready", state("idle"), READY_S)
+    await until(site, view, "ready", state("idle"))
     view.step("the worker presses the button: recording starts")
     await glove.press(120)
-    await _until(site, "recording", state("recording"), STATE_S)
+    await until(site, view, "recording", state("recording"))
     assert view.status is not None
     session = view.status.session
     await _wait(site, seconds * 0.6)
@@ -178,7 +163,7 @@ async def _record(site: DemoSite, view: DemoView, seconds: float) -> str:
     await _wait(site, max(1.0, seconds * 0.4 - 0.25))
     view.step("the button again: the session is closed and delivered")
     await glove.press(120)
-    await _until(site, "idle", state("idle"), STATE_S)
+    await until(site, view, "idle", state("idle"))
     return session
 
 
@@ -202,17 +187,20 @@ async def _arrived(site: DemoSite, session: str, view: DemoView) -> tuple[Sessio
     def look() -> SessionReport:
         return verify_session(open_store(str(site.store)), key)
 
-    until = time.monotonic() + ARRIVE_S
-    report: SessionReport | None = None
-    while report is None or (not report.complete and time.monotonic() < until):
+    patience, report = Patience(), None
+    while report is None or not report.complete:
         site.check()
         with contextlib.suppress(StoreError):
             report = await asyncio.to_thread(look)
+        if not patience.lasts((view.progress_made(), report and report.problems)):
+            break
+        if patience.should_say():
+            view.wait_for(f"waiting until all is stored ({patience.waited_s:.0f} s): {view.standing()}")
         await asyncio.sleep(0.2)
-        if report is None and time.monotonic() > until:
-            raise EdgecapError(f"session {session} never reached the store", fix=f"see {site.out}/logs")
+    if report is None:
+        raise EdgecapError(f"session {session} never reached the store", fix=f"see {site.out}/logs")
     # Delivered means that the rig has heard of it too.
-    await _until(site, "rid of its spool", lambda: view.spool_chunks == 0, ARRIVE_S)
+    await until(site, view, "rid of its spool", lambda: view.spool_chunks == 0)
     return key, report
 
 

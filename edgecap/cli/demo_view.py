@@ -72,6 +72,26 @@ class DemoView:
         """Chunks that the rig still holds, as it last said."""
         return int(self._numbers.get("spool_chunks", -1))
 
+    def progress_made(self) -> tuple[object, ...]:
+        """What changes as long as the rig gets on."""
+        state = self.status.state if self.status is not None else ""
+        return state, self.spool_chunks, self._numbers.get("uplink_sent"), self.chunks_receipted
+
+    def standing(self) -> str:
+        """Where the rig stands, in words."""
+        if self.status is None:
+            return "it has not spoken yet"
+        said = f"it is {self.status.state}, {max(self.spool_chunks, 0)} chunks wait"
+        problems = "; ".join(self.status.problems.values())
+        return f"{said}; {problems}" if problems else said
+
+    def wait_for(self, text: str) -> None:
+        """Say what is waited for."""
+        self._events.append(text)
+        if self._live is None:
+            self.console.print(f"  {text}", highlight=False)
+        self._show()
+
     def see(self, message: Message) -> None:
         """Take a message of the rig into account."""
         suffix = topics.parse(message.topic).suffix

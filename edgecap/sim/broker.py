@@ -25,7 +25,7 @@ from typing import Literal, Self
 
 from edgecap.errors import BrokerError
 
-READY_S = 20.0
+READY_S = 60.0
 """amqtt takes seconds to import on a small machine."""
 _HOST = "127.0.0.1"
 _CONNECT = bytes.fromhex("10 12 00 04 4d515454 04 02 000a 0006 72656164793f")

@@ -27,7 +27,7 @@ DEVICES: dict[str, dict[str, str]] = {
 """Serial device → its streams → the recording that each replays."""
 SKEW_PPM = {"head": 38.0, "left-hand": -61.0, "right-hand": 17.0}
 """How wrong each device's oscillator is."""
-STOP_S = 20.0
+STOP_S = 60.0
 
 
 class DemoError(EdgecapError):
@@ -196,6 +196,10 @@ class DemoSite:
         """Raise `DemoError` when a part has ended."""
         for part in self.parts:
             part.check()
+
+    def words_logged(self) -> int:
+        """Bytes that its parts have logged: while they start, nothing else moves."""
+        return sum(part.log.stat().st_size for part in self.parts)
 
     async def totals(self) -> dict[str, int]:
         """Samples that the devices have produced, by the rig's stream names; completes their truth files."""

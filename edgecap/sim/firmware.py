@@ -24,7 +24,7 @@ from edgecap.sim.recordings import Recording
 
 SOURCES = Path(__file__).parents[2] / "hw" / "firmware"
 COMPILERS = ("cc", "gcc", "clang")
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
 _BUILD_TIMEOUT_S = 120.0
 
 LIGHT = 0xFF

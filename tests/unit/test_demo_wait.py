@@ -1,0 +1,58 @@
+"""How long `edgecap demo` waits: for ever on a machine that gets on, not much longer than nothing moves."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from edgecap import topics
+from edgecap.cli.demo_view import DemoView
+from edgecap.cli.demo_wait import MOST_S, PATIENCE_S, SAID_EVERY_S, Patience
+from edgecap.mqtt import Message
+
+
+@given(st.lists(st.tuples(st.floats(0.01, PATIENCE_S * 0.9), st.booleans()), max_size=60))
+def test_patience_lasts_as_long_as_something_moves(steps: list[tuple[float, bool]]) -> None:
+    now_s = 1000.0
+    patience = Patience(lambda: now_s)
+    seen, moved_s = 0, now_s
+    assert patience.lasts(seen)
+    for step_s, moves in steps:
+        now_s += step_s
+        if moves:
+            seen, moved_s = seen + 1, now_s
+        assert patience.lasts(seen) == (now_s - moved_s < PATIENCE_S and now_s - 1000.0 < MOST_S)
+
+
+def test_a_word_is_said_now_and_then() -> None:
+    now_s = 0.0
+    patience = Patience(lambda: now_s)
+    said = []
+    for k in range(41):
+        now_s = k * SAID_EVERY_S / 4
+        if patience.should_say():
+            said.append(k)
+    assert said == [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
+
+
+def test_the_view_tells_progress_and_where_the_rig_stands() -> None:
+    out = io.StringIO()
+    view = DemoView(Console(file=out, width=200), 10.0)
+    assert view.standing() == "it has not spoken yet"
+    before = view.progress_made()
+    for _ in range(2):
+        view.see(
+            Message(
+                topics.topic("demo", "rig-01", topics.TELEMETRY), msgspec.json.encode({"spool_chunks": 7})
+            )
+        )
+    after = view.progress_made()
+    assert before != after
+    view.see(Message(topics.topic("demo", "rig-01", topics.TELEMETRY), b'{"spool_chunks":7,"t_utc_s":2}'))
+    assert view.progress_made() == after  # that time passes is no progress
+    view.wait_for("waiting until the rig is idle (6 s)")
+    assert "waiting until the rig is idle (6 s)" in out.getvalue()
