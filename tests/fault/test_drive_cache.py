@@ -13,7 +13,7 @@ import pytest
 
 from edgecap.errors import SpoolError
 from tests.fault.disk import PowerCut, SimDisk, Survivors, Write, scattered
-from tests.fault.test_spool_faults import SPOOL, Story, open_spool, operations
+from tests.fault.spool_story import SPOOL, Story, open_spool, operations
 
 
 def told_until_the_cut(directory: Path, number: int, seed: int) -> Story:
