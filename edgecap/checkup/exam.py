@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from edgecap.errors import EdgecapError
 from edgecap.model import ClockPair
 from edgecap.mqtt import Broker
 from edgecap.source.protocol import Source
+from edgecap.spool.files import nearest_existing
 from edgecap.status import RigStatus
 
 
@@ -68,10 +68,7 @@ class Exam:
 
     def existing_dir(self) -> Path:
         """The spool's directory, or the nearest above it that exists."""
-        path = self.spool_dir.absolute()
-        while not os.path.exists(path):  # noqa: PTH110 - what may not be searched counts as absent
-            path = path.parent
-        return path
+        return nearest_existing(self.spool_dir)
 
 
 def read_text(path: Path) -> str | None:

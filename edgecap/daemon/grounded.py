@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +25,7 @@ from edgecap.mqtt import Broker, Connection, Will, keep_connected
 from edgecap.session.machine import LEDS, State
 from edgecap.session.manifest import versions
 from edgecap.source.protocol import Source
+from edgecap.spool.files import nearest_existing
 from edgecap.status import (
     OFFLINE,
     ClockStatus,
@@ -194,10 +194,7 @@ class Grounded:
 
     def _free_bytes(self) -> int:
         """Of the file system on which the spool would be."""
-        path = Path(self.config.spool.dir).absolute()
-        while not os.path.exists(path):  # noqa: PTH110 - what may not be searched counts as absent
-            path = path.parent
         try:
-            return shutil.disk_usage(path).free
+            return shutil.disk_usage(nearest_existing(Path(self.config.spool.dir))).free
         except OSError:
             return 0

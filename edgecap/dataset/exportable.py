@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
+from edgecap.spool.files import nearest_existing
 
 Progress = Callable[[int, int], None]
 """Called with nanoseconds written and nanoseconds in all."""
@@ -51,6 +52,6 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def _disk_fix(out_dir: Path) -> str:
-    existing = next(p for p in (out_dir, *out_dir.absolute().parents) if p.exists())
+    existing = nearest_existing(out_dir)
     free = shutil.disk_usage(existing).free
     return f"{existing} has {free / 1e6:.0f} MB free; choose another --out"

@@ -163,3 +163,11 @@ def make_dirs(files: Files, path: Path) -> None:
     except FileNotFoundError:
         make_dirs(files, path.parent)
         files.make_dir(path)
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the directory nearest above it that exists."""
+    path = path.absolute()
+    while not os.path.exists(path):  # noqa: PTH110 - what may not be searched counts as absent
+        path = path.parent
+    return path
