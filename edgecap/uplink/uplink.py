@@ -302,6 +302,7 @@ class Uplink:
         if code == NO_SUBSCRIBERS:
             self._nobody += 1
             self._book.unheard(delivery, now_ns)
+            self._tell_hold()  # at once: whoever chooses next may be waiting for the spool
             return
         self._sent += 1
         self._sent_bytes += entry.bytes
