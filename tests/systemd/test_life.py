@@ -161,7 +161,13 @@ def test_killed_while_recording_it_is_back_and_the_session_is_closed(rig: Instal
     rig.machine.until("started again", lambda: rig.restarts() > before)
     rig.until_ready()
     assert rig.main_pid() != pid
-    assert rig.until_complete(session)["outcome"] == "interrupted"
+    report = rig.until_complete(session)
+    assert report["outcome"] == "interrupted"
+    # The sign of life is in the service's own directory in memory, which outlives the daemon.
+    ends = {g["t1_ns"] for s in report["streams"] for g in s["gaps"] if g["cause"] == "crash"}
+    beat_ns = int(rig.machine.run("cat", "/run/edgecap/pulse").stdout.split()[2])
+    assert len(ends) == 1
+    assert 0 <= ends.pop() - beat_ns <= 1_500_000_000
 
 
 def test_hung_it_is_ended_by_the_watchdog_and_back(rig: InstalledRig) -> None:
