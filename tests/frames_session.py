@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -139,3 +141,17 @@ def _film(chain: StreamChain, units: Sequence[VideoUnit]) -> Chunk:
 def unit(index: int, mid_ns: int, exposure_ns: int, jpeg: bytes) -> VideoUnit:
     """A frame without line time whose mid-exposure is at `mid_ns`."""
     return VideoUnit(index, mid_ns + exposure_ns // 2, mid_ns + 10**7, exposure_ns, 0, KEY, jpeg)
+
+
+def jpegs(count: int) -> list[bytes]:
+    """Grey pictures, each a little brighter than the one before."""
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 32, 16, "yuvj420p"
+    encoder.time_base = Fraction(1, 30)
+    found = []
+    for k in range(count):
+        frame = av.VideoFrame.from_ndarray(np.full((16, 32), 4 * k, np.uint8), format="gray")
+        frame = frame.reformat(format="yuvj420p")
+        frame.pts = k
+        found += encoder.encode(frame)
+    return [bytes(p) for p in [*found, *encoder.encode(None)]]

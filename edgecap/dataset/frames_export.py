@@ -22,13 +22,16 @@ from edgecap.dataset.frames_table import FrameRow, FrameTable
 from edgecap.dataset.frames_video import DEMUXER, Mp4Writer
 from edgecap.dataset.h264 import ParameterSets
 from edgecap.dataset.session import RecordedSession, VideoFrame
-from edgecap.errors import ExportError
+from edgecap.errors import ChunkError, ExportError
 from edgecap.model import H264, Gap, StreamInfo
 from edgecap.topics import check_name
 
 BATCH_ROWS = 256
 BATCH_NS = 4_000_000_000
 """Rows made at once span at most this: so much of every stream is in memory."""
+SLOWEST_HZ = 0.001
+FARTHEST_NS = 1 << 61
+"""Numbers of a frame beyond this are no times."""
 GROUP_ROWS = 4096
 """Rows of a row group."""
 
@@ -83,6 +86,7 @@ def export_frames(
         ExportError: the session must not be exported (see `require_exportable`), has no camera, or has one
             whose encoding no MP4 can carry; a calibration cannot be used; the disk refuses.
         NameRefused: a camera's name is none.
+        ChunkError: a frame's numbers cannot be.
     """
     require_exportable(session, allow_incomplete=allow_incomplete)
     cameras = session.video_streams()
@@ -150,7 +154,7 @@ class _CameraWriter:
         """Write both; yields the rig time reached. The table's name appears last."""
         frames = self._decodable()
         first = next(frames, None)
-        period_us = round(1e6 / self._camera.rate_hz_nominal) if self._camera.rate_hz_nominal > 0 else 0
+        period_us = round(1e6 / max(self._camera.rate_hz_nominal, SLOWEST_HZ))
         with ExitStack() as stack:
             partial = stack.enter_context(whole_file(self._parquet))
             # Without the schema's own copy, readers take the head, which is written last, for the schema's.
@@ -209,6 +213,16 @@ class _CameraWriter:
             data = sets.complete(frame.data, key=frame.key) if is_h264 else frame.data
             if data is None:
                 continue
+            self._require_sane(frame)
             self._count.lost += max(frame.index - expected, 0)
             expected = frame.index + 1
             yield frame, data
+
+    def _require_sane(self, frame: VideoFrame) -> None:
+        numbers = (frame.index, frame.t_ns, frame.u_ns, frame.exposure_ns, frame.line_ns)
+        if any(abs(number) > FARTHEST_NS for number in numbers):
+            raise ChunkError(
+                f"frame {frame.index} of {self._camera.name} (chunk {frame.seq}) is at {frame.t_ns} ns, "
+                f"exposed for {frame.exposure_ns} ns, which cannot be",
+                fix="report it",
+            )

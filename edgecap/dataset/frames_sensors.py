@@ -187,10 +187,11 @@ class SensorTrack:
         run = self._run + np.cumsum(breaks)
         self._run, self._last_ns = int(run[-1]), int(t_ns[-1])
         values = np.empty(chunk.values.shape, np.float64)
-        for quantity in self.quantities:
-            values[:, quantity.columns] = quantity.values(chunk.values)
         columns = list(range(len(self.info.channels)))
-        full = np.isfinite(chunk.values) & ~valid_values(self.info, chunk.values, columns)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite becomes null
+            for quantity in self.quantities:
+                values[:, quantity.columns] = quantity.values(chunk.values)
+            full = np.isfinite(chunk.values) & ~valid_values(self.info, chunk.values, columns)
         self._pieces.append(_Piece(t_ns, values, full, np.full(len(t_ns), chunk.u_ns, np.int64), run))
 
     def _fill(self, whole: _Piece, run: slice, windows: Windows, rows: SensorRows) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import sys
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +20,9 @@ import edgecap
 from edgecap.cli.main import main
 from edgecap.dataset.frames_export import export_frames
 from edgecap.dataset.frames_table import FRAME_COLUMNS, unit_word
-from edgecap.errors import ExportError, NameRefused
+from edgecap.errors import ExportError
 from edgecap.model import ChannelInfo, StreamInfo
-from tests.frames_session import SESSION, Part, fit_at, jpeg_camera, store_session, unit
+from tests.frames_session import Part, fit_at, jpeg_camera, store_session, unit
 from tests.reference.frames import Sample, beside, stretches
 from tests.system.synthetic import RAW0, SECOND, fit_for, imu_info, make_session
 from tests.system.test_mcap_calibrated import ACCEL, FORCE, GYRO
@@ -239,20 +237,6 @@ def test_lost_frames_are_no_rows_and_stay_visible(tmp_path):
     assert [g["cause"] for g in head["streams"]["left-hand-imu"]["gaps"]] == []
 
 
-def jpegs(count: int) -> list[bytes]:
-    """Grey pictures, each a little brighter than the one before."""
-    encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = 32, 16, "yuvj420p"
-    encoder.time_base = Fraction(1, 30)
-    found = []
-    for k in range(count):
-        frame = av.VideoFrame.from_ndarray(np.full((16, 32), 4 * k, np.uint8), format="gray")
-        frame = frame.reformat(format="yuvj420p")
-        frame.pts = k
-        found += encoder.encode(frame)
-    return [bytes(p) for p in [*found, *encoder.encode(None)]]
-
-
 def test_two_cameras_of_their_own_rate_and_exposure(tmp_path):
     info = StreamInfo("air", "scalar", "base", 20.0, "float32", (ChannelInfo("co2", "ppm", 1.0),))
     ticks = np.arange(30, dtype=np.int64) * 50 * MS
@@ -294,48 +278,6 @@ def test_two_cameras_of_their_own_rate_and_exposure(tmp_path):
         inside = [k for k in range(30) if abs(k * 50 * MS + RAW0 - row["t_ns"]) <= 60 * MS]
         assert row["air_n"] == len(inside)
         assert row["air.co2_ppm.mean"] == (None if 11 in inside else pytest.approx(np.mean(inside)))
-
-
-def test_a_session_without_frames(tmp_path):
-    info = StreamInfo("air", "scalar", "base", 20.0, "float32", (ChannelInfo("co2", "ppm", 1.0),))
-    part = Part(0, np.arange(5, dtype=np.int64) * MS, np.zeros((5, 1), np.float32), fit_at())
-    none = store_session(tmp_path / "none", [(info, [part])])
-    with pytest.raises(ExportError, match="has no camera") as caught:
-        export_frames(none, tmp_path / "out")
-    assert caught.value.fix == "export it with --to mcap"
-    dark = store_session(
-        tmp_path / "dark", [(info, [part])], cameras={"head": []}, infos=[jpeg_camera("head", 30.0)]
-    )
-    (camera,) = export_frames(dark, tmp_path / "out").cameras
-    assert (camera.rows, camera.video) == (0, None)
-    assert (pq.read_table(camera.table).num_rows, head_of(camera.table)["video"]) == (0, None)
-    outside = store_session(tmp_path / "outside", [(info, [part])], infos=[jpeg_camera("../../head", 30.0)])
-    with pytest.raises(NameRefused, match="not a valid name"):
-        export_frames(outside, tmp_path / "out", allow_incomplete=True)
-    odd = store_session(
-        tmp_path / "odd", [(info, [part])], cameras={"head": [unit(0, RAW0, MS, b"no picture")]},
-        infos=[jpeg_camera("head", 30.0)],
-    )  # fmt: skip
-    with pytest.raises(ExportError, match="first frame is not mjpeg"):
-        export_frames(odd, tmp_path / "odd-out")
-    assert list((tmp_path / "odd-out").iterdir()) == []
-
-
-def test_a_full_disk_leaves_nothing_behind(tmp_path):
-    made = make_session(seconds=2)
-    session = session_of(store_of(tmp_path / "store", made), made)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit in (0, 4_000, 60_000, 100_000):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-        try:
-            with pytest.raises(ExportError, match="cannot write"):
-                export_frames(session, tmp_path / "out")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert list((tmp_path / "out").iterdir()) == [], limit
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ExportError, match="cannot write"):
-        export_frames(session, tmp_path / "file" / "out")
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):
@@ -384,22 +326,6 @@ def test_command_line(tmp_path, capsys, monkeypatch):
 def test_units_become_words():
     units = {"m/s²": "m_s2", "m/s^2": "m_s2", "µT": "uT", "°C": "degC", "%": "percent", "N·m": "N_m", "": ""}
     assert {u: unit_word(u) for u in units} == units
-
-
-def test_names_that_meet_stay_apart(tmp_path):
-    """A stream may be called `frame`, and two channels may differ only in what a name cannot hold."""
-    channels = (ChannelInfo("p", "N/m", 1.0), ChannelInfo("p", "N m", 2.0))
-    info = StreamInfo("frame", "force", "base", 1000.0, "int16", channels)
-    part = Part(0, np.arange(100, dtype=np.int64) * MS, np.ones((100, 2), np.int16), fit_at())
-    film = {"head": [unit(0, RAW0 + 50 * MS, 4 * MS, jpegs(1)[0])]}
-    session = store_session(
-        tmp_path / "store", [(info, [part])], cameras=film, infos=[jpeg_camera("head", 30.0)]
-    )
-    (camera,) = export_frames(session, tmp_path).cameras
-    (row,) = pq.read_table(camera.table).to_pylist()
-    assert (row["frame_n"], row["frame_n_2"]) == (0, 5)
-    assert (row["frame.p_N_m"], row["frame.p_N_m_2"]) == (1.0, 2.0)
-    assert SESSION in camera.table
 
 
 def test_a_fit_is_used_chunk_by_chunk(exported):
