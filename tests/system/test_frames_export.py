@@ -22,7 +22,7 @@ from edgecap.dataset.frames_export import export_frames
 from edgecap.dataset.frames_table import FRAME_COLUMNS, unit_word
 from edgecap.errors import ExportError
 from edgecap.model import ChannelInfo, StreamInfo
-from tests.frames_session import Part, fit_at, jpeg_camera, store_session, unit
+from tests.frames_session import Part, fit_at, jpeg_camera, jpegs, store_session, unit
 from tests.reference.frames import Sample, beside, stretches
 from tests.system.synthetic import RAW0, SECOND, fit_for, imu_info, make_session
 from tests.system.test_mcap_calibrated import ACCEL, FORCE, GYRO
