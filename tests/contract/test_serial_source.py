@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import pty
-import tty
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,107 +11,16 @@ import pytest
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
-from edgecap.model import DeviceEvent, Gap, Item, SampleBlock
+from edgecap.model import DeviceEvent
 from edgecap.sim.firmware import (
-    FirmwareStream,
     HostFirmware,
-    grasp_force,
-    motion_imu,
     read_truth,
     recorded_stream,
 )
 from edgecap.sim.recordings import RECORDINGS
-from edgecap.source import serial_mcu
-from edgecap.source.frames import Hello, Kind
-from edgecap.source.serial_mcu import SerialFeed, SerialSource
+from edgecap.source.serial_mcu import SerialSource
 from edgecap.timeline.fit import to_rig_ns
-from tests.reference import framing as reference
-
-TWO = (motion_imu(), grasp_force())
-
-
-@dataclass
-class Taker:
-    """Takes everything that a feed yields."""
-
-    feed: SerialFeed
-    device: HostFirmware
-    items: list[Item] = field(default_factory=list)
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def take(self) -> None:
-        async for item in self.feed:
-            self.items.append(item)
-            self.came.set()
-
-    async def until(self, condition: Callable[[], Any], limit_s: float = 8.0) -> None:
-        """Wait, item by item, until the condition holds."""
-        async with asyncio.timeout(limit_s):
-            while not condition():
-                self.came.clear()
-                await self.came.wait()
-
-    def blocks(self, stream: str) -> list[SampleBlock]:
-        return [i for i in self.items if isinstance(i, SampleBlock) and i.stream == stream]
-
-    def received(self, stream: str) -> int:
-        return sum(len(b.ticks) for b in self.blocks(stream))
-
-    def gaps(self, stream: str = "") -> list[Gap]:
-        return [i for i in self.items if isinstance(i, Gap) and i.stream.endswith(stream)]
-
-    def events(self, kind: str) -> list[DeviceEvent]:
-        return [i for i in self.items if isinstance(i, DeviceEvent) and i.kind == kind]
-
-    async def until_samples(self, n: int) -> None:
-        """Until each stream has had `n` more samples."""
-        wanted = {i.name: self.received(i.name) + n for i in self.feed.info}
-        await self.until(lambda: all(self.received(s) >= k for s, k in wanted.items()))
-
-    async def stop(self) -> dict[str, int]:
-        """Stop and take all that was queued."""
-        sent = await self.feed.stop()
-        await self.until(lambda: self.events("stopped"))
-        assert self.items[-1] is self.events("stopped")[-1]
-        return sent
-
-    def assert_accounted(self, sent: dict[str, int]) -> None:
-        """Every sample that the device produced was received or is in a gap, in order, without overlap."""
-        assert set(sent) == {i.name for i in self.feed.info}
-        for stream, total in sent.items():
-            position, t_ns = 0, 0
-            for item in self.items:
-                if isinstance(item, Gap) and item.stream == stream:
-                    assert item.lost >= 0
-                    assert t_ns <= item.t0_ns <= item.t1_ns
-                    position, t_ns = position + item.lost, item.t0_ns
-                elif isinstance(item, SampleBlock) and item.stream == stream:
-                    assert item.index == position
-                    assert len(item.ticks) == len(item.values) == item.frame_n.sum() > 0
-                    assert len(item.frame_n) == len(item.arrival_ns)
-                    assert (np.diff(item.ticks) > 0).all()
-                    position += len(item.ticks)
-            assert position == total
-
-
-@contextlib.asynccontextmanager
-async def recording(
-    tmp_path: Path, *streams: FirmwareStream, max_items: int | None = None, **options: Any
-) -> AsyncIterator[Taker]:
-    async with HostFirmware(streams or TWO, link=tmp_path / "mcu", **options) as device:
-        source = SerialSource("hand", device.port, max_items=max_items)
-        async with source.open() as feed:
-            taker = Taker(feed, device)
-            task = asyncio.create_task(taker.take())
-            yield taker
-        await asyncio.wait_for(task, 5)
-
-
-def joined(taker: Taker, stream: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Index, tick and values of all samples."""
-    blocks = taker.blocks(stream)
-    index = np.concatenate([b.index + np.arange(len(b.ticks)) for b in blocks])
-    return index, np.concatenate([b.ticks for b in blocks]), np.concatenate([b.values for b in blocks])
+from tests.contract.board_taker import TWO, Taker, joined, recording
 
 
 def test_descriptors_become_stream_infos(tmp_path: Path) -> None:
@@ -443,102 +346,5 @@ def test_a_slow_reader_loses_the_oldest_samples_and_is_told(tmp_path: Path) -> N
             gaps = taker.gaps()
             assert {g.cause for g in gaps} == {"queue"}
             taker.assert_accounted(sent)
-
-    asyncio.run(run())
-
-
-# ── opening ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def refusal(port: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        async with SerialSource("hand", port).open():
-            pass
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "hand" in text
-    assert port in text
-    assert caught.value.fix
-    return text
-
-
-def test_ports_that_cannot_be_opened_are_named_with_the_fix(tmp_path: Path) -> None:
-    regular = tmp_path / "file"
-    regular.touch()
-
-    async def run() -> None:
-        assert "there is no such port" in await refusal(str(tmp_path / "none"))
-        assert "it is not a serial port" in await refusal(str(regular))
-        async with HostFirmware(TWO, link=tmp_path / "mcu") as device:
-            async with SerialSource("hand", device.port).open():
-                assert "another program has it open" in await refusal(device.port)
-            async with SerialSource("hand", device.port).open():
-                pass  # and is free again
-
-    asyncio.run(run())
-
-
-@contextlib.asynccontextmanager
-async def peer(answer: bytes) -> AsyncIterator[str]:
-    """A port behind which something else than edgecap's firmware answers whatever is sent."""
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    loop = asyncio.get_running_loop()
-
-    def answer_it() -> None:
-        os.read(master, 4096)
-        os.write(master, answer)
-
-    loop.add_reader(master, answer_it)
-    try:
-        yield os.ttyname(slave)
-    finally:
-        loop.remove_reader(master)
-        os.close(master)
-        os.close(slave)
-
-
-def hello(**changes: Any) -> bytes:
-    """A HELLO of one stream, with fields of its descriptor changed."""
-    from edgecap.source.frames import Channel, Descriptor
-
-    fields: dict[str, Any] = {
-        "stream": 0,
-        "kind": 1,
-        "dtype": 1,
-        "rate_mhz": 1000,
-        "lag_us": 0,
-        "name": "imu",
-    }
-    fields["channels"] = (Channel("x", "N", 1.0, 0.0),)
-    return Hello(1, 0, 1, "fw 1", "sn", Descriptor(**(fields | changes))).pack()
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (b"", "does not answer within"),
-        (b"Hello, I am a printer\r\n\0", "bytes that are no frames"),
-        (
-            reference.wire(Kind.HELLO, hello(), version=2),
-            "speaks version 2 of the protocol, edgecap speaks 1",
-        ),
-        (reference.wire(Kind.LOG, b"\x14" + bytes(5)), "does not say who it is"),
-        (reference.wire(Kind.HELLO, hello(kind=9)), "stream 0 'imu': kind 9 is unknown"),
-        (reference.wire(Kind.HELLO, hello(dtype=0)), "dtype 0 is unknown"),
-        (reference.wire(Kind.HELLO, hello(rate_mhz=0)), "its rate is 0"),
-        (reference.wire(Kind.HELLO, hello(channels=())), "it has no channels"),
-        (reference.wire(Kind.HELLO, hello(name="IMU 1")), "'hand-IMU 1' is no stream name"),
-    ],
-)
-def test_peers_that_are_no_device_are_refused_with_reason(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str
-) -> None:
-    monkeypatch.setattr(serial_mcu, "HELLO_LIMIT_S", 0.3)
-
-    async def run() -> None:
-        async with peer(answer) as port:
-            assert reason in await refusal(port)
 
     asyncio.run(run())

@@ -9,7 +9,7 @@ import pytest
 
 from edgecap.sim.firmware import FirmwareStream, motion_imu, read_truth
 from edgecap.timeline.fit import to_rig_ns
-from tests.contract.test_serial_source import recording
+from tests.contract.board_taker import recording
 from tests.hw.board import joined, running
 from tests.reference import serial_frames as sf
 
