@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgecap.codec.chunk import MAX_CHUNK_BYTES
 from edgecap.codec.layout import (
+    MAX_COLUMNS,
     Array,
     Layout,
     Reader,
@@ -29,6 +30,7 @@ from edgecap.codec.numeric import (
     encode_quickly,
 )
 from edgecap.codec.quick import QuickReader, QuickWriter
+from edgecap.codec.steps_search import Search
 from edgecap.codec.tail import Memory, TailReader, TailWriter
 from edgecap.errors import ChunkError, NeedsChunk
 
@@ -75,6 +77,7 @@ class ColumnEncoder:
         self._shapes: list[tuple[Any, ...]] = []
         self._key_front: tuple[bytes, Layout | None] = (b"", None)
         self._memories: dict[str, Memory] = {}
+        self._searches: dict[str, Search] = {}
         self._quick = QuickWriter()
         self._last = b""
         """The payload before."""
@@ -93,6 +96,8 @@ class ColumnEncoder:
         # Most tables of a stream have the same shape, which need not be described again.
         shapes = [(name, array.dtype, array.shape) for name, array in columns.items()]
         layout = before if before is not None and shapes == self._shapes else layout_of(columns)
+        if len(self._searches) > MAX_COLUMNS:
+            self._searches = {}
         key = (
             key
             or self.level != "stream"
@@ -109,7 +114,7 @@ class ColumnEncoder:
             tail = TailWriter()
             out = bytearray(self._front(layout))
             for column in layout:
-                out += encode_column(column, columns[column.name], memories, tail)
+                out += encode_column(column, columns[column.name], memories, tail, self._searches)
             payload = bytes(out + tail.finish(0))
         else:
             memories = self._memories
@@ -139,7 +144,7 @@ class ColumnEncoder:
             write_rows(out, layout)
         tail = TailWriter()
         usual = {name: continuation(memory) for name, memory in self._memories.items()}
-        bodies = [encode_column(c, columns[c.name], self._memories, tail) for c in layout]
+        bodies = [encode_column(c, columns[c.name], self._memories, tail, self._searches) for c in layout]
         if all(body[0] == usual.get(c.name) for c, body in zip(layout, bodies, strict=True) if body):
             out[0] |= _AS_BEFORE
             bodies = [body[1:] for body in bodies]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgecap.codec import lattice, multiples
 from edgecap.codec.layout import Array, ColumnLayout, Reader, put_varint
+from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
 
 F32 = NDArray[np.float32]
@@ -54,7 +55,11 @@ def fits(transform: int, column: ColumnLayout) -> bool:
 
 
 def to_integers(
-    values: Array, last: I64 | None, meaning: bytes = b"", transform: int | None = None, whole: bool = False
+    values: Array,
+    last: I64 | None,
+    meaning: bytes = b"",
+    transform: int | None = None,
+    search: Search | None = None,
 ) -> Integers | None:
     """Find the smallest integers that stand for `values` (n, c).
 
@@ -63,7 +68,7 @@ def to_integers(
         last: The last sample of every channel before these, when it is known to the reader too (64-bit only).
         meaning: What the integers of the payload before meant, preferred when it fits.
         transform: How they stood for samples; None to find what is best.
-        whole: Without rests, and without what takes time to find.
+        search: Where multiples are looked for; None for no multiples.
 
     Returns:
         The integers, or None when the samples can only be stored.
@@ -71,51 +76,54 @@ def to_integers(
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind in "iu" and size in (2, 4):
         signed = to_signed(values)
-        if not whole and transform != PLAIN:
-            found = _multiples(signed, b"", meaning if transform == MULTIPLES else None)
-            if found is not None or transform == MULTIPLES:
-                return found
-        return Integers(PLAIN, b"", b"", signed)
+        if transform == MULTIPLES:
+            return _multiples(signed, b"", meaning, None)
+        found = _multiples(signed, b"", None, search) if search is not None else None
+        return found or Integers(PLAIN, b"", b"", signed)
     if kind in "iu" and size == 8:
         return _steps(values.view(np.int64), last, meaning)
     if values.dtype == np.float32:
-        return _from_floats(values, meaning, transform, whole)
+        return _from_floats(values, meaning, transform, search)
     return None
 
 
-def _from_floats(values: F32, meaning: bytes, transform: int | None, whole: bool) -> Integers | None:
-    known = Reader(meaning)
+def _from_floats(
+    values: F32, meaning: bytes, transform: int | None, search: Search | None
+) -> Integers | None:
     if transform == MULTIPLES:
+        known = Reader(meaning)
         lattice.read_step(known)
-    on_grid = lattice.find_grid(values, meaning[: known.at] if transform == MULTIPLES else meaning, whole)
-    if on_grid is None:
-        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
-    grid, lanes = on_grid
-    step = grid.packed_step()
-    if transform == MULTIPLES:
-        if step != meaning[: known.at]:
+        step, steps = meaning[: known.at], meaning[known.at :]
+        on_grid = lattice.find_grid(values, step, signed_zero=True)
+        if on_grid is None or on_grid[0].packed_step() != step:
             return None
-        found = _multiples(lanes, step, meaning[known.at :])
-    elif not whole and transform is None:
-        found = _multiples(lanes, step, None)
+        found = _multiples(on_grid[1], step, steps, None)
     else:
-        found = None
+        on_grid = lattice.find_grid(values, meaning, signed_zero=search is not None)
+        if on_grid is None:
+            return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+        step = on_grid[0].packed_step()
+        found = _multiples(on_grid[1], step, None, search) if search is not None else None
+        if found is None:
+            return _lattice(values, meaning, on_grid)
     if found is not None:
-        found.extra = grid.packed_zero_and_exceptions()
-        return found
-    if transform == MULTIPLES:
-        return None
+        found.extra = on_grid[0].packed_zero_and_exceptions()
+    return found
+
+
+def _lattice(values: F32, meaning: bytes, on_grid: tuple[lattice.Grid, I32]) -> Integers | None:
+    """Multiples of one step, all coded as they are."""
+    grid, lanes = on_grid
     if grid.minus_zero:
-        return _from_floats(values, meaning, transform, whole=True)
-    return Integers(LATTICE, step, grid.packed_exceptions(), lanes)
+        return _from_floats(values, meaning, LATTICE, None)
+    return Integers(LATTICE, grid.packed_step(), grid.packed_exceptions(), lanes)
 
 
-def _multiples(x: Array, before: bytes, known: bytes | None) -> Integers | None:
-    """Integers (n, c) as multiples of steps: those `known`, or else of steps that are found and that pay."""
-    if known is not None:
-        steps: multiples.Steps | None = multiples.read_steps(Reader(known), x.shape[1])
-    else:
-        steps = multiples.find_steps(x)
+def _multiples(x: Array, before: bytes, known: bytes | None, search: Search | None) -> Integers | None:
+    """Integers (n, c) as multiples of steps: those `known`, or else those that a search finds."""
+    steps = multiples.read_steps(Reader(known), x.shape[1]) if known is not None else None
+    if search is not None:
+        steps = search.find(x, before)
     found = multiples.split(x, steps) if steps is not None else None
     if steps is None or found is None:
         return None

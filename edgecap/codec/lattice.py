@@ -136,29 +136,29 @@ def read_grid(step: bytes, reader: Reader, samples: int, zero: bool = False) -> 
     return Grid(divisor, coarse, at, bits, minus_zero)
 
 
-def find_grid(values: F32, known: bytes, whole: bool) -> tuple[Grid, I32] | None:
+def find_grid(values: F32, known: bytes, signed_zero: bool) -> tuple[Grid, I32] | None:
     """Look for a step that nearly all samples are multiples of.
 
     Args:
         values: (n, c) samples.
         known: The packed step of the payload before, tried first; may be empty.
-        whole: Look also for a coarser step that was rounded to this one, and write zeros as they are.
+        signed_zero: k = 0 may stand for -0.0 (then there is no coarser step, which `multiples` find better).
     """
     flat = values.reshape(-1)
     with np.errstate(invalid="ignore"):  # a signalling NaN
         wide = flat.astype(np.float64)
     wide = np.where(np.isfinite(wide), wide, 0.0)
     if known:
-        found = _try_grid(flat, wide, *read_step(Reader(known)), whole)
+        found = _try_grid(flat, wide, *read_step(Reader(known)), signed_zero)
         if found is not None:
             return found[0], found[1].reshape(values.shape)
     for divisor in (*DIVISORS, *_divisors(_estimate_step(wide))):
-        found = _try_grid(flat, wide, divisor, 1.0, whole)
+        found = _try_grid(flat, wide, divisor, 1.0, signed_zero)
         if found is not None:
             # The integers may themselves be rounded multiples of a larger step.
-            coarse = _estimate_step(found[1].astype(np.float64), 2.5) if whole else 0.0
+            coarse = _estimate_step(found[1].astype(np.float64), 2.5) if not signed_zero else 0.0
             if 2 < coarse < 1e6:
-                coarser = _try_grid(flat, wide, divisor, coarse, whole)
+                coarser = _try_grid(flat, wide, divisor, coarse, signed_zero)
                 found = coarser if coarser is not None else found
             return found[0], found[1].reshape(values.shape)
     return None
@@ -171,14 +171,16 @@ def _divisors(step: float) -> list[float]:
     return [d for d in (float(round(1 / step)), 1 / float(np.float32(step)), 1 / step) if 1e-20 < d < 1e20]
 
 
-def _try_grid(flat: F32, wide: F64, divisor: float, coarse: float, whole: bool) -> tuple[Grid, I32] | None:
+def _try_grid(
+    flat: F32, wide: F64, divisor: float, coarse: float, signed_zero: bool
+) -> tuple[Grid, I32] | None:
     scaled = np.rint(wide * (divisor / coarse))
     if not np.abs(scaled).max() <= MAX_MULTIPLE:
         return None
     k = scaled.astype(np.int32)
     bits = flat.view(np.uint32)
     minus_zero = False
-    if not whole:
+    if signed_zero:
         minus_zeros = np.count_nonzero(bits == MINUS_ZERO)
         minus_zero = bool(minus_zeros > 0 and minus_zeros > np.count_nonzero(bits == 0))
     off = on_grid(k, divisor, coarse, minus_zero).view(np.uint32) != bits

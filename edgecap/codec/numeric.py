@@ -21,6 +21,7 @@ from edgecap.codec.integers import (
 )
 from edgecap.codec.layout import Array, ColumnLayout, Reader
 from edgecap.codec.quick import QuickReader, QuickWriter
+from edgecap.codec.steps_search import Search
 from edgecap.codec.tail import Memory, TailReader, TailWriter
 from edgecap.errors import ChunkError
 from edgecap.kernels.recurring import KNOWN
@@ -45,7 +46,13 @@ class Pending:
     recurring: bool
 
 
-def encode_column(column: ColumnLayout, array: Array, memories: dict[str, Memory], tail: TailWriter) -> bytes:
+def encode_column(
+    column: ColumnLayout,
+    array: Array,
+    memories: dict[str, Memory],
+    tail: TailWriter,
+    searches: dict[str, Search],
+) -> bytes:
     """Encode one column adaptively: the coder writes to `tail` and learns into `memories`."""
     before = memories.pop(column.name, None)
     if array.size == 0:
@@ -58,13 +65,19 @@ def encode_column(column: ColumnLayout, array: Array, memories: dict[str, Memory
             found = _encode_adaptive(column, integers, before, tail)
             if found is None and integers.transform != MULTIPLES:
                 return bytes([STORED]) + values.tobytes()
-    for whole in (False, True):
+    known = searches.get(column.name)
+    search = searches[column.name] = Search() if known is None else known
+    search.payloads += 1
+    look: Search | None = search
+    while found is None:
+        integers = to_integers(values, None, search=look)
+        if integers is None:
+            break
+        found = _encode_adaptive(column, integers, None, tail)
+        if integers.transform != MULTIPLES:
+            break
         # Multiples whose rests turn out to be too many are tried once more as they are.
-        integers = to_integers(values, None, whole=whole) if found is None else None
-        if integers is not None:
-            found = _encode_adaptive(column, integers, None, tail)
-            if integers.transform != MULTIPLES:
-                break
+        look = None
     if found is None:
         return bytes([STORED]) + values.tobytes()
     body, memories[column.name] = found
@@ -81,7 +94,7 @@ def encode_quickly(column: ColumnLayout, array: Array, quick: QuickWriter) -> by
     if column.is_plain:
         body = _PLAIN_RICE + quick.encode(to_signed(values))
     else:
-        integers = to_integers(values, None, whole=True)
+        integers = to_integers(values, None)
         if integers is None:
             return bytes([STORED]) + values.tobytes()
         body = bytes([integers.transform << 4 | RICE]) + integers.meaning + integers.extra

@@ -27,8 +27,9 @@ FIRST = CHANCES * 2
 NO_RESTS = 61440
 LENGTH_BITS = 6
 STEPS_PER_REST = 7
-NEIGHBOURS = 3
-"""So many distinct samples that lie 1 apart, and a channel has no step."""
+NEIGHBOURS_PER_SAMPLE = 64
+"""A channel of which one in so many distinct samples lies 1 apart from another has no step."""
+LEAST_DISTINCT = 4
 WINDOW = 1 << 15
 
 
@@ -233,8 +234,9 @@ def find_spaced(samples: I32, channels: I64) -> int:
             above, below = at + 1, at - 1
             neighbours += i8((seen[u8(above >> 6)] >> u8(above & 63)) & u8(1))
             neighbours += i8((seen[u8(below >> 6)] >> u8(below & 63)) & u8(1))
-            if neighbours >= NEIGHBOURS:
+            if neighbours * NEIGHBOURS_PER_SAMPLE > distinct:
                 break
-        channels[c] = i8(1) if neighbours < NEIGHBOURS and distinct >= 4 else i8(0)
+        few = distinct < LEAST_DISTINCT or neighbours * NEIGHBOURS_PER_SAMPLE > distinct
+        channels[c] = i8(0) if few else i8(1)
         found += channels[c]
     return found

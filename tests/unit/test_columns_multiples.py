@@ -13,6 +13,7 @@ from edgecap.codec import multiples
 from edgecap.codec.columns import ColumnDecoder, ColumnEncoder
 from edgecap.codec.integers import MULTIPLES
 from edgecap.codec.layout import Reader, put_varint
+from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
 from tests.reference.columns import ReferenceDecoder
 
@@ -66,7 +67,7 @@ def test_channels_may_have_steps_of_their_own_or_none():
     x = rescaled(k, np.array([9.175] * 3 + [31.0] * 2 + [1]), 0.3, "<i4")
     x[:, 5] = 77
     x = np.concatenate([x, np.rint(rng.normal(0, 40, (400, 1))).astype("<i4")], axis=1)
-    steps = multiples.find_steps(x)
+    steps = Search().find(x, b"")
     assert steps is not None
     assert (steps.m / 2.0**steps.e).round(1).tolist() == [9.2] * 3 + [31.0] * 2 + [1.0] * 2
     assert multiples.read_steps(Reader(steps.packed()), 7).packed() == steps.packed()
@@ -78,7 +79,7 @@ def test_ordinary_recordings_are_left_alone(dtype):
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x = np.cumsum(rng.normal(0, 10 ** rng.uniform(0, 3), (int(rng.integers(5, 300)), 3)), axis=0)
-        assert multiples.find_steps(np.rint(x).clip(-32768, 32767).astype(dtype)) is None, seed
+        assert Search().find(np.rint(x).clip(-32768, 32767).astype(dtype), b"") is None, seed
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,286 @@
+"""Finding the steps that a recording's integers are rounded multiples of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.codec.layout import Array
+from edgecap.codec.multiples import FIRST_OFFSET, MAX_EXPONENT, MAX_STEP, Steps, unit_of
+from edgecap.kernels import rests
+
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+SEARCH_ROWS = 2048
+SEARCH_SAMPLES = 1 << 16
+"""Most that is looked at, and kept for the next look."""
+ROWS_THAT_TELL = 256
+"""Where so many show no step, they are not kept to be looked at with others."""
+MOST_DISTINCT = 128
+"""Of a channel: so many distinct samples, and"""
+MOST_CHANNELS = 8
+"""so many channels show the step well enough."""
+LEAST_STEP = 1.9
+LEAST_POWER = 0.2
+"""Of what it would be if all distinct samples were whole multiples of one step."""
+MOST_STEPS = 8
+BINS = 1024
+MARGIN_BITS = 24
+"""What a step must save at least: it may be chance, and its rests cost time."""
+LONGEST_PAUSE = 256
+"""Payloads after which a column without steps is looked at again."""
+
+
+@dataclass(slots=True)
+class Search:
+    """What an encoder has found out about a column's steps, so that it need not look again in every key.
+
+    It changes only which steps are tried: a payload says itself which ones it uses.
+    """
+
+    steps: Steps | None = None
+    grid: bytes = b""
+    """Of float32: what the integers are multiples of."""
+    rows: I32 | None = None
+    """What was looked at lately."""
+    enough: int = 0
+    """With so many rows the steps are worth finding again, more exactly."""
+    payloads: int = 0
+    next_look: int = 0
+    pause: int = 1
+
+    def find(self, x: Array, grid: bytes) -> Steps | None:
+        """Steps for integers (n, c) that save bytes: those found last if they still do."""
+        if grid != self.grid or (self.rows is not None and self.rows.shape[1] != x.shape[1]):
+            self.steps = self.rows = None
+            self.grid = grid
+        if self.steps is not None and serve(self.steps, x):
+            kept = 0 if self.rows is None else self.rows.shape[0]
+            if kept + x.shape[0] < self.enough or kept >= _most_rows(x):
+                self._keep(x)
+                return self.steps
+        if self.payloads < self.next_look:
+            return None
+        rows = self._keep(x)
+        spaced = np.empty(rows.shape[1], np.int64)
+        found = find_steps(rows, spaced) if rests.find_spaced(rows, spaced) else None
+        self.pause = 1 if found is not None else min(2 * self.pause, LONGEST_PAUSE)
+        self.next_look = self.payloads + self.pause
+        if found is None:
+            if rows.shape[0] >= ROWS_THAT_TELL:
+                self.rows = None
+            return None
+        self.steps, self.enough = found, 4 * rows.shape[0]
+        return found if serve(found, x) else None
+
+    def _keep(self, x: Array) -> I32:
+        few = np.array(x[:SEARCH_ROWS], np.int32, order="C")
+        rows = few if self.rows is None else np.concatenate([self.rows, few])
+        self.rows = rows[-_most_rows(x) :]
+        return self.rows
+
+
+def _most_rows(x: Array) -> int:
+    return max(1, min(SEARCH_ROWS, SEARCH_SAMPLES // int(x.shape[1])))
+
+
+def serve(steps: Steps, x: Array) -> bool:
+    """Whether steps save bytes, and leave hardly a rest beyond 1."""
+    k = steps.nearest(x)
+    left = np.abs(x - steps.values(k))
+    if np.count_nonzero(left > 1) > x.size // 16:
+        return False
+    near = 4 * min(int(np.count_nonzero(left)), 2 * rests.PLACES * x.shape[1])
+    return bool(_lengths(x) - _lengths(k) - near > 8 * len(steps.packed()) + MARGIN_BITS)
+
+
+def _lengths(x: Array) -> int:
+    """About how many bits the changes of integers (n, c) have."""
+    return int(np.frexp(np.abs(np.diff(x.astype(np.float64), axis=0)))[1].sum())
+
+
+def find_steps(x: I32, spaced: I64) -> Steps | None:
+    """Steps that integers (n, c) are rounded multiples of, where that saves bytes.
+
+    Args:
+        spaced: (c,) 1 for a channel that may have a step.
+    """
+    channels = [int(c) for c in np.flatnonzero(spaced)]
+    distinct = {c: np.unique(x[:, c]).astype(np.int64) for c in channels}
+    whole = {c: int(np.gcd.reduce(np.diff(u))) for c, u in distinct.items()}
+    m, a, e = (np.ones(spaced.size, np.int64), *np.zeros((2, spaced.size), np.int64))
+    saved = False
+    for look in range(MOST_STEPS):
+        if not channels:
+            break
+        # Channels of few values may by chance be multiples of more than the others are.
+        own = [c for c in channels if whole[c] > 1]
+        if own:
+            shared = min(whole[c] for c in own)
+            step: float = shared
+            members = [
+                c for c in own if whole[c] == shared or (whole[c] % shared == 0 and distinct[c].size < 12)
+            ]
+        elif look == MOST_STEPS - 1:
+            break
+        else:
+            step, members = _step(distinct, channels)
+        if not members:
+            break
+        channels = [c for c in channels if c not in members]
+        found = _rounded(step, [distinct[c] for c in members])
+        if found is None:
+            continue
+        exponent, multiple, offsets = found
+        gained = []
+        for c, offset in zip(members, offsets, strict=True):
+            one = Steps(np.array([multiple]), np.array([offset]), np.array([exponent]))
+            column = x[:, c : c + 1]
+            gain = _lengths(column) - _lengths(one.nearest(column)) - _rest_bits(distinct[c], one)
+            if gain > 8:
+                gained.append((gain, c, offset))
+        if sum(gain for gain, _, _ in gained) > MARGIN_BITS + 8 * (1 + _varint_bytes(multiple)):
+            saved = True
+            for _, c, offset in gained:
+                m[c], a[c], e[c] = multiple, offset, exponent
+    return Steps(m, a, e) if saved else None
+
+
+def _varint_bytes(value: int) -> int:
+    return max(1, (value.bit_length() + 6) // 7)
+
+
+def _step(distinct: dict[int, I64], channels: list[int]) -> tuple[float, list[int]]:
+    """The step most channels share, and which they are: the strongest period among their distinct samples."""
+    chosen = sorted(channels, key=lambda c: -distinct[c].size)[:MOST_CHANNELS]
+    points = [_thinned(distinct[c]) for c in chosen]
+    gaps = np.sort(np.concatenate([np.diff(distinct[c]) for c in chosen]))
+    gap = int(gaps[gaps.size // 16])
+    bin_width = max(1, gap // 16)
+    power = np.zeros(BINS + 1)
+    centres = []
+    total = squares = 0
+    for c in chosen:
+        u = distinct[c]
+        reach = np.searchsorted(u, u + BINS * bin_width) - np.arange(u.size)
+        first = int(reach.argmax())
+        inside = u[first : first + int(reach[first])]
+        centres.append(int(inside[inside.size // 2]))
+        total += inside.size
+        squares += inside.size**2
+        present = np.zeros(2 * BINS)
+        present[(inside - inside[0]) // bin_width] = 1
+        power += np.abs(np.fft.rfft(present)) ** 2
+    low = max(1, int(2 * BINS * bin_width / (gap + 3)))
+    high = min(BINS, int(2 * BINS * bin_width * min(1 / LEAST_STEP, 5 / gap)) + 1)
+    peaks = power[low : high + 1]
+    if not peaks.size or peaks.max() < max(LEAST_POWER * squares, 6 * total):
+        return 0.0, []
+    # Overtones of a step are peaks as well: its own is the lowest.
+    frequency = (low + int(np.flatnonzero(peaks >= 0.8 * peaks.max())[0])) / (2 * BINS * bin_width)
+    frequency = _sharpened(frequency, points, centres, BINS * bin_width // 2)
+    if not frequency * LEAST_STEP < 1:
+        return 0.0, []
+    members = [
+        c
+        for c in channels
+        if abs(_turns(distinct[c], frequency)) > max(0.5, 2.2 / math.sqrt(distinct[c].size))
+    ]
+    return 1 / frequency, members
+
+
+def _thinned(values: I64) -> I64:
+    if values.size <= MOST_DISTINCT:
+        return values
+    return values[np.linspace(0, values.size - 1, MOST_DISTINCT).astype(np.int64)]
+
+
+def _turns(values: I64, frequency: float) -> complex:
+    """How well the values agree in their place between multiples, and where that is."""
+    return complex(np.exp(2j * np.pi * frequency * values).mean())
+
+
+def _sharpened(frequency: float, points: list[I64], centres: list[int], reach: int) -> float:
+    """The frequency near one that was found within `reach`, as the values farther away tell it."""
+    farthest = max(int(np.abs(u - at).max()) for u, at in zip(points, centres, strict=True))
+    sharp = False
+    while True:
+        near = [u[np.abs(u - at) <= reach] - at for u, at in zip(points, centres, strict=True)]
+        tried = frequency + np.arange(-8, 9) / (16 * reach)
+        power = sum(np.abs(np.exp(2j * np.pi * np.outer(tried, u)).sum(axis=1)) ** 2 for u in near)
+        frequency = float(tried[int(np.argmax(power))])
+        if frequency <= 0 or sharp:
+            return frequency
+        sharp = reach >= farthest
+        reach = min(4 * reach, max(farthest, 1))
+
+
+def _rounded(step: float, distinct: list[I64]) -> tuple[int, int, list[int]] | None:
+    """The step and the channels' offsets in as few bytes as serve well: exponent, multiple, offsets."""
+    frequency = 1 / step
+    if step != int(step):
+        step = _fitted(frequency, distinct)
+    best: tuple[float, int, int, list[int]] | None = None
+    widest = max(int(u[-1] - u[0]) for u in distinct) / step
+    for exponent in range(MAX_EXPONENT + 1):
+        multiple = round(step * (1 << exponent))
+        off = abs(multiple / (1 << exponent) - step) * widest
+        if multiple > MAX_STEP >> 2:
+            break
+        if multiple < 2 or off > 8:
+            continue
+        offsets, cost = [], 8.0 * _varint_bytes(multiple)
+        for u in distinct:
+            offset, missed = _offset(u, multiple, exponent)
+            offsets.append(offset)
+            cost += missed + 8 * _varint_bytes(FIRST_OFFSET + (offset >> unit_of(exponent)))
+        if best is None or cost < best[0]:
+            best = cost, exponent, multiple, offsets
+        if off < 0.05:
+            break
+    return None if best is None else best[1:]
+
+
+def _fitted(frequency: float, distinct: list[I64]) -> float:
+    """The step as least squares have it, each channel with an offset of its own."""
+    above = below = 0.0
+    for u in distinct:
+        v = (u - u[u.size // 2]).astype(np.float64)
+        turn = np.angle(_turns(u - u[u.size // 2], frequency)) / (2 * np.pi)
+        k = np.rint(v * frequency - turn)
+        k -= k.mean()
+        above += math.fsum((k * (v - v.mean())).tolist())
+        below += math.fsum((k * k).tolist())
+    return above / below if above > 0 and below > 0 else 1 / frequency
+
+
+def _offset(u: I64, multiple: int, exponent: int) -> tuple[int, float]:
+    """The offset that leaves most of the distinct values without a rest, and the bits that the rests cost."""
+    if exponent == 0:
+        shift = np.bincount(u % multiple).argmax() if multiple <= 1 << 20 else u[0] % multiple
+        offset = int(shift)
+    else:
+        size = 1 << exponent
+        # Where x begins within its step, for every x: k with it is right for offsets in [y, y + 1).
+        step = multiple / size
+        centre = float(np.angle(_turns(u, 1 / step)) / (2 * np.pi) * step) + 0.5
+        k = np.rint((u - centre + 0.5) / step)
+        y = np.sort(u - k * step)
+        within = np.searchsorted(y, y + 0.999) - np.arange(y.size)
+        first = int(within.argmax())
+        middle = (y[first] + 1 + y[first + int(within[first]) - 1]) / 2
+        unit = unit_of(exponent)
+        offset = (round(middle * size) % multiple) >> unit << unit
+    one = Steps(np.array([multiple]), np.array([offset]), np.array([exponent]))
+    return offset, _rest_bits(u, one)
+
+
+def _rest_bits(u: I64, one: Steps) -> float:
+    rest = np.abs(u - one.values(one.nearest(u)))
+    near, far = int(np.count_nonzero(rest == 1)), int(np.count_nonzero(rest > 1))
+    return 4.0 * near + 24.0 * far
