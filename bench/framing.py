@@ -1,10 +1,14 @@
 """Deframing and unpacking speed; checks the output before timing. `python bench/framing.py`"""
 
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edgecap.kernels import framing
 from tests.reference import framing as reference
