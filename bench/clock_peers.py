@@ -19,7 +19,11 @@ import numpy as np
 class Exchange:
     """A log of one boot with plain Python numbers: host and counter ns relative to the first frame."""
 
-    def __init__(self, log):
+    def __init__(self, log, part=slice(None), wire_least_ns=(0, 0)):
+        """Of the entries `part`. A UART's least wire times of ping and pong are known, as they are to us."""
+        log = type(log)(**{name: values[part] for name, values in log.arrays().items()})
+        ping_least_ns, self.pong_least_ns = wire_least_ns
+
         def since(values, reference):
             return ((values.astype(np.int64) - reference + (1 << 31)) % (1 << 32) - (1 << 31)) * 1000
 
@@ -29,7 +33,7 @@ class Exchange:
         self.t0, self.host0 = int(base[0]), int(log.arrival_ns[0])
         self.arrival = log.arrival_ns - self.host0
         self.pong = log.kind == 1
-        self.sent = log.ping_sent_ns - self.host0
+        self.sent = log.ping_sent_ns - self.host0 + ping_least_ns
         self.t2 = self.t - ((base - log.t2_us.astype(np.int64)) % (1 << 32)) * 1000
         self.has_prev = log.has_prev == 1
         self.tx_prev = self.t + since(log.prev_tx_done_us, base)
@@ -47,7 +51,7 @@ class Exchange:
                 pair = None
                 if self.has_prev[i] and seq - 1 in arrivals:
                     pair = (int(self.tx_prev[i]), arrivals[seq - 1])
-            arrivals[seq] = int(self.arrival[i])
+            arrivals.setdefault(seq, int(self.arrival[i]))  # not that of a repetition
             yield pair
 
     def pings(self, two_step):
@@ -62,7 +66,8 @@ class Exchange:
                 if two_step:
                     waiting = (int(self.sent[i]), int(self.t2[i]))
                 else:
-                    done = (int(self.sent[i]), int(self.t2[i]), int(self.t[i]), int(self.arrival[i]))
+                    back = int(self.arrival[i]) - self.pong_least_ns
+                    done = (int(self.sent[i]), int(self.t2[i]), int(self.t[i]), back)
             yield done
 
 

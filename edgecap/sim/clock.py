@@ -77,10 +77,16 @@ class LinkScenario(msgspec.Struct, frozen=True, kw_only=True):
     suspend_every_s: float = 0.0
     suspend_s: float = 20.0
 
-    def clock(self) -> DeviceClock:
-        """The estimator as the daemon makes it for such a link: it knows a UART's least time on the wire."""
+    @property
+    def wire_least_ns(self) -> tuple[int, int]:
+        """Least time of a ping and a pong on the wire, as the daemon reckons it from a UART's rate."""
         byte_ns = wire_byte_ns("/dev/ttyAMA0", _BAUD) if self.uart else 0
-        return DeviceClock(ping_least_ns=_PING_BYTES * byte_ns, reply_least_ns=_PONG_BYTES * byte_ns, seed=0)
+        return _PING_BYTES * byte_ns, _PONG_BYTES * byte_ns
+
+    def clock(self) -> DeviceClock:
+        """The estimator as the daemon makes it for such a link."""
+        ping_ns, pong_ns = self.wire_least_ns
+        return DeviceClock(ping_least_ns=ping_ns, reply_least_ns=pong_ns, seed=0)
 
 
 _MS = LinkScenario(about="USB full speed, 1 ms frames both ways", usb_frame_us=1000.0)
