@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecap.codec.layout import Array
 from edgecap.errors import ChunkError
-from edgecap.kernels import adaptive, rans, recurring, rests, spread
+from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests
 from edgecap.kernels.tables import Tables, build_tables
 
 I32 = NDArray[np.int32]
@@ -25,7 +25,7 @@ NO_WORDS = np.zeros(0, np.uint64)
 def tables() -> tuple[Tables, NDArray[np.uint64]]:
     """The coder's tables and costs."""
     built = build_tables()
-    return built, spread.build_costs(built.parts)
+    return built, choice.build_costs(built.parts)
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class TailWriter:
         if rows:
             self._reserve(4 * lanes.size + 8 * channels)
             built, costs = tables()
-            at = spread.encode_samples(
+            at = encoding.encode_samples(
                 np.array(lanes, np.int32, order="C"),
                 fresh,
                 8 * lanes.dtype.itemsize,
@@ -192,7 +192,7 @@ class TailReader:
         values = np.empty((rows, channels), np.int32)
         fresh = learned is None
         learned = Learned.nothing(channels) if learned is None else learned
-        if rows and spread.decode_samples(
+        if rows and decoding.decode_samples(
             values,
             fresh,
             width,

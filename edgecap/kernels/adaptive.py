@@ -38,6 +38,11 @@ SUMS = WEIGHTS + LANES * LAGS
 MODEL = SUMS + LANES * LAGS * ROW
 """Length of a group's model; the names above are places in it. Latest differences come first."""
 
+SHARES = 18 * LANES
+SQUARE = SHARES + 3 * LAGS * LANES
+SCRATCH = SQUARE + LAGS * ROW * LANES
+"""Length of what `learn` needs besides the model: sums, and from these places on shares and a square."""
+
 LAST, FAST, SLOW, SHAPE, SPEED, AGE = range(6)
 STATE = 6
 """Length of one channel's other state, and the places in it; a group's age is that of its first channel."""
@@ -67,6 +72,20 @@ PRESETS = np.array(
 def groups_of(channels: int) -> int:
     """Number of groups that so many channels form."""
     return (channels + LANES - 1) // LANES
+
+
+@part
+def lane_of(index: int, count: int) -> int:
+    """The lane of a group's channel: the first half of its `count` ends at lane 3, the other at lane 7."""
+    half = (count + 1) >> 1
+    return LANES // 2 - half + index if index < half else LANES - count + index
+
+
+@part
+def group_of(channel: int, channels: int) -> tuple[int, int]:
+    """The group of a channel, and its lane there."""
+    first = channel // LANES * LANES
+    return channel // LANES, lane_of(channel - first, min(channels - first, LANES))
 
 
 @part

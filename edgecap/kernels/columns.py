@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecap.kernels import adaptive, rans, recurring, rests, rice, spread, tables
+from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests, rice, tables
 
 
 def warm_up() -> None:
     """Compile the column codec's kernels for every sample type."""
     rice.warm_up()
     built = tables.build_tables()
-    costs = spread.build_costs(built.parts)
+    costs = choice.build_costs(built.parts)
     models, states = np.zeros((1, adaptive.MODEL), np.float32), np.zeros((1, adaptive.STATE), np.int64)
     row = np.zeros((1, 1), np.int32)
     steps, words = np.zeros(64, np.uint64), np.zeros(64, np.uint64)
-    count = spread.encode_samples(
+    count = encoding.encode_samples(
         row, True, 16, 999, models, states, adaptive.PRESETS, built.parts, built.splits, costs, steps, 0
     )
     rans.encode(steps, count, 0, words)
     coder = np.zeros(2, np.uint64)
     models[:], states[:] = 0, 0
-    spread.decode_samples(
+    decoding.decode_samples(
         row,
         True,
         16,

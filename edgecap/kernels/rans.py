@@ -73,37 +73,46 @@ def encode(steps: Words, count: int, seed: int, words: Words) -> tuple[Any, int]
 
 
 @part
+def least_of(at: int, words: Words) -> Any:
+    """What x must reach not to need the next word; 0 when there is none."""
+    return u8(LEAST) if at < words.size - 1 else u8(0)
+
+
+@part
 def take(
-    x: Any, at: int, word: Any, words: Words, start: Any, size: Any, k: Any
-) -> tuple[Any, Any, int, Any]:
+    x: Any, at: int, word: Any, least: Any, words: Words, start: Any, size: Any, k: Any
+) -> tuple[Any, Any, int, Any, Any]:
     """Remove a symbol and the `k` bits after it from x.
 
     Args:
         word: The one at `at`, loaded before it is known to be needed: nothing waits for it.
+        least: Of `least_of`, found before it is needed for the same reason.
         words: The 32-bit words, and one more.
 
     Returns:
-        The bits, x, the place of the next word, and that word.
+        The bits, x, the place of the next word, that word, and what x must reach.
     """
     x = size * (x >> u8(16)) + (x & u8(65535)) - start
     bits = x & ((u8(1) << k) - u8(1))
     x >>= k
     # Without a branch, which would be mispredicted every few symbols.
-    more = (x < u8(LEAST)) & (at < words.size - 1)
     wide = x << u8(32) | word
+    more = x < least
     x = wide if more else x
     at += i8(more)
-    return bits, x, at, words[u8(at)]
+    return bits, x, at, words[u8(at)], least_of(at, words)
 
 
 @part
-def take_plain(x: Any, at: int, word: Any, words: Words, k: int) -> tuple[Any, Any, int, Any]:
-    """Remove `k` ≤ 63 plain bits from x; returns them, x, and place and value of the next word."""
+def take_plain(
+    x: Any, at: int, word: Any, least: Any, words: Words, k: int
+) -> tuple[Any, Any, int, Any, Any]:
+    """Remove `k` ≤ 63 plain bits from x; returns them and the rest of what `take` does."""
     bits = u8(0)
     done = 0
     while done < k:
         part = min(k - done, MOST_BITS)
-        more, x, at, word = take(x, at, word, words, u8(0), u8(ALL), u8(part))
+        more, x, at, word, least = take(x, at, word, least, words, u8(0), u8(ALL), u8(part))
         bits |= more << u8(done)
         done += part
-    return bits, x, at, word
+    return bits, x, at, word, least

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecap.kernels.bits import Words, bit_length, i8, u8
 from edgecap.kernels.compile import kernel, part
-from edgecap.kernels.rans import ALL, AT, X, put, put_plain, take, take_plain
+from edgecap.kernels.rans import ALL, AT, X, least_of, put, put_plain, take, take_plain
 
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
@@ -159,12 +159,12 @@ def decode_steps(values: I32, state: I64, coder: Words, words: Words) -> int:
         words: What it reads, and one more.
     """
     x, at = coder[X], i8(coder[AT])
-    word = words[u8(at)]
+    word, least = words[u8(at)], least_of(at, words)
     for t in range(values.size):
         flags = FLAGS + 2 * state[LAST_OTHER]
         other = index_at(state, flags, flags + 2, i8(x & u8(ALL - 1)))
         start, size = part_of(state, flags, flags + 2, other)
-        _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+        _, x, at, word, least = take(x, at, word, least, words, u8(start), u8(size), u8(0))
         slot = i8(x & u8(ALL - 1))
         known = i8(-1)
         if other == 0:
@@ -172,14 +172,14 @@ def decode_steps(values: I32, state: I64, coder: Words, words: Words) -> int:
                 return -1
             known = index_at(state, i8(COUNTS), COUNTS + state[USED], slot)
             start, size = part_of(state, i8(COUNTS), COUNTS + state[USED], known)
-            _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+            _, x, at, word, least = take(x, at, word, least, words, u8(start), u8(size), u8(0))
             step = state[VALUES + known]
         else:
             length = index_at(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), slot)
             start, size = part_of(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
-            _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+            _, x, at, word, least = take(x, at, word, least, words, u8(start), u8(size), u8(0))
             grow(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
-            low, x, at, word = take_plain(x, at, word, words, length - 1)
+            low, x, at, word, least = take_plain(x, at, word, least, words, length - 1)
             folded = low | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
             step = expected(state) + (i8(folded >> u8(1)) ^ -i8(folded & u8(1)))
             if step < -(1 << 31) or step >= 1 << 31:

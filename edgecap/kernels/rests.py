@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgecap.kernels.bits import Words, bit_length, i8, u8
 from edgecap.kernels.compile import kernel, part
-from edgecap.kernels.rans import ALL, AT, X, put, put_plain, take, take_plain
+from edgecap.kernels.rans import ALL, AT, X, least_of, put, put_plain, take, take_plain
 
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
@@ -152,11 +152,11 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
         words: What it reads, and one more.
     """
     x, at = coder[X], i8(coder[AT])
-    word = words[u8(at)]
+    word, least = words[u8(at)], least_of(at, words)
     none = i8(x & u8(ALL - 1)) < NO_RESTS
     start = i8(0) if none else i8(NO_RESTS)
     size = i8(NO_RESTS) if none else i8(ALL - NO_RESTS)
-    _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+    _, x, at, word, least = take(x, at, word, least, words, u8(start), u8(size), u8(0))
     for t in range(multiples.shape[0]):
         for c in range(channels.size):
             if channels[c] < 0:
@@ -171,7 +171,7 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
                     p = state[chance]
                     first = i8(x & u8(ALL - 1)) < p
                     start, size = (i8(0), p) if first else (p, ALL - p)
-                    _, x, at, word = take(x, at, word, words, u8(start), u8(size), u8(0))
+                    _, x, at, word, least = take(x, at, word, least, words, u8(start), u8(size), u8(0))
                     learn(state, chance, first)
                     if chance < NEAR:
                         if first:
@@ -180,9 +180,9 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
                         chance = NEAR + known
                     elif chance < UP:
                         if not first:
-                            many, x, at, word = take_plain(x, at, word, words, i8(LENGTH_BITS))
+                            many, x, at, word, least = take_plain(x, at, word, least, words, i8(LENGTH_BITS))
                             length = i8(many)
-                            low, x, at, word = take_plain(x, at, word, words, length - 1)
+                            low, x, at, word, least = take_plain(x, at, word, least, words, length - 1)
                             folded = low | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
                             rest += i8(folded >> u8(1)) ^ -i8(folded & u8(1))
                             if rest < -(1 << 31) or rest >= 1 << 31:

@@ -27,7 +27,7 @@ REACH = 127
 """Largest |e >> k| with a symbol of its own; `ESCAPE` stands for all others."""
 ESCAPE = 255
 ESCAPE_SIZE = 16
-GUESS_SHIFT = 6
+GUESS_SHIFT = 8
 FIRST_SPLIT = 40
 """The first quarter octave (magnitude 8) with plain bits."""
 _ROOTS = (65536, 92682)
@@ -37,16 +37,20 @@ _SPREAD = ((2, 161704), (3, 363833), (5, 773777), (10, 1802249))
 _POINTS = 8
 
 
+PLAIN, TURNS = 127, 7
+"""Of an entry of `splits`: the bits that count plain bits, and the place of the one that turns the sign."""
+
+
 class Tables(NamedTuple):
     """What the coder looks up. Tables are counted through all shapes: `shape * TABLES + table`."""
 
-    parts: NDArray[np.uint32]
-    """(tables · 256,): 65536 times the size of every symbol's part of 65536, plus where it starts."""
+    parts: NDArray[np.uint16]
+    """(tables · 256 · 2,): where every symbol's part of 65536 starts, and its size."""
     guess: NDArray[np.uint8]
-    """(tables · 1024,): the symbol in which 64 times the index lies."""
+    """(tables · 256,): the symbol in which 256 times the index lies."""
     splits: NDArray[np.int32]
-    """(256 · 8,) by quarter octave and `eighth_of` the prediction: the table plus 256 times the plain bits k,
-    minus 2^30 where residuals change their sign."""
+    """(SHAPES · 256 · 8,) by shape, quarter octave and `eighth_of` the prediction: 65536 times the table,
+    plus 2^TURNS where residuals change their sign, plus the number of plain bits."""
 
 
 def build_tables() -> Tables:
@@ -83,15 +87,12 @@ def build_tables() -> Tables:
     for shape in range(SHAPES):
         for table in range(TABLES):
             guess[shape, table] = np.searchsorted(starts[shape, table], probes, side="right") - 1
-    parts = (starts[:, :, :-1] | np.diff(starts, axis=2) << 16).astype(np.uint32)
+    parts = np.stack([starts[:, :, :-1], np.diff(starts, axis=2)], axis=-1).astype(np.uint16)
     quarters, way = np.arange(256)[:, None], (32 * np.arange(8)[None, :] - 96) >> 6
     large = quarters - FIRST_SPLIT
-    splits = np.where(
-        large < 0,
-        np.maximum(quarters - 4, 0) + SMALL_SCALES * np.abs(way),
-        LARGE + (large & 3) + (((large >> 2) + 1) << 8),
-    )
-    splits = np.where(way < 0, splits - (1 << 30), splits)
+    book = np.where(large < 0, np.maximum(quarters - 4, 0) + SMALL_SCALES * np.abs(way), LARGE + (large & 3))
+    plain = np.where(large < 0, 0, (large >> 2) + 1)
+    splits = np.stack([(book + TABLES * s) << 16 | (way < 0) << TURNS | plain for s in range(SHAPES)])
     return Tables(parts.reshape(-1), guess.reshape(-1), splits.astype(np.int32).reshape(-1))
 
 

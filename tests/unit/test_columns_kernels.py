@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
-from edgecap.kernels import adaptive, bits, columns, rans, recurring, rests, rice, spread, tables
+from edgecap.kernels import adaptive, bits, columns, decoding, encoding, rans, recurring, rests, rice, tables
 from tests.reference.columns import PRESETS, table
 
 ROOT = Path(__file__).parents[2]
@@ -19,16 +19,16 @@ TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e04641
 
 
 def kernels():
-    for module in (adaptive, bits, rans, recurring, rests, rice, spread, tables):
+    for module in (adaptive, bits, decoding, encoding, rans, recurring, rests, rice, tables):
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and getattr(value, "__module__", "") == module.__name__:
                 yield f"{module.__name__}.{name}", value
 
 
 def starts_of(built):
-    parts = built.parts.reshape(tables.SHAPES, tables.TABLES, 256).astype(np.int64)
-    starts = np.concatenate([parts & 65535, np.full((*parts.shape[:2], 1), 65536)], axis=2)
-    assert (np.diff(starts, axis=2) == parts >> 16).all()
+    parts = built.parts.reshape(tables.SHAPES, tables.TABLES, 256, 2).astype(np.int64)
+    starts = np.concatenate([parts[..., 0], np.full((*parts.shape[:2], 1), 65536)], axis=2)
+    assert (np.diff(starts, axis=2) == parts[..., 1]).all()
     return starts
 
 

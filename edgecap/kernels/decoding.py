@@ -1,0 +1,252 @@
+"""The whole decoding of predicted samples.
+
+One symbol can only be looked for when the one before it is known, but nothing else has to wait: the channels
+of a group are decoded in two halves, of up to four each, and what follows the residuals of one half and comes
+before its next, in vectors of four, overlaps with the symbols of the other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.kernels.adaptive import (
+    AGE,
+    BLOCK,
+    FAST,
+    LAST,
+    PAST,
+    SCRATCH,
+    SHAPE,
+    SHARES,
+    SLOW,
+    SPEED,
+    SQUARE,
+    SUMS,
+    WEIGHTS,
+    block_length,
+    expected,
+    keep_recent,
+    lane_of,
+    learn,
+    recall,
+)
+from edgecap.kernels.bits import Words, i8, u8
+from edgecap.kernels.choice import CHOICE_BITS, SAME
+from edgecap.kernels.compile import kernel, part
+from edgecap.kernels.heads import take_fresh
+from edgecap.kernels.lanes import LANES, load, same, store
+from edgecap.kernels.quads import (
+    SCALES_BEFORE,
+    WIDE,
+    Four,
+    all_four,
+    exceed,
+    floor_four,
+    foreseen,
+    four,
+    keep_four,
+    keep_scales,
+    keep_single,
+    least_four,
+    most_four,
+    shift_in,
+    signs_below,
+    size_four,
+    turn,
+)
+from edgecap.kernels.rans import ALL, AT, MOST_BITS, X, least_of, take, take_plain
+from edgecap.kernels.tables import ESCAPE, GUESS_SHIFT, PLAIN
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
+U16 = NDArray[np.uint16]
+Bytes = NDArray[np.uint8]
+
+NOW_LAST, NOW_QUICK, NOW_CALM, NOW_SCALE, NOW_TOTAL, QUICKNESS, CALMNESS = range(0, 7 * LANES, LANES)
+NOW = 7 * LANES
+"""Length of what is known of a group's lanes while it is decoded, and the places in it: last sample, quick
+and slow running mean, their sum plus one, sum of the block's |e|, and by what the means follow."""
+
+
+MOST_SCALE = 2199023255552.0
+"""2^41, which no valid residuals reach; others are only noticed at the end of their block."""
+
+
+@part
+def begin_lane(now: F64, books: I64, lane: int, state: I64) -> None:
+    """Lay out one channel's state for decoding."""
+    now[NOW_LAST + lane] = state[LAST]
+    now[NOW_QUICK + lane] = state[FAST]
+    now[NOW_CALM + lane] = state[SLOW]
+    now[NOW_SCALE + lane] = state[FAST] + state[SLOW] + 1
+    now[QUICKNESS + lane] = 1.0 / float(i8(2) << state[SPEED])
+    now[CALMNESS + lane] = 1.0 / float(i8(8) << state[SPEED])
+    books[lane] = (state[SHAPE] << 11) - SCALES_BEFORE
+
+
+@part
+def end_lane(now: F64, lane: int, state: I64) -> None:
+    """Take it back."""
+    state[LAST] = i8(now[NOW_LAST + lane])
+    state[FAST] = i8(now[NOW_QUICK + lane])
+    state[SLOW] = i8(now[NOW_CALM + lane])
+
+
+@part
+def follow(now: F64, place: int, sample: Four, size: Four) -> None:
+    """Let running means follow the magnitudes `size` of four residuals."""
+    grown = size * all_four(64.0)
+    quick, calm = four(now, NOW_QUICK + place), four(now, NOW_CALM + place)
+    quick = quick + floor_four((grown - quick) * four(now, QUICKNESS + place))
+    calm = calm + floor_four((grown - calm) * four(now, CALMNESS + place))
+    keep_four(now, NOW_LAST + place, sample)
+    keep_four(now, NOW_QUICK + place, quick)
+    keep_four(now, NOW_CALM + place, calm)
+    keep_four(now, NOW_SCALE + place, least_four(quick + calm + all_four(1.0), all_four(MOST_SCALE)))
+    keep_four(now, NOW_TOTAL + place, four(now, NOW_TOTAL + place) + size)
+
+
+@part
+def put_out(values: I32, begin: int, end: int, channel: int, out: F64, lane: int) -> None:
+    """Copy one channel's samples of a block to the rows [begin, end)."""
+    for t in range(begin, end):
+        values[u8(t), u8(channel)] = i8(out[u8(LANES * (t - begin) + lane)])
+
+
+@kernel
+def decode_samples(
+    values: I32,
+    fresh: bool,
+    width: int,
+    models: F32,
+    states: I64,
+    presets: F64,
+    parts: U16,
+    guess: Bytes,
+    splits: I32,
+    coder: Words,
+    words: Words,
+) -> int:
+    """Decode the samples of all channels, what `encode_samples` noted.
+
+    Args:
+        values: (n, c) receives the samples, n ≥ 1.
+        fresh, width, models, states, presets, parts, splits: As there.
+        guess: Of `build_tables`.
+        coder: State of the decoder.
+        words: What it reads, and one more.
+
+    Returns:
+        0, or -1 when the bytes are not a valid encoding.
+    """
+    channels = values.shape[1]
+    x, at = coder[X], i8(coder[AT])
+    if fresh:
+        x, at = take_fresh(width, models, states, presets, x, at, words, values[0])
+        if at < 0:
+            return -1
+        values = values[1:]
+    word, least = words[u8(at)], least_of(at, words)
+    n = values.shape[0]
+    top = float((i8(1) << (width - 1)) - 1)
+    u = np.zeros(LANES * (PAST + n + 1), np.float32)
+    errors = np.zeros(LANES, np.float32)
+    ahead, latest = np.zeros(2 * LANES, np.float32), np.zeros(LANES, np.float32)
+    scratch = np.zeros(SCRATCH, np.float32)
+    sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
+    now, out = np.zeros(NOW, np.float64), np.zeros(LANES * BLOCK, np.float64)
+    books, index = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    for first in range(0, channels if n else 0, LANES):
+        model = models[first // LANES]
+        w, q = model[WEIGHTS:SUMS], model[SUMS:]
+        count = min(LANES, channels - first)
+        recall(model, u)
+        u[LANES * PAST :] = 0.0
+        now[:] = 0.0
+        errors[:] = 0.0
+        for i in range(count):
+            c = first + i
+            if x & u8(ALL - 1) < u8(SAME):
+                _, x, at, word, least = take(x, at, word, least, words, u8(0), u8(SAME), u8(0))
+            else:
+                bits, x, at, word, least = take(
+                    x, at, word, least, words, u8(SAME), u8(ALL - SAME), u8(CHOICE_BITS)
+                )
+                states[c, SHAPE], states[c, SPEED] = i8(bits) & 3, i8(bits) >> 2
+            begin_lane(now, books, lane_of(i, count), states[c])
+        age = states[first, AGE]
+        begin = 0
+        block = block_length(age)
+        # Predictions are in units of 2^-8. A factor of 256 leaves float32 as exact as it was.
+        store(ahead, 0, expected(u, LANES * PAST, w) * same(256.0))
+        store(latest, 0, load(w, 0) * same(256.0))
+        worst = all_four(0.0)
+        for t in range(n):
+            # What the next samples are expected to be, but for the share of those that are decoded now.
+            store(ahead, LANES * (~t & 1), expected(u, LANES * (PAST + t + 1), w) * same(256.0))
+            for half in range(1 if count == 1 else 2):
+                place = WIDE * half
+                before = LANES * (PAST + t - 1) + place
+                y = foreseen(ahead, LANES * (t & 1) + place, latest, u, place, before)
+                keep_scales(index, place, four(now, NOW_SCALE + place), y, books)
+                y = y + all_four(128.0)
+                down = floor_four(y * all_four(0.00390625))
+                signs = signs_below(y - down * all_four(256.0), all_four(96.0))
+                last = four(now, NOW_LAST + place)
+                base = least_four(most_four(last + down, all_four(-top - 1.0)), all_four(top))
+                off = base - last
+                e = all_four(0.0)
+                for lane in range(place + WIDE - ((count + 1 - half) >> 1), place + WIDE):
+                    split = u8(splits[u8(index[u8(lane)])])
+                    k = i8(split & u8(PLAIN))
+                    table = split >> u8(8)
+                    slot = x & u8(ALL - 1)
+                    symbol = u8(guess[table + (slot >> u8(GUESS_SHIFT))])
+                    entry = u8(2) * (table + symbol)
+                    start, size = u8(parts[entry]), u8(parts[entry + u8(1)])
+                    while slot - start >= size:
+                        start += size
+                        symbol += u8(1)
+                        size = u8(parts[u8(2) * (table + symbol) + u8(1)])
+                    if symbol < u8(ESCAPE) and k <= MOST_BITS:
+                        low, x, at, word, least = take(x, at, word, least, words, start, size, u8(k))
+                        value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
+                    else:
+                        if symbol == u8(ESCAPE):
+                            k = i8(width + 1)
+                        _, x, at, word, least = take(x, at, word, least, words, start, size, u8(0))
+                        low, x, at, word, least = take_plain(x, at, word, least, words, k)
+                        if symbol == u8(ESCAPE):
+                            value = i8(low) - (i8(1) << width)
+                        else:
+                            value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
+                    e = shift_in(e, float(value))
+                e = turn(e, signs)
+                sample = base + e
+                worst = most_four(worst, size_four(sample + all_four(0.5)))
+                keep_single(u, before + LANES, off + e)
+                keep_four(out, LANES * (t - begin) + place, sample)
+                follow(now, place, sample, size_four(e))
+            if t + 1 - begin == block or t + 1 == n:
+                if exceed(worst, all_four(top + 0.5)):
+                    return -1
+                for i in range(count):
+                    lane = lane_of(i, count)
+                    errors[lane] = np.float32(now[NOW_TOTAL + lane])
+                    now[NOW_TOTAL + lane] = 0.0
+                    put_out(values, begin, t + 1, first + i, out, lane)
+                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, shares)
+                store(latest, 0, load(w, 0) * same(256.0))
+                age += t + 1 - begin
+                begin = t + 1
+                block = block_length(age)
+                store(ahead, LANES * (~t & 1), expected(u, LANES * (PAST + t + 1), w) * same(256.0))
+        for i in range(count):
+            end_lane(now, lane_of(i, count), states[first + i])
+        states[first, AGE] = age
+        keep_recent(u, n, model)
+    coder[X], coder[AT] = x, u8(at)
+    return 0
