@@ -71,15 +71,18 @@ def to_integers(
         search: Where multiples are looked for; None for no multiples.
 
     Returns:
-        The integers, or None when the samples can only be stored.
+        The integers; None when the samples can only be stored, or should rather start afresh.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind in "iu" and size in (2, 4):
         signed = to_signed(values)
-        if transform == MULTIPLES:
-            return _multiples(signed, b"", meaning, None)
-        found = _multiples(signed, b"", None, search) if search is not None else None
-        return found or Integers(PLAIN, b"", b"", signed)
+        if transform is None:
+            found = _multiples(signed, b"", search.find(signed, b"")) if search is not None else None
+            return found or Integers(PLAIN, b"", b"", signed)
+        steps = multiples.read_steps(Reader(meaning), signed.shape[1]) if transform == MULTIPLES else None
+        if search is not None and search.prefers_other(signed, b"", steps):
+            return None
+        return _multiples(signed, b"", steps) if steps is not None else Integers(PLAIN, b"", b"", signed)
     if kind in "iu" and size == 8:
         return _steps(values.view(np.int64), last, meaning)
     if values.dtype == np.float32:
@@ -90,40 +93,35 @@ def to_integers(
 def _from_floats(
     values: F32, meaning: bytes, transform: int | None, search: Search | None
 ) -> Integers | None:
+    known = Reader(meaning)
     if transform == MULTIPLES:
-        known = Reader(meaning)
         lattice.read_step(known)
-        step, steps = meaning[: known.at], meaning[known.at :]
-        on_grid = lattice.find_grid(values, step, signed_zero=True)
-        if on_grid is None or on_grid[0].packed_step() != step:
-            return None
-        found = _multiples(on_grid[1], step, steps, None)
-    else:
-        on_grid = lattice.find_grid(values, meaning, signed_zero=search is not None)
-        if on_grid is None:
-            return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
-        step = on_grid[0].packed_step()
-        found = _multiples(on_grid[1], step, None, search) if search is not None else None
-        if found is None:
-            return _lattice(values, meaning, on_grid)
+    # Only multiples may take 0 for -0.0.
+    signed_zero = transform == MULTIPLES or (transform is None and search is not None)
+    on_grid = lattice.find_grid(values, meaning[: known.at] or meaning, signed_zero)
+    if on_grid is None:
+        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+    grid, x = on_grid
+    step = grid.packed_step()
+    if transform == MULTIPLES and step != meaning[: known.at]:
+        return None
+    steps = multiples.read_steps(known, x.shape[1]) if transform == MULTIPLES else None
+    if transform is None:
+        steps = search.find(x, step) if search is not None else None
+    elif search is not None and search.prefers_other(x, step, steps):
+        return None
+    found = _multiples(x, step, steps) if steps is not None else None
     if found is not None:
-        found.extra = on_grid[0].packed_zero_and_exceptions()
+        found.extra = grid.packed_zero_and_exceptions()
+    elif transform != MULTIPLES and grid.minus_zero:
+        return _from_floats(values, meaning, LATTICE, None)
+    elif transform != MULTIPLES:
+        return Integers(LATTICE, step, grid.packed_exceptions(), x)
     return found
 
 
-def _lattice(values: F32, meaning: bytes, on_grid: tuple[lattice.Grid, I32]) -> Integers | None:
-    """Multiples of one step, all coded as they are."""
-    grid, lanes = on_grid
-    if grid.minus_zero:
-        return _from_floats(values, meaning, LATTICE, None)
-    return Integers(LATTICE, grid.packed_step(), grid.packed_exceptions(), lanes)
-
-
-def _multiples(x: Array, before: bytes, known: bytes | None, search: Search | None) -> Integers | None:
-    """Integers (n, c) as multiples of steps: those `known`, or else those that a search finds."""
-    steps = multiples.read_steps(Reader(known), x.shape[1]) if known is not None else None
-    if search is not None:
-        steps = search.find(x, before)
+def _multiples(x: Array, before: bytes, steps: multiples.Steps | None) -> Integers | None:
+    """Integers (n, c) as multiples of steps; None without, or where the type of `x` does not hold them."""
     found = multiples.split(x, steps) if steps is not None else None
     if steps is None or found is None:
         return None

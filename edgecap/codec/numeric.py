@@ -58,16 +58,16 @@ def encode_column(
     if array.size == 0:
         return b""
     values = np.ascontiguousarray(array, column.dtype).reshape(column.rows, column.lanes)
+    known = searches.get(column.name)
+    search = searches[column.name] = Search() if known is None else known
+    search.payloads += 1
     found = None
     if before is not None:
-        integers = to_integers(values, before.last, before.meaning, before.transform)
+        integers = to_integers(values, before.last, before.meaning, before.transform, search)
         if integers is not None and continues(integers, before):
             found = _encode_adaptive(column, integers, before, tail)
             if found is None and integers.transform != MULTIPLES:
                 return bytes([STORED]) + values.tobytes()
-    known = searches.get(column.name)
-    search = searches[column.name] = Search() if known is None else known
-    search.payloads += 1
     look: Search | None = search
     while found is None:
         integers = to_integers(values, None, search=look)

@@ -32,7 +32,11 @@ MOST_STEPS = 8
 BINS = 1024
 MARGIN_BITS = 24
 """What a step must save at least: it may be chance, and its rests cost time."""
-LONGEST_PAUSE = 256
+REST_BITS = 4
+RESTART_BITS = 12
+"""A column that starts afresh must save so much of a payload for each channel: it costs about 12 bytes."""
+PAUSE_AT_REST = 8
+LONGEST_PAUSE = 1024
 """Payloads after which a column without steps is looked at again."""
 
 
@@ -59,24 +63,57 @@ class Search:
         if grid != self.grid or (self.rows is not None and self.rows.shape[1] != x.shape[1]):
             self.steps = self.rows = None
             self.grid = grid
-        if self.steps is not None and serve(self.steps, x):
-            kept = 0 if self.rows is None else self.rows.shape[0]
-            if kept + x.shape[0] < self.enough or kept >= _most_rows(x):
-                self._keep(x)
-                return self.steps
+        if self.steps is not None and serve(self.steps, x) and not self._learns_more(x):
+            return self.steps
         if self.payloads < self.next_look:
             return None
+        found = self._look(x)
+        return found if found is not None and serve(found, x) else None
+
+    def prefers_other(self, x: Array, grid: bytes, now: Steps | None) -> bool:
+        """Whether a column that goes on with the steps `now`, or without, should rather start afresh."""
+        if now is None and self.payloads < self.next_look:
+            return False
+        if grid != self.grid or (self.rows is not None and self.rows.shape[1] != x.shape[1]):
+            return False
+        if now is not None and not self._learns_more(x):
+            return False
+        found = self._look(x)
+        if found is not None and serve(found, x):
+            before = _lengths(x) if now is None else _price(now, x)
+            price = _price(found, x)
+            least = len(found.packed()) + RESTART_BITS * x.shape[1]
+            if before is None or (price is not None and before - price > least):
+                return True
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            self.next_look = self.payloads + self.pause
+        return False
+
+    def _learns_more(self, x: Array) -> bool:
+        """Whether there are so many more rows by now that steps are known more exactly."""
+        kept = 0 if self.rows is None else self.rows.shape[0]
+        if kept >= _most_rows(x):
+            return False
+        return bool(self._keep(x).shape[0] >= self.enough)
+
+    def _look(self, x: Array) -> Steps | None:
         rows = self._keep(x)
         spaced = np.empty(rows.shape[1], np.int64)
         found = find_steps(rows, spaced) if rests.find_spaced(rows, spaced) else None
-        self.pause = 1 if found is not None else min(2 * self.pause, LONGEST_PAUSE)
+        if found is not None:
+            self.pause = 1
+        elif (spaced == rests.TOO_FEW).all():
+            # Nothing moves: it says little, and may end at any time.
+            self.pause = PAUSE_AT_REST
+        else:
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
         self.next_look = self.payloads + self.pause
         if found is None:
             if rows.shape[0] >= ROWS_THAT_TELL:
                 self.rows = None
             return None
         self.steps, self.enough = found, 4 * rows.shape[0]
-        return found if serve(found, x) else None
+        return found
 
     def _keep(self, x: Array) -> I32:
         few = np.array(x[:SEARCH_ROWS], np.int32, order="C")
@@ -91,12 +128,18 @@ def _most_rows(x: Array) -> int:
 
 def serve(steps: Steps, x: Array) -> bool:
     """Whether steps save bytes, and leave hardly a rest beyond 1."""
+    price = _price(steps, x)
+    return price is not None and _lengths(x) - price > 8 * len(steps.packed()) + MARGIN_BITS
+
+
+def _price(steps: Steps, x: Array) -> int | None:
+    """About how many bits multiples and rests take; None for rests that are no rounding."""
     k = steps.nearest(x)
-    left = np.abs(x - steps.values(k))
-    if np.count_nonzero(left > 1) > x.size // 16:
-        return False
-    near = 4 * min(int(np.count_nonzero(left)), 2 * rests.PLACES * x.shape[1])
-    return bool(_lengths(x) - _lengths(k) - near > 8 * len(steps.packed()) + MARGIN_BITS)
+    left = x - steps.values(k)
+    if np.count_nonzero(np.abs(left) > 1) > x.size // 16:
+        return None
+    # The same multiple mostly has the same rest again.
+    return _lengths(k) + REST_BITS * int(np.unique(x[left != 0]).size)
 
 
 def _lengths(x: Array) -> int:
@@ -108,9 +151,9 @@ def find_steps(x: I32, spaced: I64) -> Steps | None:
     """Steps that integers (n, c) are rounded multiples of, where that saves bytes.
 
     Args:
-        spaced: (c,) 1 for a channel that may have a step.
+        spaced: (c,) which channels may have a step, as `find_spaced` has it.
     """
-    channels = [int(c) for c in np.flatnonzero(spaced)]
+    channels = [int(c) for c in np.flatnonzero(spaced == rests.SPACED)]
     distinct = {c: np.unique(x[:, c]).astype(np.int64) for c in channels}
     whole = {c: int(np.gcd.reduce(np.diff(u))) for c, u in distinct.items()}
     m, a, e = (np.ones(spaced.size, np.int64), *np.zeros((2, spaced.size), np.int64))
@@ -179,7 +222,7 @@ def _step(distinct: dict[int, I64], channels: list[int]) -> tuple[float, list[in
     low = max(1, int(2 * BINS * bin_width / (gap + 3)))
     high = min(BINS, int(2 * BINS * bin_width * min(1 / LEAST_STEP, 5 / gap)) + 1)
     peaks = power[low : high + 1]
-    if not peaks.size or peaks.max() < max(LEAST_POWER * squares, 6 * total):
+    if not peaks.size or peaks.max() < max(LEAST_POWER * squares, 3 * total):
         return 0.0, []
     # Overtones of a step are peaks as well: its own is the lowest.
     frequency = (low + int(np.flatnonzero(peaks >= 0.8 * peaks.max())[0])) / (2 * BINS * bin_width)
@@ -283,4 +326,4 @@ def _offset(u: I64, multiple: int, exponent: int) -> tuple[int, float]:
 def _rest_bits(u: I64, one: Steps) -> float:
     rest = np.abs(u - one.values(one.nearest(u)))
     near, far = int(np.count_nonzero(rest == 1)), int(np.count_nonzero(rest > 1))
-    return 4.0 * near + 24.0 * far
+    return float(REST_BITS * near + 24 * far)

@@ -30,6 +30,7 @@ STEPS_PER_REST = 7
 NEIGHBOURS_PER_SAMPLE = 64
 """A channel of which one in so many distinct samples lies 1 apart from another has no step."""
 LEAST_DISTINCT = 4
+NOT_SPACED, SPACED, TOO_FEW = 0, 1, 2
 WINDOW = 1 << 15
 
 
@@ -206,10 +207,10 @@ def find_spaced(samples: I32, channels: I64) -> int:
 
     Args:
         samples: (n, c).
-        channels: (c,) receives 1 or 0.
+        channels: (c,) receives `NOT_SPACED`, `SPACED` or, of those that hardly change, `TOO_FEW`.
 
     Returns:
-        How many.
+        How many are spaced.
     """
     seen = np.zeros(2 * WINDOW // 64 + 1, np.uint64)
     found: int = i8(0)
@@ -236,7 +237,11 @@ def find_spaced(samples: I32, channels: I64) -> int:
             neighbours += i8((seen[u8(below >> 6)] >> u8(below & 63)) & u8(1))
             if neighbours * NEIGHBOURS_PER_SAMPLE > distinct:
                 break
-        few = distinct < LEAST_DISTINCT or neighbours * NEIGHBOURS_PER_SAMPLE > distinct
-        channels[c] = i8(0) if few else i8(1)
-        found += channels[c]
+        if neighbours * NEIGHBOURS_PER_SAMPLE > distinct:
+            channels[c] = NOT_SPACED
+        elif distinct < LEAST_DISTINCT:
+            channels[c] = TOO_FEW
+        else:
+            channels[c] = SPACED
+            found += 1
     return found
