@@ -74,7 +74,8 @@ class EmulatedBoard:
         folder: For the emulator's options.
         seed: Of every random number that the emulator draws.
         record: Keep what the sensors measured, for `samples()`.
-        imu: Settings of the inertial sensor: `whoAmI`, `present`, `ppm`, `frozen`, `int1`.
+        imu: Settings of the inertial sensor: `whoAmI`, `present`, `ppm`, `frozen`, `int1`, and
+            `lsm6dsv16x` for one of that kind instead of an ICM-42688-P.
         magnets: Addresses that have a sensor.
         image: Another image than the board's own.
         usb: The port is the board's USB; otherwise its UART.

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "icm42688.h"
+#include "lsm6dsv16x.h"
 #include "mlx90393.h"
 
 #define LONGEST_WAIT_US 1100000u
@@ -35,9 +36,10 @@ static void require(int holds, const char *what)
 /* Mostly plausible answers, so that the drivers get far; sometimes noise or nothing. */
 static bool spi_transfer(void *ctx, const uint8_t *out, uint8_t *in, size_t n)
 {
-    (void)ctx;
+    const ec_imu_chip *chip = ctx;
     static uint8_t registers[128];
-    static uint16_t stamp;
+    static uint32_t stamp;
+    const bool tagged = chip == &EC_LSM6DSV16X;
     transfers++;
     now_us += n;
     const uint8_t address = out[0] & 0x7F;
@@ -49,17 +51,27 @@ static bool spi_transfer(void *ctx, const uint8_t *out, uint8_t *in, size_t n)
         in[i] = draw(1000) == 0 ? (uint8_t)draw(256) : registers[(address + i - 1) & 127];
     if (in == NULL)
         return true;
-    if (address == 0x75 && draw(20) != 0)
-        in[1] = 0x47;
-    if (address == 0x2E) {
-        in[1] = draw(100) == 0 ? (uint8_t)draw(256) : 0;
-        in[2] = (uint8_t)draw(7);
+    if (address == chip->who_register && draw(20) != 0)
+        in[1] = chip->who;
+    if (address == chip->count_register) {
+        const uint8_t packets = (uint8_t)draw(7);
+        in[tagged ? 2 : 1] = draw(100) == 0 ? (uint8_t)draw(256) : 0;
+        in[tagged ? 1 : 2] = tagged ? (uint8_t)(3 * packets + draw(3)) : packets;
     }
-    for (size_t at = 1; address == 0x30 && at + 16 <= n; at += 16) {
-        stamp = (uint16_t)(stamp + 1000 + draw(3) - 1);
-        in[at] = draw(300) == 0 ? (uint8_t)draw(256) : 0x68;
-        in[at + 14] = (uint8_t)(stamp >> 8);
-        in[at + 15] = (uint8_t)stamp;
+    for (size_t at = 1; address == chip->fifo_register && at + chip->packet_bytes <= n; at += chip->packet_bytes) {
+        stamp += chip->stamp_step + draw(3) - 1;
+        if (!tagged) {
+            in[at] = draw(300) == 0 ? (uint8_t)draw(256) : 0x68;
+            in[at + 14] = (uint8_t)(stamp >> 8);
+            in[at + 15] = (uint8_t)stamp;
+            continue;
+        }
+        static const uint8_t TAGS[3] = {0x04, 0x01, 0x02};
+        const uint8_t count = (uint8_t)(draw(4) << 1);
+        for (size_t w = 0; w < 3; w++)
+            in[at + 7 * w] = draw(900) == 0 ? (uint8_t)draw(256) : (uint8_t)(TAGS[w] << 3 | count);
+        for (size_t k = 0; k < 4; k++)
+            in[at + 1 + k] = (uint8_t)(stamp >> 8 * k);
     }
     return true;
 }
@@ -113,26 +125,26 @@ static uint64_t tell_now(void *ctx)
     return now_us;
 }
 
-static void run_imu(uint32_t steps)
+static void run_imu(const ec_imu_chip *chip, const char *name, uint32_t steps)
 {
-    static const ec_spi SPI = {NULL, spi_transfer};
-    static const ec_icm_sink SINK = {NULL, take_row, take_lost};
-    ec_icm42688 imu;
-    uint64_t edge_us = 0;
-    rows = 0;
-    ec_icm42688_init(&imu, &SPI);
+    const ec_spi spi = {(void *)(uintptr_t)chip, spi_transfer};
+    static const ec_imu_sink SINK = {NULL, take_row, take_lost};
+    ec_imu imu;
+    uint64_t edge_us = now_us;
+    rows = lost = 0;
+    ec_imu_init(&imu, chip, &spi);
     for (uint32_t i = 0; i < steps; i++) {
         now_us += draw(8) == 0 ? draw(20000) : draw(1500);
         while (edge_us + 1000 <= now_us) {
             edge_us += 1000;
             if (now_us - edge_us < 100000 && draw(500) != 0)
-                ec_icm42688_edge(&imu, (uint32_t)edge_us);
+                ec_imu_edge(&imu, (uint32_t)edge_us);
         }
-        ec_icm42688_step(&imu, now_us, &SINK);
+        ec_imu_step(&imu, now_us, &SINK);
         require(imu.due_us <= now_us + LONGEST_WAIT_US, "the inertial sensor is left alone too long");
-        require((imu.state == EC_ICM_FAULT) <= (imu.fault != NULL), "a fault without a reason");
+        require((imu.state == EC_IMU_FAULT) <= (imu.fault != NULL), "a fault without a reason");
     }
-    printf("imu: %llu rows, %llu lost, %u times aligned anew\n", (unsigned long long)rows,
+    printf("%s: %llu rows, %llu lost, %u times aligned anew\n", name, (unsigned long long)rows,
            (unsigned long long)lost, (unsigned)imu.realigned);
 }
 
@@ -173,7 +185,8 @@ int main(int argc, char **argv)
     state = strtoull(argv[1], NULL, 10);
     const uint32_t steps = (uint32_t)strtoul(argv[2], NULL, 10);
     now_us = UINT64_C(1) << (20 + draw(13)); /* also beyond 32 bits */
-    run_imu(steps);
+    run_imu(&EC_ICM42688, "icm42688", steps);
+    run_imu(&EC_LSM6DSV16X, "lsm6dsv16x", steps);
     run_magnets(steps);
     return 0;
 }

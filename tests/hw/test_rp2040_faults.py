@@ -131,10 +131,13 @@ SENSOR_FAULTS = [
     ({"whoAmI": 0x12}, "another sensor: WHO_AM_I is not that of an ICM-42688-P"),
     ({"present": False}, "no sensor: WHO_AM_I reads as an open line"),
     ({"int1": False}, "the sensor's interrupt is silent: check its INT1 wire"),
+    ({"lsm6dsv16x": True, "int1": False}, "the sensor's interrupt is silent: check its INT1 wire"),
 ]
 
 
-@pytest.mark.parametrize(("imu", "reason"), SENSOR_FAULTS, ids=["who-am-i", "absent", "no-interrupt"])
+@pytest.mark.parametrize(
+    ("imu", "reason"), SENSOR_FAULTS, ids=["who-am-i", "absent", "no-interrupt", "lsm6dsv16x"]
+)
 def test_an_imu_that_cannot_be_used_is_told_of(images, tmp_path, imu, reason):
     async def main():
         async with emulated(images, "glove", tmp_path, imu=imu) as (_, board):
@@ -156,9 +159,10 @@ def test_an_imu_that_cannot_be_used_is_told_of(images, tmp_path, imu, reason):
     asyncio.run(main())
 
 
-def test_an_imu_that_falls_silent_comes_back(images, tmp_path):
+@pytest.mark.parametrize("kind", ["icm42688", "lsm6dsv16x"])
+def test_an_imu_that_falls_silent_comes_back(images, tmp_path, kind):
     async def main():
-        async with emulated(images, "imu", tmp_path) as (chip, board):
+        async with emulated(images, "imu", tmp_path, imu={kind: True}) as (chip, board):
             await board.command(sf.OP_START)
             await board.until(lambda: board.n_samples() > 50, "samples")
             await chip.command("imu", frozen=True)

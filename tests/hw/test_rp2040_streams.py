@@ -103,11 +103,15 @@ def test_scripted_inputs_come_out_as_they_are(images, tmp_path):
     assert {(c.unit, c.scale, c.full_scale) for c in channels} == {("count", 0.25, 4095.0)}
 
 
-@pytest.mark.parametrize("ppm", [0, 4000, -7000])
-def test_imu_rows_bear_the_instant_at_which_the_sensor_took_them(images, tmp_path, ppm):
+@pytest.mark.parametrize(("ppm", "lsm"), [(0, False), (4000, False), (-7000, False), (3000, True)])
+def test_imu_rows_bear_the_instant_at_which_the_sensor_took_them(images, tmp_path, ppm, lsm):
+    """The board finds out by itself which sensor is fitted, and describes that one."""
+
     async def main():
-        async with emulated(images, "imu", tmp_path, seed=SEED, imu={"ppm": ppm}) as (chip, board):
+        imu = {"ppm": ppm, "lsm6dsv16x": lsm}
+        async with emulated(images, "imu", tmp_path, seed=SEED, imu=imu) as (chip, board):
             totals = await record(board, 150)
+            assert (await chip.command("state"))["violations"] == []
             return board, totals, await settle(board, chip)
 
     board, totals, measured = asyncio.run(main())
@@ -122,7 +126,12 @@ def test_imu_rows_bear_the_instant_at_which_the_sensor_took_them(images, tmp_pat
     assert late_us.min() > -1.0  # whole microseconds, rounded down
     assert late_us.max() < 10
     assert np.diff(t_us).mean() == pytest.approx(1000 * (1 + ppm * 1e-6), abs=0.2)
-    assert board.hellos()[0].lag_us == 900
+    hello = board.hellos()[0]
+    assert hello.lag_us == (0 if lsm else 900)
+    accel, gyro = hello.channels[0], hello.channels[3]
+    assert accel.scale == pytest.approx(16 * 9.80665 / 32768, rel=1e-6)
+    assert gyro.scale == pytest.approx(np.radians(0.070 if lsm else 2000 / 32768), rel=1e-6)
+    assert gyro.full_scale == pytest.approx(32768 * gyro.scale)
     assert not board.events(sf.OVERRUN)
 
 

@@ -1,6 +1,6 @@
 #include "board.h"
 
-#include "../sensors/icm42688.h"
+#include "../sensors/imu.h"
 #include "../sensors/mlx90393.h"
 
 #define COUNT_SCALE (1.0f / ANALOG_SUM)
@@ -11,13 +11,14 @@
     {                                                                                                              \
         "taxel-" #n, "count", COUNT_SCALE, COUNT_FULL                                                              \
     }
+/* What a count of an inertial sensor means follows from the chip that answers at power-up. */
 #define ACCEL(axis)                                                                                                \
     {                                                                                                              \
-        "accel-" axis, "m/s^2", EC_ICM42688_ACCEL_FULL_M_S2 / 32768.0f, EC_ICM42688_ACCEL_FULL_M_S2                \
+        "accel-" axis, "m/s^2", 0, 0                                                                               \
     }
 #define GYRO(axis)                                                                                                 \
     {                                                                                                              \
-        "gyro-" axis, "rad/s", EC_ICM42688_GYRO_FULL_RAD_S / 32768.0f, EC_ICM42688_GYRO_FULL_RAD_S                 \
+        "gyro-" axis, "rad/s", 0, 0                                                                                \
     }
 #define MAGNETIC_STREAM(finger)                                                                                     \
     {                                                                                                              \
@@ -32,12 +33,12 @@
     }
 #define IMU_STREAM                                                                                                 \
     {                                                                                                              \
-        .name = "imu", .channels = AXES, .rate_mhz = EC_ICM42688_RATE_MHZ, .lag_us = EC_ICM42688_LAG_US,           \
-        .kind = EC_IMU, .dtype = EC_INT16, .n_channels = EC_ICM42688_CHANNELS, .given = true                       \
+        .name = "imu", .channels = AXES, .rate_mhz = EC_IMU_RATE_MHZ, .kind = EC_IMU, .dtype = EC_INT16,           \
+        .n_channels = EC_IMU_CHANNELS, .given = true                                                               \
     }
 
 #if defined(BOARD_glove)
-/* A glove: 16 force sensors behind a CD74HC4067, an ICM-42688-P, four MLX90393 in the fingertips. */
+/* A glove: 16 force sensors behind a CD74HC4067, an inertial sensor, four MLX90393 in the fingertips. */
 static const ec_channel TAXELS[] = {TAXEL(0),  TAXEL(1),  TAXEL(2),  TAXEL(3), TAXEL(4),  TAXEL(5),
                                     TAXEL(6),  TAXEL(7),  TAXEL(8),  TAXEL(9), TAXEL(10), TAXEL(11),
                                     TAXEL(12), TAXEL(13), TAXEL(14), TAXEL(15)};

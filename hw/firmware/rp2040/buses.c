@@ -7,7 +7,7 @@
 #include "pins.h"
 #include "registers.h"
 
-/* 125 MHz / (2 × 8) = 7.8 MHz; the ICM-42688-P takes 24 MHz. */
+/* 125 MHz / (2 × 8) = 7.8 MHz; the ICM-42688-P takes 24 MHz, the LSM6DSV16X 10 MHz. */
 #define SPI_PRESCALE 2u
 #define SPI_RATE 8u
 #define SPI_MODE_0_8_BITS (7u | (SPI_RATE - 1u) << 8)

@@ -5,6 +5,7 @@
 #include "../core/device.h"
 #include "../core/wire.h"
 #include "../sensors/icm42688.h"
+#include "../sensors/lsm6dsv16x.h"
 #include "../sensors/mlx90393.h"
 #include "alarm.h"
 #include "analog.h"
@@ -25,12 +26,15 @@
 #define SLEEP_US 50000u
 #define BUTTON_EDGES 32u
 #define ANALOG_RATE_MAX_MHZ 3000000u
+/* After power-up an inertial sensor answers by then. */
+#define IMU_AWAKE_US 20000u
 
 static ec_device device;
-static ec_icm42688 imu;
+static ec_imu imu;
 static ec_mlx_group magnets;
 /* What ec_init() was given: the board's streams without those of magnetometers that are not fitted. */
 static ec_stream streams[EC_MAX_STREAMS];
+static ec_channel axes[EC_IMU_CHANNELS];
 static uint8_t n_streams;
 static uint8_t first_magnet; /* its stream; the others follow */
 static const char *told[EC_MAX_STREAMS];
@@ -64,7 +68,7 @@ void pins_isr(void)
     const uint32_t imu_edge = GPIO_EDGE_HIGH(PIN_IMU_INT1);
     if ((REG(GPIO_INTR(PIN_IMU_INT1)) & imu_edge) != 0) {
         REG(GPIO_INTR(PIN_IMU_INT1)) = imu_edge;
-        ec_icm42688_edge(&imu, now_us);
+        ec_imu_edge(&imu, now_us);
     }
     const uint32_t button_edges = GPIO_EDGE_LOW(PIN_BUTTON) | GPIO_EDGE_HIGH(PIN_BUTTON);
     if ((REG(GPIO_INTR(PIN_BUTTON)) & button_edges) != 0) {
@@ -267,11 +271,11 @@ static void take_magnets(void)
 
 static void take_sensors(void)
 {
-    static const ec_icm_sink SINK = {NULL, give_imu_row, lose_imu_rows};
+    static const ec_imu_sink SINK = {NULL, give_imu_row, lose_imu_rows};
     if (BOARD_HERE.force != EC_NO_STREAM)
         take_analog();
     if (BOARD_HERE.imu != EC_NO_STREAM) {
-        ec_icm42688_step(&imu, now_64(NULL), &SINK);
+        ec_imu_step(&imu, now_64(NULL), &SINK);
         tell_fault(BOARD_HERE.imu, imu.fault, NULL, 0);
     }
     if (magnets.n > 0)
@@ -317,6 +321,25 @@ static void rest(void)
     }
 }
 
+/* The inertial sensor that is fitted, which its stream then describes. One that comes only later must be of the kind
+ * that every board takes for granted. */
+static void start_imu(void)
+{
+    static const ec_imu_chip *const CHIPS[] = {&EC_ICM42688, &EC_LSM6DSV16X};
+    ec_stream *stream = &streams[BOARD_HERE.imu];
+    while (micros_now() < IMU_AWAKE_US)
+        ;
+    const ec_imu_chip *chip = ec_imu_find(&IMU_SPI, CHIPS, sizeof CHIPS / sizeof *CHIPS);
+    for (uint8_t i = 0; i < EC_IMU_CHANNELS; i++) {
+        axes[i] = stream->channels[i];
+        axes[i].full_scale = i < EC_IMU_CHANNELS / 2 ? chip->accel_full_m_s2 : chip->gyro_full_rad_s;
+        axes[i].scale = axes[i].full_scale / 32768.0f;
+    }
+    stream->channels = axes;
+    stream->lag_us = chip->lag_us;
+    ec_imu_init(&imu, chip, &IMU_SPI);
+}
+
 /* The streams of this board: all of its kind, without the magnetometers that are not fitted. */
 static void start_magnets(void)
 {
@@ -348,11 +371,11 @@ static void start_board(const char *serial_number)
     start_pins();
     if (BOARD_HERE.force != EC_NO_STREAM)
         analog_start(&BOARD_HERE.analog);
+    start_magnets();
     if (BOARD_HERE.imu != EC_NO_STREAM) {
         spi_start();
-        ec_icm42688_init(&imu, &IMU_SPI);
+        start_imu();
     }
-    start_magnets();
     REG_SET(TIMER_INTE) = 1u << 2;
     interrupt_enable(IRQ_TIMER_2, 3);
 }

@@ -27,7 +27,7 @@
 #define PIN_LED_GREEN 13
 #define PIN_LED_BLUE 14
 
-/* Inertial sensor ICM-42688-P: SPI0 and its interrupt 1. */
+/* Inertial sensor, ICM-42688-P or LSM6DSV16X: SPI0 and its interrupt 1. */
 #define PIN_IMU_MISO 16
 #define PIN_IMU_CS 17
 #define PIN_IMU_SCK 18

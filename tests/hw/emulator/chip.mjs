@@ -4,6 +4,7 @@
 // switching it off does, a wake-up by an interrupt that was pending before WFI, and a reset by the watchdog.
 import { RP2040 } from 'rp2040js';
 import { Icm42688 } from './icm42688.mjs';
+import { Lsm6dsv16x } from './lsm6dsv16x.mjs';
 import { Mlx90393 } from './mlx90393.mjs';
 import { paceUart } from './uart.mjs';
 import { UsbHost } from './usbhost.mjs';
@@ -207,8 +208,9 @@ export class Chip {
   }
   addImu() {
     const { mcu, world, clock } = this;
-    const { whoAmI = 0x47, present = true, ppm = 0, frozen = false } = world.imu;
-    const imu = (this.imu = new Icm42688(clock, {
+    const [Kind, id] = world.imu.lsm6dsv16x ? [Lsm6dsv16x, 0x70] : [Icm42688, 0x47];
+    const { whoAmI = id, present = true, ppm = 0, frozen = false } = world.imu;
+    const imu = (this.imu = new Kind(clock, {
       int1: (level) => world.imu.int1 !== false && mcu.gpio[PINS.imuInt].setInputValue(level),
       sample: world.imuSample,
       random: world.random,
