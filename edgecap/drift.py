@@ -159,7 +159,7 @@ class DriftWatch:
         if not self._n:
             self._shift[:] = block.values[0]
             self._sums[:] = self._squares[:] = 0.0
-        add_moments(block.values, self._shift, self._sums, self._squares)
+        add_moments(block.values.astype(np.float64, "C"), self._shift, self._sums, self._squares)
         self._n += len(block.values)
         if self._n >= self._window:
             mean = self._sums / self._n

@@ -69,7 +69,7 @@ class StreamQuality:
         if isinstance(item, SampleBlock):
             count = len(item.ticks)
             arrival_ns = int(item.arrival_ns[-1])
-            saturated = int(count_saturated(item.values, self._limits))
+            saturated = int(count_saturated(item.values.astype(np.float64, "C"), self._limits))
             if self._drift is not None:
                 self._drift.see(item)
         else:

@@ -52,6 +52,7 @@ from edgecap.kernels.align_state import (
     States,
     new_state,
 )
+from edgecap.kernels.bits import i8
 from edgecap.kernels.compile import inlined, kernel, part
 
 _SOLVE_EVERY_S = 0.25
@@ -356,7 +357,7 @@ def feed(states: States, rows: I64, out: I64, by_arrival: bool) -> int:
     boot = _SAME_BOOT
     while first < n:
         if boot >= _NEW_BOOT:
-            _begin_boot(s, boot)
+            _begin_boot(s, i8(boot))
             boot = _SAME_BOOT
             out[i, OUT_TICK] = s.tick
             i += 1

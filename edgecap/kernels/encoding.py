@@ -153,9 +153,9 @@ def encode_samples(
         for c in range(first, end):
             shape, speed = choose(e[c], phases[c], width, states[c], costs, splits, found)
             if shape == states[c, SHAPE] and speed == states[c, SPEED]:
-                at = put(steps, at, 0, SAME, 0, 0)
+                at = put(steps, at, i8(0), i8(SAME), i8(0), i8(0))
             else:
-                at = put(steps, at, SAME, ALL - SAME, shape + SHAPES * speed, CHOICE_BITS)
+                at = put(steps, at, i8(SAME), i8(ALL - SAME), shape + SHAPES * speed, i8(CHOICE_BITS))
                 states[c, SHAPE], states[c, SPEED] = shape, speed
         for t in range(n):
             for c in range(first, end):
@@ -178,7 +178,7 @@ def encode_samples(
                 if symbol < ESCAPE and k <= MOST_BITS:
                     at = put(steps, at, start, size, value, k)
                 else:
-                    at = put(steps, at, start, size, 0, 0)
+                    at = put(steps, at, start, size, i8(0), i8(0))
                     at = put_plain(steps, at, value, k)
                 size = abs(e[c, t]) << 6
                 states[c, FAST] = fast + ((size - fast) >> (speed + 1))

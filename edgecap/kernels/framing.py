@@ -324,7 +324,7 @@ def unpack_samples(
     ticks0: NDArray[np.int64],
     width: int,
     ticks: NDArray[np.int64],
-    values: NDArray[np.signedinteger],
+    halves: NDArray[np.int16],
 ) -> None:
     """Unpack SAMPLES frames of one stream, one after the other, into arrays.
 
@@ -335,10 +335,10 @@ def unpack_samples(
         ticks0: (m,) int64, unwrapped tick of each frame's first sample.
         width: Bytes of one value on the wire: 2, 3 (sign-extended) or 4.
         ticks: (total samples,) int64, overwritten.
-        values: (total samples, c), overwritten: int16 if `width` is 2, else int32 (float32 bit patterns
-            are moved through an int32 view).
+        halves: (total samples, c) int16 if `width` is 2, overwritten; else the halves of (total samples, c)
+            int32 or float32, (total samples, 2 c), low ones first. One type serves all.
     """
-    channels = values.shape[1]
+    columns = halves.shape[1]
     at = 0
     for k in range(rows.size):
         frame = frames[rows[k]]
@@ -355,20 +355,22 @@ def unpack_samples(
         if uniform:
             cursor += 2
         for i in range(at, at + n):
-            for c in range(channels):
-                if width == 2:
+            if width == 2:
+                for c in range(columns):
                     raw = _wide(bodies[cursor]) | _wide(bodies[cursor + 1]) << 8
-                    values[i, c] = raw - ((raw & 0x8000) << 1)
-                elif width == 3:
-                    raw = (
-                        _wide(bodies[cursor])
-                        | _wide(bodies[cursor + 1]) << 8
-                        | _wide(bodies[cursor + 2]) << 16
-                    )
-                    values[i, c] = raw - ((raw & 0x800000) << 1)
+                    halves[i, c] = raw - ((raw & 0x8000) << 1)
+                    cursor += 2
+                continue
+            for c in range(0, columns, 2):
+                low = _wide(bodies[cursor]) | _wide(bodies[cursor + 1]) << 8
+                if width == 3:
+                    high = _wide(bodies[cursor + 2])
+                    high -= (high & 0x80) << 1
                 else:
-                    raw = _u32(bodies, cursor)
-                    values[i, c] = raw - ((raw & 0x80000000) << 1)
+                    high = _wide(bodies[cursor + 2]) | _wide(bodies[cursor + 3]) << 8
+                    high -= (high & 0x8000) << 1
+                halves[i, c] = low - ((low & 0x8000) << 1)
+                halves[i, c + 1] = high
                 cursor += width
         at += n
 
@@ -382,5 +384,4 @@ def warm_up() -> None:
     counts = np.zeros(COUNTS, np.int64)
     deframe(out[:size], False, np.zeros(256, np.int64), np.zeros(64, np.uint8), frames, counts)
     rows = np.zeros(0, np.int64)
-    for width, dtype in ((2, np.int16), (3, np.int32), (4, np.int32)):
-        unpack_samples(out, frames, rows, rows, width, np.zeros(0, np.int64), np.zeros((0, 1), dtype))
+    unpack_samples(out, frames, rows, rows, 2, np.zeros(0, np.int64), np.zeros((0, 1), np.int16))

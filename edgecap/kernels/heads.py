@@ -53,7 +53,7 @@ def start_fresh(
         at = put_plain(steps, at, length, short)
         at = put_plain(steps, at, folded, length - 1)
         at = put_plain(steps, at, octave, short)
-        at = put_plain(steps, at, preset, 3)
+        at = put_plain(steps, at, preset, i8(3))
     return at
 
 
@@ -74,7 +74,7 @@ def take_fresh(
         folded = bits | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
         bits, x, at, word, least = take_plain(x, at, word, least, words, short)
         octave = i8(bits)
-        bits, x, at, word, least = take_plain(x, at, word, least, words, 3)
+        bits, x, at, word, least = take_plain(x, at, word, least, words, i8(3))
         if octave > width + 7:
             return x, -1
         sample = i8(folded >> u8(1)) ^ -i8(folded & u8(1))

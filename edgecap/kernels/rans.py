@@ -39,7 +39,7 @@ def put_plain(steps: Words, at: int, bits: int, k: int) -> int:
     """Note `k` plain bits, lowest first, as steps from `at` on; returns the number of the next step."""
     while k > 0:
         part = min(k, MOST_BITS)
-        at = put(steps, at, 0, ALL, bits, part)
+        at = put(steps, at, i8(0), i8(ALL), bits, part)
         bits >>= part
         k -= part
     return at

@@ -134,16 +134,16 @@ def encode_steps(values: I32, state: I64, steps: Words, at: int) -> int:
                 break
         flags = FLAGS + 2 * state[LAST_OTHER]
         start, size = part_of(state, flags, flags + 2, i8(0 if known >= 0 else 1))
-        at = put(steps, at, start, size, 0, 0)
+        at = put(steps, at, start, size, i8(0), i8(0))
         if known >= 0:
             start, size = part_of(state, i8(COUNTS), COUNTS + state[USED], known)
-            at = put(steps, at, start, size, 0, 0)
+            at = put(steps, at, start, size, i8(0), i8(0))
         else:
             off = step - expected(state)
             folded = (off << 1) ^ (off >> 63)
             length = bit_length(u8(folded))
             start, size = part_of(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
-            at = put(steps, at, start, size, 0, 0)
+            at = put(steps, at, start, size, i8(0), i8(0))
             grow(state, i8(LENGTH_COUNTS), i8(LENGTH_COUNTS + LENGTHS), length)
             at = put_plain(steps, at, folded, length - 1)
         remember(state, step, known)

@@ -7,13 +7,15 @@ from numpy.typing import NDArray
 
 from edgecap.kernels.compile import kernel
 
+F64 = NDArray[np.float64]
+
 
 @kernel
-def count_saturated(values: NDArray[np.generic], limits: NDArray[np.float64]) -> int:
+def count_saturated(values: F64, limits: F64) -> int:
     """Count samples of which at least one channel is at or beyond its limit.
 
     Args:
-        values: (n, c) int16, int32 or float32 raw counts.
+        values: (n, c) float64 raw counts: one type, so that it is compiled once.
         limits: (c,) float64 raw magnitude that means full scale; inf where unknown.
 
     Returns:
@@ -23,7 +25,7 @@ def count_saturated(values: NDArray[np.generic], limits: NDArray[np.float64]) ->
     found = 0
     for i in range(n):
         for j in range(c):
-            value = float(values[i, j])
+            value = values[i, j]
             if not abs(value) < limits[j]:
                 found += 1
                 break
@@ -32,28 +34,27 @@ def count_saturated(values: NDArray[np.generic], limits: NDArray[np.float64]) ->
 
 @kernel
 def add_moments(
-    values: NDArray[np.generic],
-    shift: NDArray[np.float64],
-    sums: NDArray[np.float64],
-    squares: NDArray[np.float64],
+    values: F64,
+    shift: F64,
+    sums: F64,
+    squares: F64,
 ) -> None:
     """Add each channel's sum and sum of squares, about `shift` so that the difference keeps its digits.
 
     Args:
-        values: (n, c) int16, int32 or float32 raw counts.
+        values: (n, c) float64 raw counts.
         shift: (c,) a value near the mean.
         sums, squares: (c,) of `values - shift`; added to in place.
     """
     n, c = values.shape
     for i in range(n):
         for j in range(c):
-            x = float(values[i, j]) - shift[j]
+            x = values[i, j] - shift[j]
             sums[j] += x
             squares[j] += x * x
 
 
 def warm_up() -> None:
-    """Compile for every dtype that streams have."""
-    for dtype in (np.int16, np.int32, np.float32):
-        count_saturated(np.zeros((1, 2), dtype), np.ones(2))
-        add_moments(np.zeros((1, 2), dtype), np.zeros(2), np.zeros(2), np.zeros(2))
+    """Compile the kernels of this module."""
+    count_saturated(np.zeros((1, 2)), np.ones(2))
+    add_moments(np.zeros((1, 2)), np.zeros(2), np.zeros(2), np.zeros(2))

@@ -131,8 +131,8 @@ class StreamTrack:
         ends = np.cumsum(n_each)
         ticks = np.empty(int(ends[-1]), np.int64)
         values: NDArray[np.generic] = np.empty((len(ticks), len(self.info.channels)), self._dtype)
-        bits: NDArray[np.signedinteger] = values.view(np.int16 if self._width == 2 else np.int32)
-        framing.unpack_samples(batch.bodies, batch.frames, rows, ticks0, self._width, ticks, bits)
+        halves: NDArray[np.int16] = values.view(np.int16)
+        framing.unpack_samples(batch.bodies, batch.frames, rows, ticks0, self._width, ticks, halves)
         edges = self._edges(ticks, ends, ticks0, epochs, lost_at)
         items: list[Item] = []
         for at, stop in zip(edges, [*edges[1:], len(rows)], strict=True):

@@ -202,7 +202,8 @@ def test_a_damaged_record_stops_the_daemon_with_its_key(tmp_path):
 )
 def test_moments_equal_their_definition(values):
     shift, sums, squares = values[0].astype(float), np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    values = values.astype(float)
     add_moments(values, shift, sums, squares)
-    x = values.astype(float) - shift
+    x = values - shift
     np.testing.assert_allclose(sums, x.sum(0))
     np.testing.assert_allclose(squares, (x**2).sum(0))

@@ -180,6 +180,6 @@ def test_unpack_equals_what_was_packed(
     values = np.empty((len(rows), channels), dtype)
     out = np.empty(len(rows), np.int64)
     bits = values.view(np.int32) if dtype is np.float32 else values
-    framing.unpack_samples(bodies, frames, np.arange(len(frames)), base, width, out, bits)
+    framing.unpack_samples(bodies, frames, np.arange(len(frames)), base, width, out, values.view(np.int16))
     assert np.array_equal(bits, np.array(rows, np.int64).astype(bits.dtype))
     assert np.array_equal(out, np.array(ticks) + np.repeat(base, [n for n, _ in batches]))
