@@ -130,6 +130,9 @@ def test_a_good_rig_alone_and_beside_its_daemon(tmp_path: Path) -> None:
             line = "glove-imu: sensor gives no data"
             await site.until("known", lambda: line in site.status["problems"].get("glove", ""))
             await site.until("shown", lambda: site.status["led"] == "sensor-fault")
+            async with asyncio.timeout(30):
+                while not (await glove.command("led")).startswith("230 159 0 "):  # on the glove, too
+                    await asyncio.sleep(0.05)
             dead = await doctor(config)
             assert (dead["device glove"].verdict, line in dead["device glove"].text) == ("fail", True)
             assert "check wiring and power" in dead["device glove"].fix
