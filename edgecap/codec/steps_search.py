@@ -98,8 +98,8 @@ class Search:
 
     def _look(self, x: Array) -> Steps | None:
         rows = self._keep(x)
-        spaced = np.empty(rows.shape[1], np.int64)
-        found = find_steps(rows, spaced) if rests.find_spaced(rows, spaced) else None
+        spaced, seen = np.empty(rows.shape[1], np.int64), np.empty(rests.SEEN_WORDS, np.uint64)
+        found = find_steps(rows, spaced) if rests.find_spaced(rows, spaced, seen) else None
         if found is not None:
             self.pause = 1
         elif (spaced == rests.TOO_FEW).all():

@@ -67,13 +67,6 @@ class Memory:
     """Of multiples: what is known of their rests."""
 
 
-def rests_of(channels: I64) -> I64:
-    """The state of rests that nothing is known of, for channels numbered up to the largest of these."""
-    state = np.empty(rests.FIRST + (int(channels.max()) + 1) * rests.PLACES, np.int64)
-    rests.start_rests(state)
-    return state
-
-
 class TailWriter:
     """Codes the adaptive columns of one payload: notes what is to be coded, then codes it from the end."""
 
@@ -139,7 +132,7 @@ class TailWriter:
         Returns:
             What is known after it; None when nothing was written.
         """
-        known = rests_of(channels) if known is None else known
+        known = rests.start_rests(int(channels.max()) + 1) if known is None else known
         self._reserve(rests.STEPS_PER_REST * left.size + 1)
         lanes = np.array(multiples, np.int32, order="C")
         at = rests.encode_rests(lanes, left, channels, known, self.steps, self.count, 8 * limit_bytes)
@@ -218,7 +211,7 @@ class TailReader:
 
     def take_rests(self, multiples: Array, channels: I64, known: I64 | None) -> tuple[I32, I64]:
         """Decode the rests (n, c) of multiples; `known` is None to start afresh, else it is advanced."""
-        known = rests_of(channels) if known is None else known
+        known = rests.start_rests(int(channels.max()) + 1) if known is None else known
         left = np.zeros(multiples.shape, np.int32)
         lanes = np.array(multiples, np.int32, order="C")
         if rests.decode_rests(lanes, left, channels, known, self.coder, self.words) != 0:

@@ -24,6 +24,7 @@ SAME, NEAR, UP = 0, 2, 4
 """Chances, of 65536, of the first of two answers; each for multiples not known, and known."""
 FIRST = CHANCES * 2
 """Place of the first channel's multiples: after every chance comes how often it was asked."""
+FIRST_CHANCES = np.array([49152, 63488, 57344, 57344, 32768, 32768])
 NO_RESTS = 61440
 LENGTH_BITS = 6
 STEPS_PER_REST = 7
@@ -32,24 +33,14 @@ NEIGHBOURS_PER_SAMPLE = 64
 LEAST_DISTINCT = 4
 NOT_SPACED, SPACED, TOO_FEW = 0, 1, 2
 WINDOW = 1 << 15
+SEEN_WORDS = 2 * WINDOW // 64
 
 
-@part
-def start_channel(state: I64, base: int) -> None:
-    for i in range(PLACES):
-        state[base + i] = i8((i + 1) & (PLACES - 1)) << i8(32)
-
-
-@kernel
-def start_rests(state: I64) -> None:
-    """Set a state to one that knows nothing."""
-    for i in range(CHANCES):
-        state[CHANCES + i] = 0
-    state[SAME], state[SAME + 1] = 49152, 63488
-    state[NEAR], state[NEAR + 1] = 57344, 57344
-    state[UP], state[UP + 1] = 32768, 32768
-    for base in range(FIRST, state.size, PLACES):
-        start_channel(state, base)
+def start_rests(channels: int) -> I64:
+    """The state of so many channels that nothing is known of."""
+    # What a place holds first is a multiple that belongs elsewhere.
+    places = ((np.arange(PLACES, dtype=np.int64) + 1) & (PLACES - 1)) << 32
+    return np.concatenate([FIRST_CHANCES, np.zeros(CHANCES, np.int64), np.tile(places, channels)])
 
 
 @part
@@ -79,17 +70,6 @@ def learn(state: I64, chance: int, first: bool) -> None:
         state[CHANCES + chance] = count + 1
 
 
-@part
-def put_answer(state: I64, chance: int, first: bool, steps: Words, at: int) -> tuple[int, int]:
-    """Note an answer; returns the number of the next step, and the cost in 1/256 bits, rounded up."""
-    p = state[chance]
-    size = p if first else ALL - p
-    at = put(steps, at, i8(0) if first else p, size, i8(0), i8(0))
-    learn(state, chance, first)
-    whole = bit_length(u8(size)) - 1
-    return at, ((16 - whole) << 8) - (((size << 8) >> whole) & 255)
-
-
 @kernel
 def encode_rests(
     multiples: I32, rests: I32, channels: I64, state: I64, steps: Words, at: int, limit_bits: int
@@ -113,7 +93,7 @@ def encode_rests(
     if not surprise:
         return put(steps, at, i8(0), i8(NO_RESTS), i8(0), i8(0))
     at = put(steps, at, i8(NO_RESTS), i8(ALL - NO_RESTS), i8(0), i8(0))
-    price = i8(4 << 8)
+    price = i8(4 << 8)  # in 1/256 bits, rounded up
     for t in range(multiples.shape[0]):
         for c in range(channels.size):
             if channels[c] < 0:
@@ -122,21 +102,24 @@ def encode_rests(
             k, rest = i8(multiples[t, c]), i8(rests[t, c])
             known, expected = place_of(state, base, k)
             off = rest - expected
-            at, cost = put_answer(state, SAME + known, off == 0, steps, at)
-            price += cost
-            if off != 0:
-                near = off == 1 or off == -1
-                at, cost = put_answer(state, NEAR + known, near, steps, at)
-                price += cost
-                if near:
-                    at, cost = put_answer(state, UP + known, off == 1, steps, at)
-                    price += cost
-                else:
+            for question in (SAME, NEAR, UP):
+                first = off == 0 if question == SAME else (off == 1 or (question == NEAR and off == -1))
+                chance = question + known
+                p = state[chance]
+                size = p if first else ALL - p
+                at = put(steps, at, i8(0) if first else p, size, i8(0), i8(0))
+                whole = bit_length(u8(size)) - 1
+                price += ((16 - whole) << 8) - (((size << 8) >> whole) & 255)
+                learn(state, chance, first)
+                if first and question == SAME:
+                    break
+                if question == NEAR and not first:
                     folded = (off << 1) ^ (off >> 63)
                     length = bit_length(u8(folded))
                     at = put_plain(steps, at, i8(length), i8(LENGTH_BITS))
                     at = put_plain(steps, at, folded, length - 1)
                     price += (LENGTH_BITS + length) << 8
+                    break
             if off != 0 or known == 0:
                 state[base + (k & (PLACES - 1))] = (k << i8(32)) | (rest & i8(0xFFFFFFFF))
         if price > limit_bits << 8:
@@ -202,20 +185,21 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
 
 
 @kernel
-def find_spaced(samples: I32, channels: I64) -> int:
+def find_spaced(samples: I32, channels: I64, seen: Words) -> int:
     """Which channels may be multiples of a step: those that change, and hardly ever by 1.
 
     Args:
         samples: (n, c).
         channels: (c,) receives `NOT_SPACED`, `SPACED` or, of those that hardly change, `TOO_FEW`.
+        seen: `SEEN_WORDS` to work with.
 
     Returns:
         How many are spaced.
     """
-    seen = np.zeros(2 * WINDOW // 64 + 1, np.uint64)
     found: int = i8(0)
     for c in range(samples.shape[1]):
-        seen[:] = u8(0)
+        for i in range(SEEN_WORDS):
+            seen[i] = u8(0)
         base = i8(samples[0, c]) - WINDOW
         neighbours, distinct = i8(0), i8(0)
         before = i8(samples[0, c]) - 1
