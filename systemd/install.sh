@@ -208,7 +208,7 @@ install_files() {
 }
 
 # Compiling takes minutes on a small Pi, and most versions change no kernel. Numba finds what it compiled by the folder
-# of the source, and trusts it by the source's time and size: both are carried over from $1 to $2 where all else is equal.
+# of the source, and a start trusts it by the sources' times: both are carried over from $1 to $2 where all else is equal.
 keep_kernels() {
     [ -d "$1" ] && [ -d "$2" ] && diff -rq -x __pycache__ "$1" "$2" >/dev/null || return 0
     for file in "$1"/*.py; do touch -r "$file" "$2/${file##*/}"; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -69,9 +70,11 @@ def run_warmup(args: argparse.Namespace) -> int:
         with compile_beside("edgecap.kernels.columns") as beside:
             from edgecap.kernels.compile import cache_state, warm_up
 
+            gc.freeze()  # of what a compiler keeps little is ever garbage, and searching it takes long
             for name, done, total in warm_up():
                 took_s = time.perf_counter() - started
                 print(f"[{done}/{total}] {name} {took_s:.1f} s", file=sys.stderr, flush=True)
+                gc.freeze()
                 if beside is not None and done == total - 1:
                     beside.wait()
         state = cache_state()

@@ -9,7 +9,6 @@ from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurrin
 
 def warm_up() -> None:
     """Compile the column codec's kernels for every sample type."""
-    rice.warm_up()
     built = tables.build_tables()
     costs = choice.build_costs(built.parts)
     models, states = np.zeros((1, adaptive.MODEL), np.float32), np.zeros((1, adaptive.STATE), np.int64)
@@ -43,3 +42,4 @@ def warm_up() -> None:
     rests.find_spaced(row, channels, np.zeros(rests.SEEN_WORDS, np.uint64))
     rests.encode_rests(row, row, channels, state, steps, 0, 999)
     rests.decode_rests(row, row, channels, state, coder, words)
+    rice.warm_up()  # last: `edgecap warmup` compiles it in the other of its processes

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numba
@@ -18,6 +20,7 @@ WARM_UP_MODULES = (
     "edgecap.kernels.align",
     "edgecap.kernels.statistics",
     "edgecap.kernels.resample",
+    "edgecap.kernels.rice",
     "edgecap.kernels.columns",  # the longest, last: `edgecap warmup` has a second process begin with it
 )
 """Modules that define `warm_up()`: it calls every kernel once with each dtype that the daemon uses.
@@ -26,6 +29,17 @@ What only `edgecap calibrate` or an export needs is not among them: it compiles 
 
 
 _kernels: list[Any] = []
+
+
+def digest_of(folder: Path) -> str:
+    """Of all modules in a folder: their kernels call parts from one another."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+_SOURCES = digest_of(Path(__file__).parent)
 
 
 class CacheState(NamedTuple):
@@ -57,7 +71,11 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` with numba: `nogil`, cached on disk, exact IEEE arithmetic, one thread."""
     compile_ = partial(numba.njit, nogil=True, fastmath=False, parallel=False, error_model="numpy")
     try:
-        compiled = compile_(cache=True)(function)
+        compiled: Any = compile_(cache=True)(function)
+        if hasattr(compiled, "_cache"):  # not where NUMBA_DISABLE_JIT is set
+            # numba's own stamp is time and size of the file that the kernel is in: machine code would stay
+            # as it is when a part in another module is edited.
+            compiled._cache._cache_file._source_stamp = _SOURCES
     except RuntimeError:
         # There is no place for the cache: every start compiles, but the rig records (see `cache_state`).
         compiled = compile_(cache=False)(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import signal
@@ -15,7 +16,8 @@ import pytest
 
 from edgecap.cli import kernel_cache
 from edgecap.cli.kernel_cache import KERNELS, compile_beside, compile_missing, is_complete, mark_complete
-from edgecap.kernels.compile import warm_up
+from edgecap.kernels import compile as compiling
+from edgecap.kernels.compile import WARM_UP_MODULES, warm_up
 
 
 @pytest.fixture
@@ -110,10 +112,31 @@ def test_a_start_looks_once_in_a_process_of_its_own_and_tells(
         sock.bind(str(tmp_path / "notify"))
         compile_missing()
         sock.setblocking(False)
-        told = [sock.recv(4096).decode() for _ in range(5)]
+        told = [sock.recv(4096).decode() for _ in range(len(WARM_UP_MODULES))]
         assert all(t.startswith("STATUS=loading kernels, compiling what is new: [") for t in told)
         assert is_complete()
         compile_missing()  # nothing to do, nothing to tell
         with pytest.raises(BlockingIOError):
             sock.recv(4096)
     assert sorted(p.name for p in folder.iterdir() if p.suffix) == compiled  # none was compiled anew
+
+
+def test_a_part_that_is_edited_is_not_used_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources, cache = tmp_path / "sources", tmp_path / "cache"
+    sources.mkdir()
+    head = "from edgecap.kernels.compile import kernel, part\n"
+    (sources / "kernel_of_test.py").write_text(
+        f"{head}from part_of_test import step\n@kernel\ndef twice(x):\n    return step(step(x))\n"
+    )
+    monkeypatch.syspath_prepend(sources)
+    monkeypatch.setattr(compiling, "_kernels", [])
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(cache))
+    for step, expected, compiled in ((1, 2, 1), (1, 2, 0), (9, 18, 1)):
+        (sources / "part_of_test.py").write_text(f"{head}@part\ndef step(x):\n    return x + {step}\n")
+        monkeypatch.setattr(compiling, "_SOURCES", compiling.digest_of(sources))
+        for name in ("kernel_of_test", "part_of_test"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        assert importlib.import_module("kernel_of_test").twice(0) == expected
+        assert compiling.cache_state().compiled == compiled
+        compiling._kernels.clear()
