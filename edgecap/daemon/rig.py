@@ -46,6 +46,7 @@ HARMLESS = ("ok", "waiting", "drift", "blurred")
 MAX_INTENTS = 64
 DEVICES = "devices"
 """Whose intents follow from which devices work."""
+START_AGAIN_S = 1.0
 STALL_NS = 5_000_000_000
 """While recording, the watchdog is fed only if a block came within this."""
 
@@ -245,13 +246,21 @@ class Rig:
         """Start sources that were away when the session began, once they are back."""
         while True:
             source = await self._latecomers.get()
-            if not self.records() or source.started:
+            is_open = any(source is s for s in self.open_sources)
+            if not self.records() or source.started or not is_open:
                 continue
             problem = await start_source(source)
             if problem is not None:
                 log.warning("%s", problem)
+                self._start_again(source)
             elif not self.records():  # the session ended meanwhile
                 await stop_sources([source])
+
+    def _start_again(self, source: OpenSource) -> None:
+        """A sensor that is there but did not take its start is told again: the line may have been busy."""
+        if not (source.started or source.away or source.is_camera):
+            loop = asyncio.get_running_loop()
+            loop.call_later(START_AGAIN_S, self._latecomers.put_nowait, source)
 
     # ── control ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -376,6 +385,8 @@ class Rig:
         if self.open_sources and len(problems) == len(self.open_sources):
             await self._abandon("no source could be started: " + "; ".join(map(str, problems)))
             raise SessionError(self.machine.fault)
+        for device in self.open_sources:
+            self._start_again(device)
 
     async def _put(self, chunk: Chunk) -> None:
         """A running session may use the reserve: `_every_second` closes it long before that is gone."""

@@ -46,6 +46,31 @@ def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Pa
     asyncio.run(run())
 
 
+def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Site(tmp_path) as site:
+            glove = await site.add_device("glove", [motion_imu()])
+            wrist = await site.add_device("wrist", [motion_imu()])
+            await site.start_ingest()
+            async with daemon(site, site.config()):
+                await site.until_state("idle")
+                await wrist.command("stall 2000")  # not long enough to be taken for gone
+                await glove.press(80)
+                await site.until_state("recording")
+                session = str(site.status["session"])
+                await site.until("told", lambda: any("not answer start" in e["text"] for e in site.events))
+                await site.until("there", lambda: verdict_count(site, "wrist-imu") >= 300)
+                await glove.press(80)
+                await site.until_state("idle")
+                await site.until_complete(session)
+                report = site.report(session)
+                assert report is not None
+                got = {s.name: s.samples for s in report.streams}
+                assert got["glove-imu"] > got["wrist-imu"] >= 300
+
+    asyncio.run(run())
+
+
 def test_two_boards_with_one_serial_number(tmp_path: Path) -> None:
     async def run() -> None:
         with logged() as lines:
