@@ -68,9 +68,14 @@ def store_session(
     infos: Sequence[StreamInfo] = (),
     gaps: Sequence[Gap] = (),
     calibration: Mapping[str, Any] | None = None,
+    camera_locked_from: int = 0,
     end_ns: int = RAW0 + 10**9,
 ) -> RecordedSession:
-    """Seal a session; `cameras` are frames by stream of `infos`, in tick = rig time."""
+    """Seal a session.
+
+    `cameras` are frames by stream of `infos`, in tick = rig time, ten in a chunk; the clock is locked in the
+    chunks that begin at frame `camera_locked_from` or later.
+    """
     names = {"site": "lab", "rig": "rig-07", "boot": BOOT, "session": SESSION}
     own = StreamChain(**names, stream="session")
     opening = {
@@ -100,7 +105,7 @@ def store_session(
         chains[name] = chain = StreamChain(**names, stream=name, man=own.man)
         counts[name] = len(units)
         for at in range(0, len(units), 10):
-            chunks.append(_film(chain, units[at : at + 10]))
+            chunks.append(_film(chain, units[at : at + 10], locked=at >= camera_locked_from))
     records = [{"type": "gap", **msgspec.to_builtins(g)} for g in gaps]
     records = [{**r, "t_ns": g.t1_ns} for r, g in zip(records, gaps, strict=True)]
     totals = {
@@ -130,11 +135,11 @@ def _seal(chain: StreamChain, encoder: ColumnEncoder, part: Part) -> Chunk:
     )  # fmt: skip
 
 
-def _film(chain: StreamChain, units: Sequence[VideoUnit]) -> Chunk:
+def _film(chain: StreamChain, units: Sequence[VideoUnit], *, locked: bool) -> Chunk:
     return chain.seal(
         kind="video", codec=MJPEG, payload=encode_units(units), n=len(units), t0_ns=units[0].tick,
         t1_ns=units[-1].tick, raw_bytes=sum(len(u.data) for u in units),
-        fit=ClockFit(0, 0, 0.0, 1, 2_000, 500.0, 0, True),
+        fit=ClockFit(0, 0, 0.0, 1, 2_000, 500.0, 0, locked),
     )  # fmt: skip
 
 

@@ -146,6 +146,9 @@ def test_picture_i_is_row_i(exported):
     for (_, picture), original in zip(shown, decoded(exported.made.frames), strict=True):
         assert np.array_equal(picture, original)
     np.testing.assert_allclose([t for t, _ in shown], exported.table["timestamp"].to_numpy(), atol=1e-9)
+    with av.open(exported.camera.video) as video:
+        keys = [p.is_keyframe for p in video.demux(video=0) if p.size]
+    assert keys == exported.table["key_frame"].to_pylist()
     t_ns = exported.table["t_ns"].to_numpy()
     np.testing.assert_allclose([t for t, _ in shown], (t_ns - t_ns[0]) * 1e-9, atol=1.1e-6)
 

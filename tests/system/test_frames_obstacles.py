@@ -63,7 +63,7 @@ def test_numbers_that_cannot_be(tmp_path):
 
 def test_names_that_meet_stay_apart(tmp_path):
     """A stream may be called `frame`, and two channels may differ only in what a name cannot hold."""
-    channels = (ChannelInfo("p", "N/m", 1.0), ChannelInfo("p", "N m", 2.0))
+    channels = (ChannelInfo("p", "N/m", 1.0), ChannelInfo("p", "N m", 2.0, offset=-3.0))
     info = StreamInfo("frame", "force", "base", 1000.0, "int16", channels)
     part = Part(0, np.arange(100, dtype=np.int64) * MS, np.ones((100, 2), np.int16), fit_at())
     film = {"head": [unit(0, RAW0 + 50 * MS, 4 * MS, jpegs(1)[0])]}
@@ -73,8 +73,23 @@ def test_names_that_meet_stay_apart(tmp_path):
     (camera,) = export_frames(session, tmp_path).cameras
     (row,) = pq.read_table(camera.table).to_pylist()
     assert (row["frame_n"], row["frame_n_2"]) == (0, 5)
-    assert (row["frame.p_N_m"], row["frame.p_N_m_2"]) == (1.0, 2.0)
+    assert (row["frame.p_N_m"], row["frame.p_N_m_2"]) == (1.0, -4.0)
     assert SESSION in camera.table
+
+
+def test_frames_before_the_cameras_clock_is_known_have_no_sensors(tmp_path):
+    info = StreamInfo("touch", "force", "hand", 1000.0, "int16", (ChannelInfo("p", "N", 1.0),))
+    part = Part(0, np.arange(500, dtype=np.int64) * MS, np.ones((500, 1), np.int16), fit_at())
+    films = jpegs(15)
+    film = {"head": [unit(k, RAW0 + (20 + 30 * k) * MS, 4 * MS, films[k]) for k in range(15)]}
+    session = store_session(
+        tmp_path / "store", [(info, [part])], cameras=film, infos=[jpeg_camera("head", 30.0)],
+        camera_locked_from=10,
+    )  # fmt: skip
+    (camera,) = export_frames(session, tmp_path).cameras
+    table = pq.read_table(camera.table)
+    assert table["touch_valid"].to_pylist() == [False] * 10 + [True] * 5
+    assert table["touch.p_N"].to_pylist() == [None] * 10 + [1.0] * 5
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
