@@ -38,8 +38,8 @@ def warm_up() -> None:
     recurring.encode_steps(row[0], state, steps, 0)
     recurring.decode_steps(row[0], state, coder, words)
     state = rests.start_rests(1)
-    channels = np.zeros(1, np.int64)
-    rests.find_spaced(row, channels, np.zeros(rests.SEEN_WORDS, np.uint64))
+    rests.find_spaced(row, np.zeros(1, np.int64), np.zeros(rests.SEEN_WORDS, np.uint64))
+    channels = np.zeros(1, np.int64)  # numbers of channels, not what was found of them
     rests.encode_rests(row, row, channels, state, steps, 0, 999)
     rests.decode_rests(row, row, channels, state, coder, words)
     rice.warm_up()  # last: `edgecap warmup` compiles it in the other of its processes
