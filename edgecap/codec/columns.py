@@ -79,6 +79,7 @@ class ColumnEncoder:
         self._memories: dict[str, Memory] = {}
         self._searches: dict[str, Search] = {}
         self._quick = QuickWriter()
+        self._tail = TailWriter()
         self._last = b""
         """The payload before."""
 
@@ -111,7 +112,7 @@ class ColumnEncoder:
             parts += [encode_quickly(column, columns[column.name], self._quick) for column in layout]
             payload = b"".join(parts)
         elif key or before is None:
-            tail = TailWriter()
+            tail = self._tail.begin()
             out = bytearray(self._front(layout))
             for column in layout:
                 out += encode_column(column, columns[column.name], memories, tail, self._searches)
@@ -142,7 +143,7 @@ class ColumnEncoder:
         out = bytearray([_VERSION << 4 | (_SAME_ROWS if same_rows else 0), since_key])
         if not same_rows:
             write_rows(out, layout)
-        tail = TailWriter()
+        tail = self._tail.begin()
         usual = {name: continuation(memory) for name, memory in self._memories.items()}
         bodies = [encode_column(c, columns[c.name], self._memories, tail, self._searches) for c in layout]
         if all(body[0] == usual.get(c.name) for c, body in zip(layout, bodies, strict=True) if body):
@@ -162,6 +163,7 @@ class ColumnDecoder:
         self._key_front: tuple[bytes, Layout] = (b"", ())
         self._memories: dict[str, Memory] = {}
         self._quick = QuickReader()
+        self._tail = TailReader()
         self._last = b""
         """The payload before."""
 
@@ -194,7 +196,7 @@ class ColumnDecoder:
                 pending.append(found)
         memories: dict[str, Memory] = {}
         if pending:
-            tail = TailReader(payload[reader.at :])
+            tail = self._tail.begin(memoryview(payload)[reader.at :])
             try:
                 for found in pending:
                     tables[found.column.name] = decode_tail(found, tail, memories)

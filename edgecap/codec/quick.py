@@ -29,12 +29,19 @@ class _Buffer:
         return _Buffer(count)
 
 
-def _halves(lanes: Array) -> Array:
+def halves(lanes: Array) -> Array:
     """The samples of a C-contiguous (n,) or (n, c) array, n ≥ 1, as int16, which kernels are made for."""
     if lanes.dtype == np.int16 and lanes.ndim == 2:
         return lanes
     halves: Array = lanes.view(np.int16).reshape(lanes.shape[0], -1)
     return halves
+
+
+def own(lanes: Array) -> Array:
+    """Integers as kernels take them: C-contiguous and writable; read-only memory is a type of its own."""
+    if type(lanes) is not np.ndarray or not lanes.flags.carray:
+        lanes = np.array(lanes, order="C")
+    return lanes
 
 
 class QuickWriter:
@@ -50,11 +57,10 @@ class QuickWriter:
         rows, channels = lanes.shape
         if rows == 0:
             return b""
-        if type(lanes) is not np.ndarray or not lanes.flags.carray:
-            lanes = np.array(lanes, order="C")  # read-only memory is a type of its own for kernels
+        lanes = own(lanes)
         width = 8 * lanes.dtype.itemsize
         self._buffer = buffer = self._buffer.of(rice.rice_bound_words(rows, channels, width))
-        bits = rice.rice_encode(_halves(lanes), width, buffer.words)
+        bits = rice.rice_encode(halves(lanes), width, buffer.words)
         return bytes(buffer.bytes[: (bits + 7) >> 3])
 
 
@@ -79,7 +85,7 @@ class QuickReader:
         self._buffer = buffer = self._buffer.of((available >> 3) + rice.READ_AHEAD_WORDS)
         # What lies behind it from before does not matter: to read into it is to have read too much.
         buffer.bytes[:available] = memoryview(data)[at:]
-        bits = rice.rice_decode(buffer.words, 8 * available, 8 * lanes.dtype.itemsize, _halves(lanes))
+        bits = rice.rice_decode(buffer.words, 8 * available, 8 * lanes.dtype.itemsize, halves(lanes))
         if bits < 0:
             raise ChunkError("columns payload: a Rice-coded column is damaged")
         reader.at = at + ((bits + 7) >> 3)

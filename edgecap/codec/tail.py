@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.codec.layout import Array
+from edgecap.codec.quick import halves, own
 from edgecap.errors import ChunkError
 from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests
 from edgecap.kernels.tables import Tables, build_tables
@@ -17,8 +18,8 @@ I32 = NDArray[np.int32]
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-NO_WORDS = np.zeros(0, np.uint64)
-"""What a writer holds before its first column: many payloads have none for it."""
+KEPT_BYTES = 1 << 20
+"""Larger buffers, which few payloads need, are given back."""
 
 
 @cache
@@ -68,11 +69,20 @@ class Memory:
 
 
 class TailWriter:
-    """Codes the adaptive columns of one payload: notes what is to be coded, then codes it from the end."""
+    """Codes the adaptive columns of one payload after the other: notes all steps, then codes from the last.
+
+    Its buffers are kept.
+    """
 
     def __init__(self) -> None:
-        self.steps = NO_WORDS
+        self.steps = np.empty(0, np.uint64)
+        self.words = np.empty(0, np.uint32)
         self.count = 0
+
+    def begin(self) -> TailWriter:
+        """Begin with another payload."""
+        self.count = 0
+        return self
 
     def add(self, lanes: Array, learned: Learned | None, limit_bytes: int) -> Learned | None:
         """Code integers (n, c), n ≥ 0.
@@ -92,7 +102,7 @@ class TailWriter:
             self._reserve(4 * lanes.size + 8 * channels)
             built, costs = tables()
             at = encoding.encode_samples(
-                np.array(lanes, np.int32, order="C"),
+                halves(own(lanes)),
                 fresh,
                 8 * lanes.dtype.itemsize,
                 8 * limit_bytes,
@@ -149,11 +159,15 @@ class TailWriter:
         """
         if not self.count:
             return b""
-        words = np.empty(self.count, np.uint64)
-        x, count = rans.encode(self.steps, self.count, check, words)
+        if self.words.size < self.count:
+            self.words = np.empty(self.steps.size, np.uint32)
+        x, place = rans.encode(self.steps, self.count, check, self.words)
         first = int(x)
         state = first.to_bytes((first.bit_length() + 7) >> 3, "little")
-        return state + words[:count][::-1].astype("<u4").tobytes()
+        coded = state + self.words[place:].tobytes()
+        if self.steps.nbytes > KEPT_BYTES:
+            self.steps, self.words = np.empty(0, np.uint64), np.empty(0, np.uint32)
+        return coded
 
     def _reserve(self, count: int) -> None:
         if self.steps.size < self.count + count:
@@ -163,17 +177,31 @@ class TailWriter:
 
 
 class TailReader:
-    """Decodes the adaptive columns of one payload, in their order."""
+    """Decodes the adaptive columns of one payload after the other, in their order. Its buffers are kept."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        # With words, the state has 5 to 8 bytes; without, up to 8.
-        state = len(data) if len(data) <= 8 else 5 + (len(data) - 5) % 4
-        self.words = np.empty(((len(data) - state) >> 2) + 1, np.uint64)
-        self.words[:-1] = np.frombuffer(data, "<u4", offset=state)
-        self.words[-1] = 0
+    def __init__(self) -> None:
+        self.kept = np.empty(1, np.uint32)
+        self.bytes = self.kept.data.cast("B")
+        self.words = self.kept
         self.coder = np.zeros(2, np.uint64)
+        self.length = 0
+
+    def begin(self, data: memoryview) -> TailReader:
+        """Begin with the tail of another payload."""
+        length = len(data)
+        # With words, the state has 5 to 8 bytes; without, up to 8.
+        state = length if length <= 8 else 5 + (length - 5) % 4
+        count = (length - state) >> 2
+        if self.kept.size <= count or self.kept.nbytes > KEPT_BYTES:
+            self.kept = np.empty(count + 1, np.uint32)
+            self.bytes = self.kept.data.cast("B")
+        self.bytes[: 4 * count] = data[state:]
+        self.words = self.kept[: count + 1]
+        self.words[count] = 0
         self.coder[rans.X] = int.from_bytes(data[:state], "little")
+        self.coder[rans.AT] = 0
+        self.length = length
+        return self
 
     def take(self, rows: int, channels: int, width: int, learned: Learned | None) -> tuple[Array, Learned]:
         """Decode integers (n, c); `learned` is None for channels without a past, else it is advanced.
@@ -182,11 +210,11 @@ class TailReader:
             ChunkError: the bytes are not an encoding of them.
         """
         built, _ = tables()
-        values = np.empty((rows, channels), np.int32)
+        values = np.empty((rows, channels), np.int16 if width == 16 else np.int32)
         fresh = learned is None
         learned = Learned.nothing(channels) if learned is None else learned
         if rows and decoding.decode_samples(
-            values,
+            halves(values),
             fresh,
             width,
             learned.models,
@@ -199,7 +227,7 @@ class TailReader:
             self.words,
         ):
             raise ChunkError("columns payload: the adaptively coded part is damaged")
-        return (values.astype(np.int16) if width == 16 else values), learned
+        return values, learned
 
     def take_steps(self, rows: int, learned: Learned | None) -> tuple[Array, Learned]:
         """Decode steps (n, 1) that recur; `learned` is None to start afresh, else it is advanced."""
@@ -220,7 +248,7 @@ class TailReader:
 
     def finish(self, check: int) -> None:
         """Raise `ChunkError` when the bytes are not used up exactly, or were coded with another check."""
-        if len(self.data) and (
+        if self.length and (
             int(self.coder[rans.X]) != check or int(self.coder[rans.AT]) != self.words.size - 1
         ):
             raise ChunkError("columns payload: the adaptively coded part does not end where it should")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.kernels.adaptive import FAST, SHAPE, SLOW, SPEED
 from edgecap.kernels.bits import Words, i8, u8
 from edgecap.kernels.compile import part
-from edgecap.kernels.tables import ESCAPE, PLAIN, SHAPES, TURNS, quarter_octave
+from edgecap.kernels.quads import SCALES_BEFORE, all_four, falling_four, floor_four, keep_scales
+from edgecap.kernels.tables import ESCAPE, PLAIN, SHAPES, TURNED_PHASES
 
 U16 = NDArray[np.uint16]
 I64 = NDArray[np.int64]
@@ -25,94 +24,75 @@ SAME = 61440
 """Of 65536: how likely a channel keeps shape and speed."""
 
 
-@part
-def symbol_of(e: int, phase: int, magnitude: int, splits: I32, width: int) -> tuple[Any, int]:
-    """Where the costs of the residual `e` are, and units of 1/256 of the plain bits that it takes."""
-    split = i8(splits[u8(quarter_octave(magnitude + 1) << 3 | phase)])
-    k = split & PLAIN
-    flip = -(split >> TURNS & 1)
-    high = ((e ^ flip) - flip) >> k
-    folded = (high << 1) ^ (high >> 63)
-    inside = folded < ESCAPE
-    return u8((split >> 8) + (folded if inside else ESCAPE)), (k if inside else i8(width + 1)) << 8
+FOUND = 3 * SPEEDS
+"""Length of what `find_costs` finds: for every speed sums over shapes 0 and 1 in the halves of a word, over 2
+and 3, and the number of plain bits."""
 
 
 @part
-def cost_of_speed(
-    e: I64, phases: I8, state: I64, shape: int, speed: int, width: int, costs: Words, splits: I32
-) -> int:
-    """Bits, in units of 1/256, that a channel's residuals `e` (n,) would take at one shape and speed.
-
-    Args:
-        state: The channel's, before the first residual.
-        costs: (tables · 256 · 2,) bits of every symbol, of two shapes each in one word.
-    """
-    fast, slow = state[FAST], state[SLOW]
-    total: int = i8(0)
-    half = u8(shape >> 1)
-    both = u8(0)
-    for t in range(e.size):
-        value = e[u8(t)]
-        where, plain = symbol_of(value, i8(phases[u8(t)]), fast + slow, splits, width)
-        both += costs[where << u8(1) | half]
-        total += plain
-        size = abs(value) << 6
-        fast += (size - fast) >> (speed + 1)
-        slow += (size - slow) >> (speed + 3)
-    total += i8((both >> u8((shape & 1) << 5)) & u8(0xFFFFFFFF))
-    return total
-
-
-@part
-def costs_of_shapes(
-    e: I64, phases: I8, state: I64, speed: int, width: int, costs: Words, splits: I32, found: I64
+def find_costs(
+    e: I64, phases: I8, state: I64, width: int, costs: Words, splits: I32, index: I64, found: Words
 ) -> None:
-    """The same at one speed for every shape; found is (SHAPES,)."""
-    fast, slow = state[FAST], state[SLOW]
-    total = i8(0)
-    low, high = u8(0), u8(0)
-    for t in range(e.size):
-        value = e[u8(t)]
-        where, plain = symbol_of(value, i8(phases[u8(t)]), fast + slow, splits, width)
-        low += costs[where << u8(1)]
-        high += costs[where << u8(1) | u8(1)]
-        total += plain
-        size = abs(value) << 6
-        fast += (size - fast) >> (speed + 1)
-        slow += (size - slow) >> (speed + 3)
-    mask = u8(0xFFFFFFFF)
-    found[0], found[1] = total + i8(low & mask), total + i8(low >> u8(32))
-    found[2], found[3] = total + i8(high & mask), total + i8(high >> u8(32))
-
-
-@part
-def choose(
-    e: I64, phases: I8, width: int, state: I64, costs: Words, splits: I32, found: I64
-) -> tuple[int, int]:
-    """Find a channel's best shape and speed.
+    """Find what a channel's residuals would cost at every shape and speed.
 
     Args:
         e, phases: (n,) residuals and phases.
-        state: The channel's; not changed.
-        found: Scratch of SHAPES.
+        state: The channel's, before the first residual.
+        costs: Of `build_costs`.
+        index: Scratch of 2 · SPEEDS, the second half zeros.
+        found: (FOUND,).
     """
+    found[:] = u8(0)
+    quick, calm = all_four(float(state[FAST])), all_four(float(state[SLOW]))
+    rate = falling_four(0.5)
+    slow_rate = rate * all_four(0.25)
+    for t in range(e.size):
+        value, phase = e[u8(t)], i8(phases[u8(t)])
+        # Their quarter octaves only: a prediction of -128 is in the first eighth.
+        keep_scales(index, 0, quick + calm + all_four(1.0), all_four(-128.0), index[SPEEDS:])
+        grown = all_four(float(abs(value) << 6))
+        quick = quick + floor_four((grown - quick) * rate)
+        calm = calm + floor_four((grown - calm) * slow_rate)
+        if phase < TURNED_PHASES:
+            value = -value
+        sign = value >> 63
+        for s in range(SPEEDS):
+            split = i8(splits[u8(index[u8(s)] + phase - SCALES_BEFORE)])
+            k = split & PLAIN
+            folded = ((value >> k) << 1) ^ sign
+            if folded >= ESCAPE:
+                folded, k = i8(ESCAPE), i8(width + 1)
+            where = u8((split >> 8) + folded) << u8(1)
+            found[u8(s)] += costs[where]
+            found[u8(SPEEDS + s)] += costs[where | u8(1)]
+            found[u8(2 * SPEEDS + s)] += u8(k)
+
+
+@part
+def cost_of(found: Words, shape: int, speed: int) -> int:
+    """Bits, in units of 1/256, that residuals would take at one shape and speed."""
+    half = (found[u8(SPEEDS * (shape >> 1) + speed)] >> u8((shape & 1) << 5)) & u8(0xFFFFFFFF)
+    cost: int = i8(half) + (i8(found[u8(2 * SPEEDS + speed)]) << 8)
+    return cost
+
+
+@part
+def choose(found: Words, state: I64) -> tuple[int, int]:
+    """A channel's best speed for the shape it has, and its best shape then."""
     shape, speed = state[SHAPE], state[SPEED]
     change = CHOICE_BITS * 256
-    costs_of_shapes(e, phases, state, speed, width, costs, splits, found)
-    best = found[shape]
+    best = cost_of(found, shape, speed)
     chosen = speed
     for other in range(SPEEDS):
         if other != speed:
-            cost = cost_of_speed(e, phases, state, shape, other, width, costs, splits) + change
+            cost = cost_of(found, shape, i8(other)) + change
             if cost < best:
                 best, chosen = cost, i8(other)
-    if chosen != speed:
-        costs_of_shapes(e, phases, state, chosen, width, costs, splits, found)
-        best = found[shape] + change
     chosen_shape = shape
     for other in range(SHAPES):
-        if found[other] + change < best:
-            best, chosen_shape = found[other] + change, i8(other)
+        cost = cost_of(found, i8(other), chosen) + change
+        if cost < best:
+            best, chosen_shape = cost, i8(other)
     return chosen_shape, chosen
 
 

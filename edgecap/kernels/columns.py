@@ -12,16 +12,16 @@ def warm_up() -> None:
     built = tables.build_tables()
     costs = choice.build_costs(built.parts)
     models, states = np.zeros((1, adaptive.MODEL), np.float32), np.zeros((1, adaptive.STATE), np.int64)
-    row = np.zeros((1, 1), np.int32)
-    steps, words = np.zeros(64, np.uint64), np.zeros(64, np.uint64)
+    row, short = np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int16)
+    steps, words = np.zeros(64, np.uint64), np.zeros(64, np.uint32)
     count = encoding.encode_samples(
-        row, True, 16, 999, models, states, adaptive.PRESETS, built.parts, built.splits, costs, steps, 0
+        short, True, 16, 999, models, states, adaptive.PRESETS, built.parts, built.splits, costs, steps, 0
     )
     rans.encode(steps, count, 0, words)
     coder = np.zeros(2, np.uint64)
     models[:], states[:] = 0, 0
     decoding.decode_samples(
-        row,
+        short,
         True,
         16,
         models,

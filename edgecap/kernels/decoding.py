@@ -61,7 +61,9 @@ from edgecap.kernels.tables import ESCAPE, GUESS_SHIFT, PLAIN
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 U16 = NDArray[np.uint16]
 Bytes = NDArray[np.uint8]
 
@@ -110,15 +112,18 @@ def follow(now: F64, place: int, sample: Four, size: Four) -> None:
 
 
 @part
-def put_out(values: I32, begin: int, end: int, channel: int, out: F64, lane: int) -> None:
-    """Copy one channel's samples of a block to the rows [begin, end)."""
-    for t in range(begin, end):
-        values[u8(t), u8(channel)] = i8(out[u8(LANES * (t - begin) + lane)])
+def put_sample(values: I16, row: int, channel: int, width: int, sample: int) -> None:
+    """Set one sample of what `decode_samples` fills."""
+    low = ((sample + 32768) & 65535) - 32768
+    if width == 16:
+        values[u8(row), u8(channel)] = low
+    else:
+        values[u8(row), u8(2 * channel)], values[u8(row), u8(2 * channel + 1)] = low, sample >> 16
 
 
 @kernel
 def decode_samples(
-    values: I32,
+    values: I16,
     fresh: bool,
     width: int,
     models: F32,
@@ -128,12 +133,12 @@ def decode_samples(
     guess: Bytes,
     splits: I32,
     coder: Words,
-    words: Words,
+    words: U32,
 ) -> int:
     """Decode the samples of all channels, what `encode_samples` noted.
 
     Args:
-        values: (n, c) receives the samples, n ≥ 1.
+        values: (n, c) receives the samples, n ≥ 1; of 32 bits as (n, 2 · c) halves, low ones first.
         fresh, width, models, states, presets, parts, splits: As there.
         guess: Of `build_tables`.
         coder: State of the decoder.
@@ -142,15 +147,18 @@ def decode_samples(
     Returns:
         0, or -1 when the bytes are not a valid encoding.
     """
-    channels = values.shape[1]
+    channels, n = states.shape[0], values.shape[0]
     x, at = coder[X], i8(coder[AT])
+    known = 0
     if fresh:
-        x, at = take_fresh(width, models, states, presets, x, at, words, values[0])
+        x, at = take_fresh(width, models, states, presets, x, at, words)
         if at < 0:
             return -1
-        values = values[1:]
+        known = 1
+        for c in range(channels):
+            put_sample(values, 0, c, width, states[c, LAST])
+    n -= known
     word, least = words[u8(at)], least_of(at, words)
-    n = values.shape[0]
     top = float((i8(1) << (width - 1)) - 1)
     u = np.zeros(LANES * (PAST + n + 1), np.float32)
     errors = np.zeros(LANES, np.float32)
@@ -237,7 +245,9 @@ def decode_samples(
                     lane = lane_of(i, count)
                     errors[lane] = np.float32(now[NOW_TOTAL + lane])
                     now[NOW_TOTAL + lane] = 0.0
-                    put_out(values, begin, t + 1, first + i, out, lane)
+                    for row in range(begin, t + 1):
+                        whole = i8(out[u8(LANES * (row - begin) + lane)])
+                        put_sample(values, known + row, first + i, width, whole)
                 learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, shares)
                 store(latest, 0, load(w, 0) * same(256.0))
                 age += t + 1 - begin

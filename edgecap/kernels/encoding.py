@@ -18,6 +18,7 @@ from edgecap.kernels.adaptive import (
     SLOW,
     SPEED,
     SQUARE,
+    STATE,
     SUMS,
     WEIGHTS,
     block_length,
@@ -29,7 +30,7 @@ from edgecap.kernels.adaptive import (
     recall,
 )
 from edgecap.kernels.bits import Words, i8, u8
-from edgecap.kernels.choice import CHOICE_BITS, SAME, choose
+from edgecap.kernels.choice import CHOICE_BITS, FOUND, SAME, SPEEDS, choose, cost_of, find_costs
 from edgecap.kernels.compile import kernel, part
 from edgecap.kernels.heads import start_fresh
 from edgecap.kernels.lanes import LANES, load, same, store
@@ -41,44 +42,65 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
 U16 = NDArray[np.uint16]
 
 
 @part
-def residuals(values: I32, first: int, width: int, model: F32, states: I64, out: I64, phases: I8) -> None:
+def by_channel(values: I16, width: int) -> I32:
+    """Samples as `encode_samples` gets them, as (c, n)."""
+    n = values.shape[0]
+    if width == 16:
+        out = np.empty((values.shape[1], n), np.int32)
+        for t in range(n):
+            for c in range(values.shape[1]):
+                out[u8(c), u8(t)] = values[u8(t), u8(c)]
+        return out
+    out = np.empty((values.shape[1] >> 1, n), np.int32)
+    for t in range(n):
+        for c in range(out.shape[0]):
+            low, high = i8(values[u8(t), u8(2 * c)]), i8(values[u8(t), u8(2 * c + 1)])
+            out[u8(c), u8(t)] = high << 16 | (low & 65535)
+    return out
+
+
+@part
+def residuals(
+    x: I32, begin: int, first: int, width: int, model: F32, states: I64, out: I64, phases: I8
+) -> None:
     """Predict every sample of one group of channels from those before it, and learn.
 
     Args:
-        values: (n, c) samples, n ≥ 1.
+        x: (c, m) samples, of which those from `begin` on are predicted.
         first: The group's first channel.
         width: Bits of a sample, 16 or 32.
         model, states: The group's, and (c, STATE), advanced by the call but for the spread of residuals.
-        out: (c, n) residuals.
+        out: (c, n) residuals, n = m - begin ≥ 1.
         phases: (c, n) receives where the predictions lay, as of `eighth_of`.
     """
-    n, channels = values.shape
+    channels, n = out.shape
     top = (i8(1) << (width - 1)) - 1
     u = np.zeros(LANES * (PAST + n), np.float32)
     errors = np.zeros(LANES, np.float32)
     guess = np.zeros(LANES * BLOCK, np.float32)
-    scratch = np.zeros(SCRATCH, np.float32)
+    scratch = np.empty(SCRATCH, np.float32)
     sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
     w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
     count = min(LANES, channels - first)
     recall(model, u)
     for i in range(count):
-        lane = lane_of(i, count)
+        place = LANES * PAST + lane_of(i, count)
         last = states[first + i, LAST]
         for t in range(n):
-            x = i8(values[t, first + i])
-            u[u8(LANES * (PAST + t) + lane)] = np.float32(x - last)
-            last = x
+            sample = i8(x[u8(first + i), u8(begin + t)])
+            u[u8(LANES * t + place)] = np.float32(sample - last)
+            last = sample
     age = states[first, AGE]
-    begin = 0
-    while begin < n:
-        length = min(block_length(age), n - begin)
+    done = 0
+    while done < n:
+        length = min(block_length(age), n - done)
         for t in range(length):
-            at = LANES * (PAST + begin + t)
+            at = LANES * (PAST + done + t)
             # The latest differences count last, so that a decoder can do the rest without waiting for them.
             y = (expected(u, at, w) + load(w, 0) * load(u, at - LANES)) * same(256.0)
             store(guess, LANES * t, y)
@@ -89,24 +111,82 @@ def residuals(values: I32, first: int, width: int, model: F32, states: I64, out:
             total = i8(0)
             for t in range(length):
                 p = i8(guess[u8(LANES * t + lane)])
-                x = i8(values[u8(begin + t), c])
-                e = x - min(max(last + ((p + 128) >> 8), -top - 1), top)
-                last = x
-                out[c, u8(begin + t)] = e
-                phases[c, u8(begin + t)] = eighth_of(p)
+                sample = i8(x[c, u8(begin + done + t)])
+                e = sample - min(max(last + ((p + 128) >> 8), -top - 1), top)
+                last = sample
+                out[c, u8(done + t)] = e
+                phases[c, u8(done + t)] = eighth_of(p)
                 total += abs(e)
             states[c, LAST] = last
             errors[lane] = np.float32(total)
-        learn(u, PAST + begin, PAST + begin + length, errors, q, w, sums, a, shares)
+        learn(u, PAST + done, PAST + done + length, errors, q, w, sums, a, shares)
         age += length
-        begin += length
+        done += length
     states[first, AGE] = age
     keep_recent(u, n, model)
 
 
+@part
+def put_channel(
+    steps: Words, at: int, stride: int, e: I64, phases: I8, state: I64, parts: U16, splits: I32
+) -> bool:
+    """Note a channel's residuals (n,) as steps `at`, `at + stride`, …; False when one takes more steps."""
+    quick, calm, speed = state[FAST], state[SLOW], state[SPEED] + 1
+    book = (state[SHAPE] * TABLES) << 8
+    for t in range(e.size):
+        error = e[u8(t)]
+        split = i8(splits[u8(quarter_octave(quick + calm + 1) << 3 | i8(phases[u8(t)]))])
+        grown = abs(error) << 6
+        quick += (grown - quick) >> speed
+        calm += (grown - calm) >> (speed + 2)
+        k = split & PLAIN
+        flip = -(split >> TURNS & 1)
+        value = (error ^ flip) - flip
+        symbol = min(((value >> k) << 1) ^ (value >> 63), ESCAPE)
+        entry = u8(2 * (book + (split >> 8) + symbol))
+        start, size = i8(parts[entry]), i8(parts[entry + u8(1)])
+        if symbol == ESCAPE or size == 0 or k > MOST_BITS:
+            return False
+        put(steps, at, start, size, value, k)
+        at += stride
+    state[FAST], state[SLOW] = quick, calm
+    return True
+
+
+@part
+def put_rows(
+    steps: Words, at: int, e: I64, phases: I8, states: I64, width: int, parts: U16, splits: I32
+) -> int:
+    """Note residuals (c, n), which may take several steps each; returns the number of the next step."""
+    for t in range(e.shape[1]):
+        for c in range(e.shape[0]):
+            quick, calm, speed = states[c, FAST], states[c, SLOW], states[c, SPEED] + 1
+            split = i8(splits[u8(quarter_octave(quick + calm + 1) << 3 | i8(phases[c, t]))])
+            grown = abs(e[c, t]) << 6
+            states[c, FAST] = quick + ((grown - quick) >> speed)
+            states[c, SLOW] = calm + ((grown - calm) >> (speed + 2))
+            k = split & PLAIN
+            flip = -(split >> TURNS & 1)
+            value = (e[c, t] ^ flip) - flip
+            symbol = min(((value >> k) << 1) ^ (value >> 63), ESCAPE)
+            first = ((states[c, SHAPE] * TABLES) << 8) + (split >> 8)
+            if parts[u8(2 * (first + symbol) + 1)] == 0:
+                symbol = i8(ESCAPE)
+            if symbol == ESCAPE:
+                value, k = value + (i8(1) << width), i8(width + 1)
+            entry = u8(2 * (first + symbol))
+            start, size = i8(parts[entry]), i8(parts[entry + u8(1)])
+            if symbol < ESCAPE and k <= MOST_BITS:
+                at = put(steps, at, start, size, value, k)
+            else:
+                at = put(steps, at, start, size, i8(0), i8(0))
+                at = put_plain(steps, at, value, k)
+    return at
+
+
 @kernel
 def encode_samples(
-    values: I32,
+    values: I16,
     fresh: bool,
     width: int,
     limit_bits: int,
@@ -122,7 +202,7 @@ def encode_samples(
     """Note the samples of all channels as steps of the coder.
 
     Args:
-        values: (n, c) samples, n ≥ 1.
+        values: (n, c) samples, n ≥ 1; of 32 bits as (n, 2 · c) halves, low ones first.
         fresh: The channels have no past: models and states are zeros, and the first row is part of the head.
         width: Bits of a sample, 16 or 32.
         limit_bits: Note nothing when about more than this would be needed.
@@ -134,55 +214,47 @@ def encode_samples(
     Returns:
         The number of the next step, or -1 beyond the limit.
     """
-    channels = values.shape[1]
+    x = by_channel(values, width)
+    channels, n = x.shape
     total = i8(0)
+    begin = 0
     if fresh:
-        before = at
-        at = start_fresh(values, width, models, states, presets, steps, at)
-        total = (at - before) << 11
-        values = values[1:]
-    n = values.shape[0]
+        head = at
+        at = start_fresh(x, width, models, states, presets, steps, at)
+        total = (at - head) << 11
+        begin = 1
+    n -= begin
     if n == 0:
         return at
     e = np.empty((channels, n), np.int64)
     phases = np.empty((channels, n), np.int8)
-    found = np.empty(SHAPES, np.int64)
+    found, index = np.empty(FOUND, np.uint64), np.zeros(2 * SPEEDS, np.int64)
+    before = np.empty((LANES, STATE), np.int64)
     for first in range(0, channels, LANES):
-        end = min(first + LANES, channels)
-        residuals(values, first, width, models[first // LANES], states, e, phases)
-        for c in range(first, end):
-            shape, speed = choose(e[c], phases[c], width, states[c], costs, splits, found)
+        count = min(LANES, channels - first)
+        residuals(x, begin, first, width, models[first // LANES], states, e, phases)
+        for i in range(count):
+            c = first + i
+            find_costs(e[c], phases[c], states[c], width, costs, splits, index, found)
+            shape, speed = choose(found, states[c])
             if shape == states[c, SHAPE] and speed == states[c, SPEED]:
                 at = put(steps, at, i8(0), i8(SAME), i8(0), i8(0))
             else:
                 at = put(steps, at, i8(SAME), i8(ALL - SAME), shape + SHAPES * speed, i8(CHOICE_BITS))
                 states[c, SHAPE], states[c, SPEED] = shape, speed
-        for t in range(n):
-            for c in range(first, end):
-                fast, slow, speed = states[c, FAST], states[c, SLOW], states[c, SPEED]
-                split = i8(splits[u8(quarter_octave(fast + slow + 1) << 3 | i8(phases[c, t]))])
-                k = split & PLAIN
-                shape = states[c, SHAPE]
-                flip = -(split >> TURNS & 1)
-                value = (e[c, t] ^ flip) - flip
-                symbol = min(((value >> k) << 1) ^ (value >> 63), ESCAPE)
-                table = (shape * TABLES << 8) + (split >> 8)
-                size = i8(parts[u8(2 * (table + symbol) + 1)])
-                if symbol == ESCAPE or size == 0:
-                    symbol = i8(ESCAPE)
-                    size = i8(parts[u8(2 * (table + symbol) + 1)])
-                    value, k = value + (i8(1) << width), i8(width + 1)
-                start = i8(parts[u8(2 * (table + symbol))])
-                cost = costs[u8(((split >> 8) + symbol) << 1 | shape >> 1)]
-                total += i8((cost >> u8((shape & 1) << 5)) & u8(0xFFFFFFFF)) + (k << 8)
-                if symbol < ESCAPE and k <= MOST_BITS:
-                    at = put(steps, at, start, size, value, k)
-                else:
-                    at = put(steps, at, start, size, i8(0), i8(0))
-                    at = put_plain(steps, at, value, k)
-                size = abs(e[c, t]) << 6
-                states[c, FAST] = fast + ((size - fast) >> (speed + 1))
-                states[c, SLOW] = slow + ((size - slow) >> (speed + 3))
+            total += cost_of(found, shape, speed)
         if total > limit_bits << 8:
             return -1
+        before[:count] = states[first : first + count]
+        short = True
+        for i in range(count):
+            c = first + i
+            if short:
+                short = put_channel(steps, at + i, count, e[c], phases[c], states[c], parts, splits)
+        if short:
+            at += n * count
+        else:
+            states[first : first + count] = before[:count]
+            end = first + count
+            at = put_rows(steps, at, e[first:end], phases[first:end], states[first:end], width, parts, splits)
     return at

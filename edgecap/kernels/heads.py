@@ -16,6 +16,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 
 
 @part
@@ -25,26 +26,24 @@ def short_bits(width: int) -> int:
 
 
 @part
-def start_fresh(
-    values: I32, width: int, models: F32, states: I64, presets: F64, steps: Words, at: int
-) -> int:
+def start_fresh(x: I32, width: int, models: F32, states: I64, presets: F64, steps: Words, at: int) -> int:
     """Choose first magnitudes and weights of channels without a past, set their zeroed models and states.
 
     Args:
-        values: (n, c) samples, n ≥ 1.
+        x: (c, n) samples, n ≥ 1.
 
     Returns:
         The number of the next step, after plain bits that say what was chosen.
     """
-    n, channels = values.shape
+    channels, n = x.shape
     short = short_bits(width)
     count = min(n, 17)
     for c in range(channels):
-        preset = preset_of(values[:, c], presets)
-        first = i8(values[0, c])
+        preset = preset_of(x[c], presets)
+        first = i8(x[c, 0])
         total = i8(0)
         for t in range(1, count):
-            total += abs(i8(values[t, c]) - i8(values[t - 1, c])) << 6
+            total += abs(i8(x[c, t]) - i8(x[c, t - 1])) << 6
         octave = max(bit_length(u8(total // max(count - 1, 1))) - 1, 0)
         group, lane = group_of(c, channels)
         start_state(models[group], lane, states[c], first, octave, preset, presets)
@@ -59,7 +58,7 @@ def start_fresh(
 
 @part
 def take_fresh(
-    width: int, models: F32, states: I64, presets: F64, x: Any, at: int, words: Words, first: I32
+    width: int, models: F32, states: I64, presets: F64, x: Any, at: int, words: U32
 ) -> tuple[Any, int]:
     """Read what `start_fresh` wrote, setting zeroed models and states; at is -1 when it is not valid."""
     short = short_bits(width)
@@ -80,5 +79,4 @@ def take_fresh(
         sample = i8(folded >> u8(1)) ^ -i8(folded & u8(1))
         group, lane = group_of(c, channels)
         start_state(models[group], lane, states[c], sample, octave, i8(bits), presets)
-        first[c] = sample
     return x, at

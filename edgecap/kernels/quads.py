@@ -26,6 +26,7 @@ SCALES_BEFORE = 8 * 4 * 1023
 _VECTOR = ir.VectorType(ir.DoubleType(), WIDE)
 _SINGLES = ir.VectorType(ir.FloatType(), WIDE)
 _BITS = ir.VectorType(ir.IntType(64), WIDE)
+_HALVES = (1.0, 0.5, 0.25, 0.125)
 _WHOLE = 6755399441055744.0
 """1.5 · 2^52: the bits of its sum with a whole number below 2^51 end with that number's."""
 
@@ -59,6 +60,11 @@ def keep_four(array: F64, at: int, value: Four) -> None:
 def all_four(value: float) -> Four:
     """One number four times."""
     return np.full(WIDE, value, np.float64)
+
+
+def falling_four(value: float) -> Four:
+    """One number, and three times half of the one before."""
+    return np.float64(value) * np.array(_HALVES)
 
 
 def floor_four(value: Four) -> Four:
@@ -156,6 +162,10 @@ def _all_four(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return same_in_all(builder, args[0], _VECTOR)
 
 
+def _falling_four(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return builder.fmul(same_in_all(builder, args[0], _VECTOR), ir.Constant(_VECTOR, list(_HALVES)))
+
+
 def _floor_four(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return unary(builder, "floor", args[0], _VECTOR, "v4f64")
 
@@ -223,6 +233,7 @@ for _function, _lowered, _result, _kinds in (
     (four, _four, _FOUR, (_A, _I)),
     (keep_four, _keep_four, types.void, (_A, _I, FourType)),
     (all_four, _all_four, _FOUR, (types.Float,)),
+    (falling_four, _falling_four, _FOUR, (types.Float,)),
     (floor_four, _floor_four, _FOUR, (FourType,)),
     (size_four, _size_four, _FOUR, (FourType,)),
     (least_four, _least_four, _FOUR, (FourType, FourType)),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgecap.kernels.bits import Words, i8, u8
 from edgecap.kernels.compile import kernel, part
 
-I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
 
 MOST_BITS = 16
 LEAST = 1 << 32
@@ -46,41 +46,41 @@ def put_plain(steps: Words, at: int, bits: int, k: int) -> int:
 
 
 @kernel
-def encode(steps: Words, count: int, seed: int, words: Words) -> tuple[Any, int]:
+def encode(steps: Words, count: int, seed: int, words: U32) -> tuple[Any, int]:
     """Code `count` steps.
 
     Args:
         seed: What decoding shall end with, below 2^16.
-        words: Receives the 32-bit words, of which there are less than steps, the last one first.
+        words: Receives at its end the 32-bit words, of which there are less than steps.
 
     Returns:
-        The first state of the decoder, and the number of words.
+        The first state of the decoder, and the place of the first word.
     """
     x = u8(seed)
-    used = 0
+    place = words.size
     for i in range(count - 1, -1, -1):
         step = steps[u8(i)]
         start, size = step >> u8(48), ((step >> u8(32)) & u8(65535)) + u8(1)
         k = step & u8(255)
         if (x >> (u8(48) - k)) >= size:
-            words[u8(used)] = x & u8(LEAST - 1)
-            used += 1
+            place -= 1
+            words[u8(place)] = x & u8(LEAST - 1)
             x >>= u8(32)
         x = (x << k) | ((step >> u8(8)) & u8(65535))
         high = x // size
         x = (high << u8(16)) + (x - high * size) + start
-    return x, used
+    return x, place
 
 
 @part
-def least_of(at: int, words: Words) -> Any:
+def least_of(at: int, words: U32) -> Any:
     """What x must reach not to need the next word; 0 when there is none."""
     return u8(LEAST) if at < words.size - 1 else u8(0)
 
 
 @part
 def take(
-    x: Any, at: int, word: Any, least: Any, words: Words, start: Any, size: Any, k: Any
+    x: Any, at: int, word: Any, least: Any, words: U32, start: Any, size: Any, k: Any
 ) -> tuple[Any, Any, int, Any, Any]:
     """Remove a symbol and the `k` bits after it from x.
 
@@ -104,9 +104,7 @@ def take(
 
 
 @part
-def take_plain(
-    x: Any, at: int, word: Any, least: Any, words: Words, k: int
-) -> tuple[Any, Any, int, Any, Any]:
+def take_plain(x: Any, at: int, word: Any, least: Any, words: U32, k: int) -> tuple[Any, Any, int, Any, Any]:
     """Remove `k` ≤ 63 plain bits from x; returns them and the rest of what `take` does."""
     bits = u8(0)
     done = 0

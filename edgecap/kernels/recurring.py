@@ -17,6 +17,7 @@ from edgecap.kernels.rans import ALL, AT, X, least_of, put, put_plain, take, tak
 
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 
 KNOWN = 16
 LENGTHS = 36
@@ -151,7 +152,7 @@ def encode_steps(values: I32, state: I64, steps: Words, at: int) -> int:
 
 
 @kernel
-def decode_steps(values: I32, state: I64, coder: Words, words: Words) -> int:
+def decode_steps(values: I32, state: I64, coder: Words, words: U32) -> int:
     """Decode what `encode_steps` noted into `values` (n,); -1 when the bytes are not valid.
 
     Args:

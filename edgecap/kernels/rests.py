@@ -16,6 +16,7 @@ from edgecap.kernels.rans import ALL, AT, X, least_of, put, put_plain, take, tak
 
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 
 PLACES = 256
 """A power of two: a multiple's place is its low bits."""
@@ -128,7 +129,7 @@ def encode_rests(
 
 
 @kernel
-def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: Words, words: Words) -> int:
+def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: Words, words: U32) -> int:
     """Decode what `encode_rests` noted into `rests` (n, c), which are zero; -1 when the bytes are not valid.
 
     Args:

@@ -41,6 +41,10 @@ PLAIN, TURNS = 127, 7
 """Of an entry of `splits`: the bits that count plain bits, and the place of the one that turns the sign."""
 
 
+TURNED_PHASES = 3
+"""So many of the `eighth_of` a prediction turn the sign of residuals."""
+
+
 class Tables(NamedTuple):
     """What the coder looks up. Tables are counted through all shapes: `shape * TABLES + table`."""
 
@@ -92,7 +96,9 @@ def build_tables() -> Tables:
     large = quarters - FIRST_SPLIT
     book = np.where(large < 0, np.maximum(quarters - 4, 0) + SMALL_SCALES * np.abs(way), LARGE + (large & 3))
     plain = np.where(large < 0, 0, (large >> 2) + 1)
-    splits = np.stack([(book + TABLES * s) << 16 | (way < 0) << TURNS | plain for s in range(SHAPES)])
+    splits = np.stack(
+        [(book + TABLES * s) << 16 | (np.arange(8) < TURNED_PHASES) << TURNS | plain for s in range(SHAPES)]
+    )
     return Tables(parts.reshape(-1), guess.reshape(-1), splits.astype(np.int32).reshape(-1))
 
 
