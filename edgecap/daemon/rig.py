@@ -19,17 +19,12 @@ from edgecap.daemon.buttons import Buttons
 from edgecap.daemon.devices import Devices
 from edgecap.daemon.health import LoopLag
 from edgecap.daemon.intent import Counters, Intent, Panel, RigEvent
+from edgecap.daemon.latecomers import Latecomers
 from edgecap.daemon.panels import Panels
 from edgecap.daemon.pulse import Pulse
-from edgecap.daemon.recording import (
-    SESSION_EVENTS,
-    OpenSource,
-    start_source,
-    start_sources,
-    stop_sources,
-)
-from edgecap.daemon.recovery import close_interrupted
+from edgecap.daemon.recording import SESSION_EVENTS, OpenSource, start_sources, stop_sources
 from edgecap.daemon.room import RoomMeter
+from edgecap.daemon.unclosed import Unclosed
 from edgecap.errors import EdgecapError, SessionError, SpoolError
 from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict
 from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
@@ -46,7 +41,6 @@ HARMLESS = ("ok", "waiting", "drift", "blurred")
 MAX_INTENTS = 64
 DEVICES = "devices"
 """Whose intents follow from which devices work."""
-START_AGAIN_S = 1.0
 STALL_NS = 5_000_000_000
 """While recording, the watchdog is fed only if a block came within this."""
 
@@ -94,12 +88,11 @@ class Rig:
         self.panels = Panels(panels)
         self.buttons = Buttons()
         self._intents: asyncio.Queue[Intent] = asyncio.Queue(MAX_INTENTS)
-        self._latecomers: asyncio.Queue[OpenSource] = asyncio.Queue()
+        self._latecomers = Latecomers(self.records, lambda: self.devices.open)
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, "seal")
-        self._unclosed_ns = 0
-        """When a session stopped that could not be closed yet; 0 when there is none."""
+        self._unclosed = Unclosed(writer.spool, self.pulse)
         self._deviceless = False
         """In FAULT because no device works; it ends when one does."""
 
@@ -113,7 +106,7 @@ class Rig:
                     group.create_task(self.devices.run(), name="devices"),
                     group.create_task(self.buttons.run(self._gesture), name="gestures"),
                     group.create_task(self._every_second(), name="every second"),
-                    group.create_task(self._start_latecomers(), name="latecomers"),
+                    group.create_task(self._latecomers.run(), name="latecomers"),
                     group.create_task(self.lag.run(), name="loop lag"),
                     group.create_task(self.pulse.run(), name="pulse"),
                     group.create_task(self._control(), name="control"),
@@ -237,30 +230,10 @@ class Rig:
                 for info in source.feed.info:
                     self.recorder.add_stream(event.t_ns, info)
                 if not source.started:
-                    self._latecomers.put_nowait(source)
+                    self._latecomers.add(source)
         bad = event.kind in ("fault", "disconnected")
         text = f": {event.text}" if event.text else ""
         log.log(logging.WARNING if bad else logging.INFO, "%s %s%s", event.device, event.kind, text)
-
-    async def _start_latecomers(self) -> None:
-        """Start sources that were away when the session began, once they are back."""
-        while True:
-            source = await self._latecomers.get()
-            is_open = any(source is s for s in self.open_sources)
-            if not self.records() or source.started or not is_open:
-                continue
-            problem = await start_source(source)
-            if problem is not None:
-                log.warning("%s", problem)
-                self._start_again(source)
-            elif not self.records():  # the session ended meanwhile
-                await stop_sources([source])
-
-    def _start_again(self, source: OpenSource) -> None:
-        """A sensor that is there but did not take its start is told again: the line may have been busy."""
-        if not (source.started or source.away or source.is_camera):
-            loop = asyncio.get_running_loop()
-            loop.call_later(START_AGAIN_S, self._latecomers.put_nowait, source)
 
     # ── control ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -339,8 +312,7 @@ class Rig:
                 f"{stats.reserve_bytes / 1e6:.0f} MB are kept in reserve",
                 fix="let the uplink drain, or use a larger card",
             )
-        if self._unclosed_ns:
-            await self._close_what_is_kept(self._unclosed_ns)
+        await self._unclosed.close_any()
 
     async def _open_session(self, intent: Intent) -> None:
         pair = self.pair = clock.read_pair()
@@ -386,7 +358,7 @@ class Rig:
             await self._abandon("no source could be started: " + "; ".join(map(str, problems)))
             raise SessionError(self.machine.fault)
         for device in self.open_sources:
-            self._start_again(device)
+            self._latecomers.add_later(device)
 
     async def _put(self, chunk: Chunk) -> None:
         """A running session may use the reserve: `_every_second` closes it long before that is gone."""
@@ -405,7 +377,7 @@ class Rig:
             recorder.failure = recorder.failure or error
         self.pulse.session = ""
         if recorder.failure is not None:
-            await self._close_what_is_kept(self.pair.raw_ns)
+            await self._unclosed.close(self.pair.raw_ns)
             self.counters.sessions_failed += 1
             self.machine.handle("failed", str(recorder.failure))
             self.say("fault", clock.now_ns(), str(recorder.failure))
@@ -433,20 +405,8 @@ class Rig:
                 await self.writer.flush()
             except EdgecapError as error:
                 log.error("cannot close %s: %s", self.last_session, error)
-            await self._close_what_is_kept(clock.now_ns())
+            await self._unclosed.close(clock.now_ns())
         self.pulse.session = ""
-
-    async def _close_what_is_kept(self, stopped_ns: int) -> None:
-        """Close a session that the spool could not take to its end; before the next one if not now."""
-        spool, self._unclosed_ns = self.writer.spool, stopped_ns
-        try:
-            closed = await asyncio.to_thread(close_interrupted, spool, self.pulse, stopped_ns=stopped_ns)
-        except SpoolError as error:
-            log.error("cannot close %s yet: %s", self.last_session, error)
-            return
-        self._unclosed_ns = 0
-        for session in closed:
-            log.warning("closed %s, which the spool holds only in part", session)
 
     # ── every second ────────────────────────────────────────────────────────────────────────────────
 

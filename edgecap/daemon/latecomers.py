@@ -1,0 +1,49 @@
+"""Devices that begin to produce within a running session: they were away at its start, or missed it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from edgecap.daemon.recording import OpenSource, start_source, stop_sources
+
+log = logging.getLogger("edgecap.latecomers")
+
+START_AGAIN_S = 1.0
+
+
+class Latecomers:
+    """Starts, one after the other, what could not be started with the others.
+
+    Args:
+        records: Whether a session runs.
+        opened: The devices that are open now.
+    """
+
+    def __init__(self, records: Callable[[], bool], opened: Callable[[], Sequence[OpenSource]]) -> None:
+        self._records, self._opened = records, opened
+        self._queue: asyncio.Queue[OpenSource] = asyncio.Queue()
+
+    def add(self, source: OpenSource) -> None:
+        """It is there now."""
+        self._queue.put_nowait(source)
+
+    def add_later(self, source: OpenSource) -> None:
+        """A sensor that is there but did not take its start is told again: the line may have been busy."""
+        if not (source.started or source.away or source.is_camera):
+            asyncio.get_running_loop().call_later(START_AGAIN_S, self.add, source)
+
+    async def run(self) -> None:
+        """Start them, for ever."""
+        while True:
+            source = await self._queue.get()
+            is_open = any(source is s for s in self._opened())
+            if not self._records() or source.started or not is_open:
+                continue
+            problem = await start_source(source)
+            if problem is not None:
+                log.warning("%s", problem)
+                self.add_later(source)
+            elif not self._records():  # the session ended meanwhile
+                await stop_sources([source])
