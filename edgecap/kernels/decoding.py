@@ -7,6 +7,8 @@ before its next, in vectors of four, overlaps with the symbols of the other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from edgecap.kernels.adaptive import (
     FAST,
     LAST,
     PAST,
+    RECENT,
     SCRATCH,
     SHAPE,
     SHARES,
@@ -67,26 +70,38 @@ U32 = NDArray[np.uint32]
 U16 = NDArray[np.uint16]
 Bytes = NDArray[np.uint8]
 
-NOW_LAST, NOW_QUICK, NOW_CALM, NOW_SCALE, NOW_TOTAL, QUICKNESS, CALMNESS = range(0, 7 * LANES, LANES)
-NOW = 7 * LANES
-"""Length of what is known of a group's lanes while it is decoded, and the places in it: last sample, quick
-and slow running mean, their sum plus one, sum of the block's |e|, and by what the means follow."""
-
-
+(
+    NOW_LAST,
+    NOW_STEP,
+    NOW_QUICK,
+    NOW_CALM,
+    NOW_SCALE,
+    NOW_TOTAL,
+    QUICKNESS,
+    CALMNESS,
+    NEXT_BASE,
+    NEXT_OFF,
+    NEXT_SIGNS,
+) = range(0, 11 * LANES, LANES)
+NOW = 11 * LANES
+"""Length of what is known of a group's lanes while it is decoded, and the places in it: last sample, the step
+to it, quick and slow running mean, their sum plus one, sum of the block's |e|, how fast the means follow; and
+of the next sample the prediction, its distance from the last sample, and the sign of e."""
 MOST_SCALE = 2199023255552.0
 """2^41, which no valid residuals reach; others are only noticed at the end of their block."""
 
 
 @part
-def begin_lane(now: F64, books: I64, lane: int, state: I64) -> None:
+def begin_lane(now: F64, places: I64, lane: int, state: I64, step: float) -> None:
     """Lay out one channel's state for decoding."""
     now[NOW_LAST + lane] = state[LAST]
+    now[NOW_STEP + lane] = step
     now[NOW_QUICK + lane] = state[FAST]
     now[NOW_CALM + lane] = state[SLOW]
     now[NOW_SCALE + lane] = state[FAST] + state[SLOW] + 1
     now[QUICKNESS + lane] = 1.0 / float(i8(2) << state[SPEED])
     now[CALMNESS + lane] = 1.0 / float(i8(8) << state[SPEED])
-    books[lane] = (state[SHAPE] << 11) - SCALES_BEFORE
+    places[LANES + lane] = (state[SHAPE] << 11) - SCALES_BEFORE
 
 
 @part
@@ -98,17 +113,48 @@ def end_lane(now: F64, lane: int, state: I64) -> None:
 
 
 @part
-def follow(now: F64, place: int, sample: Four, size: Four) -> None:
-    """Let running means follow the magnitudes `size` of four residuals."""
+def look_ahead(
+    now: F64,
+    index: I64,
+    books: I64,
+    place: int,
+    ahead: F32,
+    at: int,
+    latest: F32,
+    top: float,
+    last: Four,
+    step: Four,
+    scale: Four,
+) -> None:
+    """Predict the next samples of four lanes from `place` on, and find how their residuals are coded.
+
+    Args:
+        index: Receives places in `splits`.
+        ahead, latest: What is expected, from `at` on, but for the share of `step`; that step's weights.
+    """
+    y = foreseen(ahead, at + place, latest, place, step)
+    keep_scales(index, place, scale, y, books)
+    y = y + all_four(128.0)
+    down = floor_four(y * all_four(0.00390625))
+    base = least_four(most_four(last + down, all_four(-top - 1.0)), all_four(top))
+    keep_four(now, NEXT_BASE + place, base)
+    keep_four(now, NEXT_OFF + place, base - last)
+    keep_four(now, NEXT_SIGNS + place, signs_below(y - down * all_four(256.0), all_four(96.0)))
+
+
+@part
+def follow(now: F64, place: int, size: Four) -> Four:
+    """Let running means follow the magnitudes `size` of four residuals; returns their sums plus one."""
     grown = size * all_four(64.0)
     quick, calm = four(now, NOW_QUICK + place), four(now, NOW_CALM + place)
     quick = quick + floor_four((grown - quick) * four(now, QUICKNESS + place))
     calm = calm + floor_four((grown - calm) * four(now, CALMNESS + place))
-    keep_four(now, NOW_LAST + place, sample)
+    scale = least_four(quick + calm + all_four(1.0), all_four(MOST_SCALE))
     keep_four(now, NOW_QUICK + place, quick)
     keep_four(now, NOW_CALM + place, calm)
-    keep_four(now, NOW_SCALE + place, least_four(quick + calm + all_four(1.0), all_four(MOST_SCALE)))
+    keep_four(now, NOW_SCALE + place, scale)
     keep_four(now, NOW_TOTAL + place, four(now, NOW_TOTAL + place) + size)
+    return scale
 
 
 @part
@@ -119,6 +165,93 @@ def put_sample(values: I16, row: int, channel: int, width: int, sample: int) -> 
         values[u8(row), u8(channel)] = low
     else:
         values[u8(row), u8(2 * channel)], values[u8(row), u8(2 * channel + 1)] = low, sample >> 16
+
+
+@part
+def decode_block(
+    begin: int,
+    end: int,
+    count: int,
+    width: int,
+    w: F32,
+    u: F32,
+    now: F64,
+    places: I64,
+    ahead: F32,
+    parts: U16,
+    guess: Bytes,
+    splits: I32,
+    x: Any,
+    at: int,
+    words: U32,
+) -> tuple[Any, int, bool]:
+    """Decode the samples [begin, end) of a group of `count` channels, between which nothing is learned.
+
+    Args:
+        w, u: The group's weights and differences.
+        now: What is known of the lanes, and from NOW on, eight by eight, receives the samples.
+        places: Scratch for the places in `splits`, and from LANES on what `begin_lane` put there.
+        ahead: Scratch of 3 · LANES: what is expected in two rows, and the latest differences' weights.
+
+    Returns:
+        The coder's x and place, and whether a sample was impossible.
+    """
+    index, books, latest, out = places[:LANES], places[LANES:], ahead[2 * LANES :], now[NOW:]
+    top = float((i8(1) << (width - 1)) - 1)
+    halves = 1 if count == 1 else 2
+    word, least = words[u8(at)], least_of(at, words)
+    # Predictions are in units of 2^-8. A factor of 256 leaves float32 as exact as it was.
+    store(latest, 0, load(w, 0) * same(256.0))
+    store(ahead, LANES * (begin & 1), expected(u, LANES * (PAST + begin), w) * same(256.0))
+    for half in range(halves):
+        place = WIDE * half
+        last, step = four(now, NOW_LAST + place), four(now, NOW_STEP + place)
+        scale = four(now, NOW_SCALE + place)
+        look_ahead(now, index, books, place, ahead, LANES * (begin & 1), latest, top, last, step, scale)
+    worst = all_four(0.0)
+    for t in range(begin, end):
+        # What the next samples are expected to be, but for the share of those that are decoded now.
+        at_next = LANES * (~t & 1)
+        store(ahead, at_next, expected(u, LANES * (PAST + t + 1), w) * same(256.0))
+        for half in range(halves):
+            place = WIDE * half
+            e = all_four(0.0)
+            for lane in range(place + WIDE - ((count + 1 - half) >> 1), place + WIDE):
+                split = u8(splits[u8(index[u8(lane)])])
+                k = i8(split & u8(PLAIN))
+                table = split >> u8(8)
+                slot = x & u8(ALL - 1)
+                symbol = u8(guess[table + (slot >> u8(GUESS_SHIFT))])
+                entry = u8(2) * (table + symbol)
+                start, size = u8(parts[entry]), u8(parts[entry + u8(1)])
+                while slot - start >= size:
+                    start += size
+                    symbol += u8(1)
+                    size = u8(parts[u8(2) * (table + symbol) + u8(1)])
+                if symbol < u8(ESCAPE) and k <= MOST_BITS:
+                    low, x, at, word, least = take(x, at, word, least, words, start, size, u8(k))
+                    value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
+                else:
+                    if symbol == u8(ESCAPE):
+                        k = i8(width + 1)
+                    _, x, at, word, least = take(x, at, word, least, words, start, size, u8(0))
+                    low, x, at, word, least = take_plain(x, at, word, least, words, k)
+                    if symbol == u8(ESCAPE):
+                        value = i8(low) - (i8(1) << width)
+                    else:
+                        value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
+                e = shift_in(e, float(value))
+            e = turn(e, four(now, NEXT_SIGNS + place))
+            sample, step = four(now, NEXT_BASE + place) + e, four(now, NEXT_OFF + place) + e
+            worst = most_four(worst, size_four(sample + all_four(0.5)))
+            keep_single(u, LANES * (PAST + t) + place, step)
+            keep_four(out, LANES * (t - begin) + place, sample)
+            keep_four(now, NOW_LAST + place, sample)
+            keep_four(now, NOW_STEP + place, step)
+            scale = follow(now, place, size_four(e))
+            # Here, since it has time while the other half is decoded.
+            look_ahead(now, index, books, place, ahead, at_next, latest, top, sample, step, scale)
+    return x, at, exceed(worst, all_four(top + 0.5))
 
 
 @kernel
@@ -158,15 +291,11 @@ def decode_samples(
         for c in range(channels):
             put_sample(values, 0, c, width, states[c, LAST])
     n -= known
-    word, least = words[u8(at)], least_of(at, words)
-    top = float((i8(1) << (width - 1)) - 1)
     u = np.zeros(LANES * (PAST + n + 1), np.float32)
     errors = np.zeros(LANES, np.float32)
-    ahead, latest = np.zeros(2 * LANES, np.float32), np.zeros(LANES, np.float32)
-    scratch = np.zeros(SCRATCH, np.float32)
+    ahead, scratch = np.zeros(3 * LANES, np.float32), np.empty(SCRATCH, np.float32)
     sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
-    now, out = np.zeros(NOW, np.float64), np.zeros(LANES * BLOCK, np.float64)
-    books, index = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    now, places = np.zeros(NOW + LANES * BLOCK, np.float64), np.zeros(2 * LANES, np.int64)
     for first in range(0, channels if n else 0, LANES):
         model = models[first // LANES]
         w, q = model[WEIGHTS:SUMS], model[SUMS:]
@@ -175,6 +304,7 @@ def decode_samples(
         u[LANES * PAST :] = 0.0
         now[:] = 0.0
         errors[:] = 0.0
+        word, least = words[u8(at)], least_of(at, words)
         for i in range(count):
             c = first + i
             if x & u8(ALL - 1) < u8(SAME):
@@ -184,76 +314,27 @@ def decode_samples(
                     x, at, word, least, words, u8(SAME), u8(ALL - SAME), u8(CHOICE_BITS)
                 )
                 states[c, SHAPE], states[c, SPEED] = i8(bits) & 3, i8(bits) >> 2
-            begin_lane(now, books, lane_of(i, count), states[c])
+            lane = lane_of(i, count)
+            begin_lane(now, places, lane, states[c], float(model[RECENT + lane]))
         age = states[first, AGE]
         begin = 0
-        block = block_length(age)
-        # Predictions are in units of 2^-8. A factor of 256 leaves float32 as exact as it was.
-        store(ahead, 0, expected(u, LANES * PAST, w) * same(256.0))
-        store(latest, 0, load(w, 0) * same(256.0))
-        worst = all_four(0.0)
-        for t in range(n):
-            # What the next samples are expected to be, but for the share of those that are decoded now.
-            store(ahead, LANES * (~t & 1), expected(u, LANES * (PAST + t + 1), w) * same(256.0))
-            for half in range(1 if count == 1 else 2):
-                place = WIDE * half
-                before = LANES * (PAST + t - 1) + place
-                y = foreseen(ahead, LANES * (t & 1) + place, latest, u, place, before)
-                keep_scales(index, place, four(now, NOW_SCALE + place), y, books)
-                y = y + all_four(128.0)
-                down = floor_four(y * all_four(0.00390625))
-                signs = signs_below(y - down * all_four(256.0), all_four(96.0))
-                last = four(now, NOW_LAST + place)
-                base = least_four(most_four(last + down, all_four(-top - 1.0)), all_four(top))
-                off = base - last
-                e = all_four(0.0)
-                for lane in range(place + WIDE - ((count + 1 - half) >> 1), place + WIDE):
-                    split = u8(splits[u8(index[u8(lane)])])
-                    k = i8(split & u8(PLAIN))
-                    table = split >> u8(8)
-                    slot = x & u8(ALL - 1)
-                    symbol = u8(guess[table + (slot >> u8(GUESS_SHIFT))])
-                    entry = u8(2) * (table + symbol)
-                    start, size = u8(parts[entry]), u8(parts[entry + u8(1)])
-                    while slot - start >= size:
-                        start += size
-                        symbol += u8(1)
-                        size = u8(parts[u8(2) * (table + symbol) + u8(1)])
-                    if symbol < u8(ESCAPE) and k <= MOST_BITS:
-                        low, x, at, word, least = take(x, at, word, least, words, start, size, u8(k))
-                        value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
-                    else:
-                        if symbol == u8(ESCAPE):
-                            k = i8(width + 1)
-                        _, x, at, word, least = take(x, at, word, least, words, start, size, u8(0))
-                        low, x, at, word, least = take_plain(x, at, word, least, words, k)
-                        if symbol == u8(ESCAPE):
-                            value = i8(low) - (i8(1) << width)
-                        else:
-                            value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
-                    e = shift_in(e, float(value))
-                e = turn(e, signs)
-                sample = base + e
-                worst = most_four(worst, size_four(sample + all_four(0.5)))
-                keep_single(u, before + LANES, off + e)
-                keep_four(out, LANES * (t - begin) + place, sample)
-                follow(now, place, sample, size_four(e))
-            if t + 1 - begin == block or t + 1 == n:
-                if exceed(worst, all_four(top + 0.5)):
-                    return -1
-                for i in range(count):
-                    lane = lane_of(i, count)
-                    errors[lane] = np.float32(now[NOW_TOTAL + lane])
-                    now[NOW_TOTAL + lane] = 0.0
-                    for row in range(begin, t + 1):
-                        whole = i8(out[u8(LANES * (row - begin) + lane)])
-                        put_sample(values, known + row, first + i, width, whole)
-                learn(u, PAST + begin, PAST + t + 1, errors, q, w, sums, a, shares)
-                store(latest, 0, load(w, 0) * same(256.0))
-                age += t + 1 - begin
-                begin = t + 1
-                block = block_length(age)
-                store(ahead, LANES * (~t & 1), expected(u, LANES * (PAST + t + 1), w) * same(256.0))
+        while begin < n:
+            end = min(begin + block_length(age), n)
+            x, at, wrong = decode_block(
+                begin, end, count, width, w, u, now, places, ahead, parts, guess, splits, x, at, words
+            )
+            if wrong:
+                return -1
+            for i in range(count):
+                lane = lane_of(i, count)
+                errors[lane] = np.float32(now[NOW_TOTAL + lane])
+                now[NOW_TOTAL + lane] = 0.0
+                for t in range(begin, end):
+                    whole = i8(now[u8(NOW + LANES * (t - begin) + lane)])
+                    put_sample(values, known + t, first + i, width, whole)
+            learn(u, PAST + begin, PAST + end, errors, q, w, sums, a, shares)
+            age += end - begin
+            begin = end
         for i in range(count):
             end_lane(now, lane_of(i, count), states[first + i])
         states[first, AGE] = age

@@ -97,15 +97,15 @@ def turn(value: Four, signs: Four) -> Four:
     return value * signs
 
 
-def foreseen(ahead: F32, at: int, w: F32, u: F32, lane: int, before: int) -> Four:
+def foreseen(ahead: F32, at: int, w: F32, lane: int, latest: Four) -> Four:
     """The predictions of four lanes, rounded towards zero.
 
     Args:
         ahead: What is expected but for the share of the latest differences, from `at` on.
         w: Weights, from `lane` on those of the latest differences.
-        u: The latest differences, from `before` on.
+        latest: The latest differences, which are rounded to float32.
     """
-    z = ahead[at : at + WIDE] + w[lane : lane + WIDE] * u[before : before + WIDE]
+    z = ahead[at : at + WIDE] + w[lane : lane + WIDE] * latest.astype(np.float32)
     return np.trunc(z).astype(np.float64)
 
 
@@ -193,8 +193,8 @@ def _turn(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 def _foreseen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     ahead = builder.load(_at(context, builder, signature, args, 0, 1, _SINGLES), align=4)
-    weight = builder.load(_at(context, builder, signature, args, 2, 4, _SINGLES), align=4)
-    latest = builder.load(_at(context, builder, signature, args, 3, 5, _SINGLES), align=4)
+    weight = builder.load(_at(context, builder, signature, args, 2, 3, _SINGLES), align=4)
+    latest = builder.fptrunc(args[4], _SINGLES)
     z = builder.fadd(ahead, builder.fmul(weight, latest))
     return builder.fpext(unary(builder, "trunc", z, _SINGLES, "v4f32"), _VECTOR)
 
@@ -240,7 +240,7 @@ for _function, _lowered, _result, _kinds in (
     (most_four, _most_four, _FOUR, (FourType, FourType)),
     (signs_below, _signs_below, _FOUR, (FourType, FourType)),
     (turn, _turn, _FOUR, (FourType, FourType)),
-    (foreseen, _foreseen, _FOUR, (_A, _I, _A, _A, _I, _I)),
+    (foreseen, _foreseen, _FOUR, (_A, _I, _A, _I, FourType)),
     (keep_single, _keep_single, types.void, (_A, _I, FourType)),
     (exceed, _exceed, types.boolean, (FourType, FourType)),
     (shift_in, _shift_in, _FOUR, (FourType, types.Float)),
