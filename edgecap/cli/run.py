@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out `run`."""
     from edgecap.cli.kernel_cache import compile_missing
     from edgecap.config import load_config
-    from edgecap.memory import share_one_heap
+    from edgecap.memory import share_one_heap, uncollected
 
     share_one_heap()
     config = load_config(args.config)
@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if not (config.serial or config.iio or config.camera):
         raise ConfigError("no device is configured", fix="add a [[serial]], [[iio]] or [[camera]] table")
     compile_missing()
-    asyncio.run(serve(config, broker, sources_of(config)))
+    with uncollected():
+        sources = sources_of(config)
+    asyncio.run(serve(config, broker, sources))
     return 0
 
 
@@ -169,18 +171,21 @@ def sources_of(config: Config) -> list[Source]:
 
 async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]) -> None:
     """Run one rig until SIGTERM or SIGINT."""
-    from edgecap.clock import now_ns
-    from edgecap.daemon.neighbour import tell_neighbours
-    from edgecap.daemon.pulse import Pulse
-    from edgecap.daemon.recovery import close_interrupted
-    from edgecap.daemon.reporting import Reporter
-    from edgecap.daemon.rig import Rig
-    from edgecap.kernels.compile import cache_state, warm_up
-    from edgecap.spool.handover import apply_receipts
-    from edgecap.spool.writer import SpoolWriter
-    from edgecap.status import notify_systemd
-    from edgecap.threads import full_pool
-    from edgecap.uplink import Uplink
+    from edgecap.memory import uncollected
+
+    with uncollected():
+        from edgecap.clock import now_ns
+        from edgecap.daemon.neighbour import tell_neighbours
+        from edgecap.daemon.pulse import Pulse
+        from edgecap.daemon.recovery import close_interrupted
+        from edgecap.daemon.reporting import Reporter
+        from edgecap.daemon.rig import Rig
+        from edgecap.kernels.compile import cache_state, warm_up
+        from edgecap.spool.handover import apply_receipts
+        from edgecap.spool.writer import SpoolWriter
+        from edgecap.status import notify_systemd
+        from edgecap.threads import full_pool
+        from edgecap.uplink import Uplink
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.set_default_executor(full_pool())
