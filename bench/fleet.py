@@ -63,7 +63,7 @@ def main() -> int:
     t1 = time.process_time()
     rows = roster.rows(clock.now_ns())
     t2 = time.process_time()
-    text = exposition(roster)
+    text, _ = exposition(roster)
     t3 = time.process_time()
     bad = sum(row.needs_attention for row in rows)
     assert len(rows) == args.rigs

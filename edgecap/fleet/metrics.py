@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 
 from edgecap import clock
 from edgecap.fleet.attention import ORDER
@@ -146,8 +147,9 @@ class FleetCollector:
         )
 
 
-def exposition(roster: Roster) -> bytes:
-    """The text that Prometheus scrapes."""
+def exposition(roster: Roster, accept: str = "") -> tuple[bytes, str]:
+    """What Prometheus scrapes, and its media type: OpenMetrics for those who `accept` it."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FleetCollector(roster))
-    return generate_latest(registry)
+    encode, media_type = choose_encoder(accept)
+    return encode(registry), media_type

@@ -131,9 +131,10 @@ class FleetServer:
             body["clocks"] = msgspec.to_builtins(board_clocks(row.status))
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        text = await asyncio.to_thread(exposition, self.roster)
-        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        accept = request.headers.get("Accept", "")
+        text, media_type = await asyncio.to_thread(exposition, self.roster, accept)
+        return web.Response(body=text, headers={"Content-Type": media_type})
 
     async def _health(self, _: web.Request) -> web.Response:
         """200 while the broker is heard, for a service's or a load balancer's check."""

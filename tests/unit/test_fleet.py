@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgecap import clock, topics
@@ -177,7 +178,7 @@ def test_prometheus_reads_every_rig_and_stream() -> None:
     roster.see(told("b", b'{"state":"offline"}'), clock.now_ns())
     found = {
         (s.name, *(v for _, v in sorted(s.labels.items()))): s.value
-        for family in text_string_to_metric_families(exposition(roster).decode())
+        for family in text_string_to_metric_families(exposition(roster)[0].decode())
         for s in family.samples
     }
     assert found["edgecap_rig_up", "a", "lab"] == 1
@@ -203,7 +204,7 @@ def test_prometheus_reads_how_well_the_clocks_of_boards_are_known() -> None:
     devices: dict[str, Any] = {"glove": {"clock": CLOCK}, "camera": {"frames": 3}}
     devices |= {"odd": {"clock": {"u_ns": "x"}}, "worse": {"clock": 7}, "worst": {}}
     roster.see(told("a", status(devices=devices)), clock.now_ns())
-    text = exposition(roster).decode()
+    text = exposition(roster)[0].decode()
     found = {
         (s.name.removeprefix("edgecap_clock_"), s.labels.get("quantile", "")): s.value
         for family in text_string_to_metric_families(text)
@@ -226,6 +227,12 @@ def test_prometheus_reads_how_well_the_clocks_of_boards_are_known() -> None:
         ("lost_frames_total", ""): 7.0,
     }
     assert not any(f'device="{name}"' in text for name in devices if name != "glove")
+    # Whoever asks for OpenMetrics gets what its own, stricter parser takes.
+    strict, media_type = exposition(roster, "application/openmetrics-text; version=1.0.0, text/plain; q=0.5")
+    assert media_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert {s.name for f in openmetrics(strict.decode()) for s in f.samples} == {
+        s.name for f in text_string_to_metric_families(text) for s in f.samples
+    }
 
 
 def test_board_clocks_are_what_the_daemon_tells() -> None:
