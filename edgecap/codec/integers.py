@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import lattice, multiples
+from edgecap.codec import lattice, multiples, rounded
 from edgecap.codec.layout import Array, ColumnLayout, Reader, put_varint
 from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES = range(5)
+PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED = range(6)
 """Transforms: the high half of a column's first byte."""
 MAX_UNIT = 1 << 40
 I32_LIMIT = (1 << 31) - 1
@@ -51,7 +51,7 @@ def fits(transform: int, column: ColumnLayout) -> bool:
         return kind in "iu" and size == 8
     if transform == MULTIPLES:
         return column.is_plain or (kind == "f" and size == 4)
-    return transform in (LATTICE, FLOAT_ORDER) and kind == "f" and size == 4
+    return transform in (LATTICE, FLOAT_ORDER, ROUNDED) and kind == "f" and size == 4
 
 
 def to_integers(
@@ -93,6 +93,8 @@ def to_integers(
 def _from_floats(
     values: F32, meaning: bytes, transform: int | None, search: Search | None
 ) -> Integers | None:
+    if transform in (FLOAT_ORDER, ROUNDED):
+        return _rounded(values, meaning, transform, search)
     known = Reader(meaning)
     if transform == MULTIPLES:
         lattice.read_step(known)
@@ -100,7 +102,7 @@ def _from_floats(
     signed_zero = transform == MULTIPLES or (transform is None and search is not None)
     on_grid = lattice.find_grid(values, meaning[: known.at] or meaning, signed_zero)
     if on_grid is None:
-        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+        return _rounded(values, b"", transform, search)
     grid, x = on_grid
     step = grid.packed_step()
     if transform == MULTIPLES and step != meaning[: known.at]:
@@ -118,6 +120,27 @@ def _from_floats(
     elif transform != MULTIPLES:
         return Integers(LATTICE, step, grid.packed_exceptions(), x)
     return found
+
+
+def _rounded(values: F32, meaning: bytes, transform: int | None, search: Search | None) -> Integers | None:
+    """float32 that are on no grid: near multiples of steps, or in bit order."""
+    if transform == ROUNDED:
+        known = Reader(meaning)
+        shift: int | None = rounded.read_shift(known)
+        steps: multiples.Steps | None = multiples.read_steps(known, values.shape[1])
+    else:
+        shift, steps = search.shift_for(values) if search is not None else None, None
+    if shift is not None and search is not None:
+        x, grid = rounded.whole_numbers(values, shift), rounded.pack_shift(shift)
+        if transform is None:
+            steps = search.find(x, grid)
+        elif search.prefers_other(x, grid, steps):
+            return None
+    if shift is None or steps is None:
+        return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
+    k, rests = rounded.split(values, steps, shift)
+    packed = rounded.pack_shift(shift) + steps.packed()
+    return Integers(ROUNDED, packed, b"", k, None, rests, steps.channels)
 
 
 def _multiples(x: Array, before: bytes, steps: multiples.Steps | None) -> Integers | None:
@@ -139,6 +162,7 @@ class Meaning:
     rest: int = 0
     grid: lattice.Grid | None = None
     steps: multiples.Steps | None = None
+    shift: int = 0
     rests: I32 | None = None
 
     def rows(self, column: ColumnLayout, continued: bool) -> int:
@@ -170,6 +194,13 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
         samples = column.rows * column.lanes
         grid = lattice.read_grid(floats, reader, samples, zero=True) if floats else None
         return Meaning(transform, packed, grid=grid, steps=steps)
+    if transform == ROUNDED:
+        begin = reader.at
+        source = reader if known is None else Reader(known)
+        shift = rounded.read_shift(source)
+        steps = multiples.read_steps(source, column.lanes)
+        packed = reader.data[begin : reader.at] if known is None else known
+        return Meaning(transform, packed, steps=steps, shift=shift)
     if transform == STEPS:
         if known is not None:
             return Meaning(transform, known, None, *read_unit(Reader(known)))
@@ -195,6 +226,8 @@ def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Ar
             return meaning.grid.values(wide.astype(np.int32)).reshape(column.shape)
         signed = wide.astype(lanes.dtype)
         return from_signed(signed, column.dtype).reshape(column.shape)
+    if meaning.transform == ROUNDED and meaning.steps is not None and meaning.rests is not None:
+        return rounded.join(lanes, meaning.rests, meaning.steps, meaning.shift).reshape(column.shape)
     steps = lanes.astype(np.int64) * meaning.unit + meaning.rest
     start = meaning.first if last is None else last
     assert start is not None

@@ -9,6 +9,7 @@ import numpy as np
 from edgecap.codec.integers import (
     MULTIPLES,
     PLAIN,
+    ROUNDED,
     STEPS,
     Integers,
     Meaning,
@@ -32,8 +33,8 @@ STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
 _PLAIN_RICE = bytes([PLAIN << 4 | RICE])
 
 
-RESTS_PER_BYTE = 4
-"""What the rests of multiples may take, but for 8 bytes more."""
+RESTS_PART = 4
+"""One byte of so many may go to the rests of multiples, and 8 bytes more."""
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ def encode_column(
         integers = to_integers(values, before.last, before.meaning, before.transform, search)
         if integers is not None and continues(integers, before):
             found = _encode_adaptive(column, integers, before, tail)
-            if found is None and integers.transform != MULTIPLES:
+            if found is None and integers.rests is None:
                 return bytes([STORED]) + values.tobytes()
     look: Search | None = search
     while found is None:
@@ -74,7 +75,7 @@ def encode_column(
         if integers is None:
             break
         found = _encode_adaptive(column, integers, None, tail)
-        if integers.transform != MULTIPLES:
+        if integers.rests is None:
             break
         # Multiples whose rests turn out to be too many are tried once more as they are.
         look = None
@@ -131,7 +132,7 @@ def _encode_adaptive(
     mark, rests = tail.count, None
     rest_limit = 0
     if integers.rests is not None:
-        rest_limit = integers.lanes.size // RESTS_PER_BYTE + 8
+        rest_limit = integers.lanes.nbytes // RESTS_PART + 8
         limit -= rest_limit
     if limit < 0:
         return None
@@ -189,7 +190,7 @@ def decode_front(
         coder > STEPS_CONTINUED
         or not fits(transform, column)
         or (again and (transform != STEPS or column.lanes != 1))
-        or (transform == MULTIPLES and coder not in (FRESH, CONTINUED))
+        or (transform in (MULTIPLES, ROUNDED) and coder not in (FRESH, CONTINUED))
     ):
         raise ChunkError(f"column {column.name}: coding {head:#04x} does not fit {column.dtype} samples")
     continued = coder in (CONTINUED, STEPS_CONTINUED)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecap.codec import rounded
 from edgecap.codec.layout import Array
 from edgecap.codec.multiples import FIRST_OFFSET, MAX_EXPONENT, MAX_STEP, Steps, unit_of
 from edgecap.kernels import rests
 
 F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
@@ -32,7 +34,9 @@ MOST_STEPS = 8
 BINS = 1024
 MARGIN_BITS = 24
 """What a step must save at least: it may be chance, and its rests cost time."""
-REST_BITS = 4
+MOST_BLUR = 3.0
+"""How far off multiples three roundings take a sample."""
+REST_BITS = 2
 RESTART_BITS = 12
 """A column that starts afresh must save so much of a payload for each channel: it costs about 12 bytes."""
 PAUSE_AT_REST = 8
@@ -61,7 +65,15 @@ class Search:
     def find(self, x: Array, grid: bytes) -> Steps | None:
         """Steps for integers (n, c) that save bytes: those found last if they still do."""
         if grid != self.grid or (self.rows is not None and self.rows.shape[1] != x.shape[1]):
-            self.steps = self.rows = None
+            if (
+                self.steps is not None
+                and self.steps.m.size == x.shape[1]
+                and len(grid) == len(self.grid) == 2
+            ):
+                self.steps = rounded.at_shift(self.steps, int(self.grid[1]) - int(grid[1]))
+            else:
+                self.steps = None
+            self.rows = None
             self.grid = grid
         if self.steps is not None and serve(self.steps, x) and not self._learns_more(x):
             return self.steps
@@ -69,6 +81,12 @@ class Search:
             return None
         found = self._look(x)
         return found if found is not None and serve(found, x) else None
+
+    def shift_for(self, values: F32) -> int | None:
+        """The shift to see float32 (n, c) with: the one before while it serves."""
+        if len(self.grid) == 2 and rounded.keeps_shift(values, int(self.grid[1]) - rounded.SHIFT_BIAS):
+            return int(self.grid[1]) - rounded.SHIFT_BIAS
+        return rounded.shift_of(values)
 
     def prefers_other(self, x: Array, grid: bytes, now: Steps | None) -> bool:
         """Whether a column that goes on with the steps `now`, or without, should rather start afresh."""
@@ -83,7 +101,7 @@ class Search:
             before = _lengths(x) if now is None else _price(now, x)
             price = _price(found, x)
             least = len(found.packed()) + RESTART_BITS * x.shape[1]
-            if before is None or (price is not None and before - price > least):
+            if before - price > least:
                 return True
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
             self.next_look = self.payloads + self.pause
@@ -127,19 +145,23 @@ def _most_rows(x: Array) -> int:
 
 
 def serve(steps: Steps, x: Array) -> bool:
-    """Whether steps save bytes, and leave hardly a rest beyond 1."""
-    price = _price(steps, x)
-    return price is not None and _lengths(x) - price > 8 * len(steps.packed()) + MARGIN_BITS
+    """Whether steps save bytes."""
+    return _lengths(x) - _price(steps, x) > 8 * len(steps.packed()) + MARGIN_BITS
 
 
-def _price(steps: Steps, x: Array) -> int | None:
-    """About how many bits multiples and rests take; None for rests that are no rounding."""
+def _price(steps: Steps, x: Array) -> int:
+    """About how many bits multiples and rests take: the same multiple mostly has the same rest again."""
     k = steps.nearest(x)
-    left = x - steps.values(k)
-    if np.count_nonzero(np.abs(left) > 1) > x.size // 16:
-        return None
-    # The same multiple mostly has the same rest again.
-    return _lengths(k) + REST_BITS * int(np.unique(x[left != 0]).size)
+    left = (x - steps.values(k)).reshape(-1)
+    off = np.flatnonzero(left)
+    first = np.unique(x.reshape(-1)[off], return_index=True)[1]
+    return _lengths(k) + _rest_bits(left[off[first]])
+
+
+def _rest_bits(left: I64) -> int:
+    """About how many bits rests take that are seen for the first time."""
+    lengths = np.frexp(np.abs(left[left != 0]).astype(np.float64))[1]
+    return int(REST_BITS * lengths.size + 2 * lengths.sum())
 
 
 def _lengths(x: Array) -> int:
@@ -154,28 +176,32 @@ def find_steps(x: I32, spaced: I64) -> Steps | None:
         spaced: (c,) which channels may have a step, as `find_spaced` has it.
     """
     channels = [int(c) for c in np.flatnonzero(spaced == rests.SPACED)]
-    distinct = {c: np.unique(x[:, c]).astype(np.int64) for c in channels}
-    whole = {c: int(np.gcd.reduce(np.diff(u))) for c, u in distinct.items()}
+    quiet = [int(c) for c in np.flatnonzero(spaced == rests.TOO_FEW)]
+    distinct = {c: np.unique(x[:, c]).astype(np.int64) for c in channels + quiet}
+    quiet = [c for c in quiet if distinct[c].size > 1]
+    whole = {c: int(np.gcd.reduce(np.diff(u))) for c, u in distinct.items() if u.size > 1}
     m, a, e = (np.ones(spaced.size, np.int64), *np.zeros((2, spaced.size), np.int64))
     saved = False
     for look in range(MOST_STEPS):
         if not channels:
             break
-        # Channels of few values may by chance be multiples of more than the others are.
-        own = [c for c in channels if whole[c] > 1]
-        if own:
-            shared = min(whole[c] for c in own)
-            step: float = shared
-            members = [
-                c for c in own if whole[c] == shared or (whole[c] % shared == 0 and distinct[c].size < 12)
-            ]
-        elif look == MOST_STEPS - 1:
-            break
-        else:
+        step = 0.0
+        members: list[int] = []
+        if any(whole[c] == 1 for c in channels) and look < MOST_STEPS // 2:
             step, members = _step(distinct, channels)
+        own = [c for c in channels if whole[c] > 1]
+        if not members and own:
+            # Channels of few values may by chance be multiples of more than the others are.
+            shared = min(whole[c] for c in own)
+            step = float(shared)
+            members = [c for c in own if whole[c] % shared == 0 and distinct[c].size < 12]
+            members += [c for c in own if whole[c] == shared and distinct[c].size >= 12]
         if not members:
             break
         channels = [c for c in channels if c not in members]
+        # Of channels that hardly change, a step is only known from others.
+        members += [c for c in quiet if _fits(distinct[c], step)]
+        quiet = [c for c in quiet if c not in members]
         found = _rounded(step, [distinct[c] for c in members])
         if found is None:
             continue
@@ -184,7 +210,7 @@ def find_steps(x: I32, spaced: I64) -> Steps | None:
         for c, offset in zip(members, offsets, strict=True):
             one = Steps(np.array([multiple]), np.array([offset]), np.array([exponent]))
             column = x[:, c : c + 1]
-            gain = _lengths(column) - _lengths(one.nearest(column)) - _rest_bits(distinct[c], one)
+            gain = _lengths(column) - _lengths(one.nearest(column)) - _rest_bits(_left(distinct[c], one))
             if gain > 8:
                 gained.append((gain, c, offset))
         if sum(gain for gain, _, _ in gained) > MARGIN_BITS + 8 * (1 + _varint_bytes(multiple)):
@@ -234,7 +260,29 @@ def _step(distinct: dict[int, I64], channels: list[int]) -> tuple[float, list[in
         for c in channels
         if abs(_turns(distinct[c], frequency)) > max(0.5, 2.2 / math.sqrt(distinct[c].size))
     ]
-    return 1 / frequency, members
+    if not members:
+        return 0.0, []
+    step = _fitted(frequency, [distinct[c] for c in members])
+    fitting = [c for c in members if _fits(distinct[c], step)]
+    if 2 * len(fitting) > len(members):
+        return step, fitting
+    # Axes that were calibrated one by one have almost the same step: the one that shows most is taken alone.
+    one = distinct[max(members, key=lambda c: distinct[c].size)]
+    frequency = _sharpened(frequency, [_thinned(one)], [int(one[one.size // 2])], max(1, int(8 / frequency)))
+    if frequency <= 0:
+        return 0.0, []
+    step = _fitted(frequency, [one])
+    return step, [c for c in members if _fits(distinct[c], step)]
+
+
+def _fits(u: I64, step: float) -> bool:
+    """Whether values are multiples of a step, but for an offset and rounding."""
+    middle = u - u[u.size // 2]
+    offset = np.angle(_turns(middle, 1 / step)) / (2 * np.pi) * step
+    left = middle - offset - np.rint((middle - offset) / step) * step
+    left -= np.median(left)
+    blur = max(1.0, min(MOST_BLUR, step / 8))
+    return bool(np.count_nonzero(np.abs(left) > blur) * 8 <= u.size)
 
 
 def _thinned(values: I64) -> I64:
@@ -295,20 +343,26 @@ def _fitted(frequency: float, distinct: list[I64]) -> float:
     for u in distinct:
         v = (u - u[u.size // 2]).astype(np.float64)
         turn = np.angle(_turns(u - u[u.size // 2], frequency)) / (2 * np.pi)
-        k = np.rint(v * frequency - turn)
+        place = v * frequency - turn
+        k = np.rint(place)
+        # Single samples that lie anywhere do not count.
+        near = np.abs(place - k) <= max(0.1, 2 * frequency)
+        if not near.any():
+            continue
+        k, v = k[near], v[near]
         k -= k.mean()
         above += math.fsum((k * (v - v.mean())).tolist())
         below += math.fsum((k * k).tolist())
     return above / below if above > 0 and below > 0 else 1 / frequency
 
 
-def _offset(u: I64, multiple: int, exponent: int) -> tuple[int, float]:
+def _offset(u: I64, multiple: int, exponent: int) -> tuple[int, int]:
     """The offset that leaves most of the distinct values without a rest, and the bits that the rests cost."""
+    size, zero = 1 << exponent, 0
     if exponent == 0:
         shift = np.bincount(u % multiple).argmax() if multiple <= 1 << 20 else u[0] % multiple
         offset = int(shift)
     else:
-        size = 1 << exponent
         # Where x begins within its step, for every x: k with it is right for offsets in [y, y + 1).
         step = multiple / size
         centre = float(np.angle(_turns(u, 1 / step)) / (2 * np.pi) * step) + 0.5
@@ -319,11 +373,13 @@ def _offset(u: I64, multiple: int, exponent: int) -> tuple[int, float]:
         middle = (y[first] + 1 + y[first + int(within[first]) - 1]) / 2
         unit = unit_of(exponent)
         offset = (round(middle * size) % multiple) >> unit << unit
+        none = Steps(np.array([multiple]), np.array([size >> 1]), np.array([exponent]))
+        zero = _rest_bits(_left(u, none))
     one = Steps(np.array([multiple]), np.array([offset]), np.array([exponent]))
-    return offset, _rest_bits(u, one)
+    found = _rest_bits(_left(u, one))
+    # Mostly 0 became 0.
+    return (size >> 1, zero) if exponent and zero <= found else (offset, found)
 
 
-def _rest_bits(u: I64, one: Steps) -> float:
-    rest = np.abs(u - one.values(one.nearest(u)))
-    near, far = int(np.count_nonzero(rest == 1)), int(np.count_nonzero(rest > 1))
-    return float(REST_BITS * near + 24 * far)
+def _left(u: I64, one: Steps) -> I64:
+    return u - one.values(one.nearest(u))

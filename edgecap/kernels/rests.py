@@ -20,18 +20,20 @@ U32 = NDArray[np.uint32]
 
 PLACES = 256
 """A power of two: a multiple's place is its low bits."""
-CHANCES = 6
+LENGTH_BITS = 6
 SAME, NEAR, UP = 0, 2, 4
 """Chances, of 65536, of the first of two answers; each for multiples not known, and known."""
+LENGTHS = 6
+"""Chances of the bits of a length, each by those above it."""
+CHANCES = LENGTHS + (1 << LENGTH_BITS)
 FIRST = CHANCES * 2
 """Place of the first channel's multiples: after every chance comes how often it was asked."""
-FIRST_CHANCES = np.array([49152, 63488, 57344, 57344, 32768, 32768])
+FIRST_CHANCES = np.array([49152, 63488, 57344, 57344, *[32768] * (CHANCES - UP)])
 NO_RESTS = 61440
-LENGTH_BITS = 6
-STEPS_PER_REST = 7
+STEPS_PER_REST = 11
 NEIGHBOURS_PER_SAMPLE = 64
 """A channel of which one in so many distinct samples lies 1 apart from another has no step."""
-LEAST_DISTINCT = 4
+LEAST_DISTINCT = 3
 NOT_SPACED, SPACED, TOO_FEW = 0, 1, 2
 WINDOW = 1 << 15
 SEEN_WORDS = 2 * WINDOW // 64
@@ -71,6 +73,17 @@ def learn(state: I64, chance: int, first: bool) -> None:
         state[CHANCES + chance] = count + 1
 
 
+@part
+def put_answer(state: I64, chance: int, first: bool, steps: Words, at: int) -> tuple[int, int]:
+    """Note an answer; returns the number of the next step, and the cost in 1/256 bits, rounded up."""
+    p = state[chance]
+    size = p if first else ALL - p
+    at = put(steps, at, i8(0) if first else p, size, i8(0), i8(0))
+    learn(state, chance, first)
+    whole = bit_length(u8(size)) - 1
+    return at, ((16 - whole) << 8) - (((size << 8) >> whole) & 255)
+
+
 @kernel
 def encode_rests(
     multiples: I32, rests: I32, channels: I64, state: I64, steps: Words, at: int, limit_bits: int
@@ -105,21 +118,21 @@ def encode_rests(
             off = rest - expected
             for question in (SAME, NEAR, UP):
                 first = off == 0 if question == SAME else (off == 1 or (question == NEAR and off == -1))
-                chance = question + known
-                p = state[chance]
-                size = p if first else ALL - p
-                at = put(steps, at, i8(0) if first else p, size, i8(0), i8(0))
-                whole = bit_length(u8(size)) - 1
-                price += ((16 - whole) << 8) - (((size << 8) >> whole) & 255)
-                learn(state, chance, first)
+                at, cost = put_answer(state, question + known, first, steps, at)
+                price += cost
                 if first and question == SAME:
                     break
                 if question == NEAR and not first:
                     folded = (off << 1) ^ (off >> 63)
                     length = bit_length(u8(folded))
-                    at = put_plain(steps, at, i8(length), i8(LENGTH_BITS))
+                    node = i8(1)
+                    for i in range(LENGTH_BITS):
+                        bit = (length >> (LENGTH_BITS - 1 - i)) & 1
+                        at, cost = put_answer(state, LENGTHS + node, bit == 0, steps, at)
+                        price += cost
+                        node = 2 * node + bit
                     at = put_plain(steps, at, folded, length - 1)
-                    price += (LENGTH_BITS + length) << 8
+                    price += length << 8
                     break
             if off != 0 or known == 0:
                 state[base + (k & (PLACES - 1))] = (k << i8(32)) | (rest & i8(0xFFFFFFFF))
@@ -149,10 +162,9 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
             base = FIRST + channels[c] * PLACES
             k = i8(multiples[t, c])
             known, rest = place_of(state, base, k)
-            surprise = False
             if not none:
-                chance = SAME + known
-                for _ in range(3):
+                chance, node, count = SAME + known, i8(1), i8(0)
+                while True:
                     p = state[chance]
                     first = i8(x & u8(ALL - 1)) < p
                     start, size = (i8(0), p) if first else (p, ALL - p)
@@ -161,25 +173,25 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
                     if chance < NEAR:
                         if first:
                             break
-                        surprise = True
                         chance = NEAR + known
                     elif chance < UP:
-                        if not first:
-                            many, x, at, word, least = take_plain(x, at, word, least, words, i8(LENGTH_BITS))
-                            length = i8(many)
+                        chance = UP + known if first else LENGTHS + node
+                    elif chance < LENGTHS:
+                        rest += i8(1) if first else i8(-1)
+                        break
+                    else:
+                        node = 2 * node + (i8(0) if first else i8(1))
+                        chance = LENGTHS + node
+                        count += 1
+                        if count == LENGTH_BITS:
+                            length = node - (1 << LENGTH_BITS)
                             low, x, at, word, least = take_plain(x, at, word, least, words, length - 1)
                             folded = low | (u8(1) << u8(length - 1)) if length > 0 else u8(0)
                             rest += i8(folded >> u8(1)) ^ -i8(folded & u8(1))
-                            if rest < -(1 << 31) or rest >= 1 << 31:
-                                return -1
                             break
-                        chance = UP + known
-                    else:
-                        rest += i8(1) if first else i8(-1)
                 if rest < -(1 << 31) or rest >= 1 << 31:
                     return -1
-                if surprise or known == 0:
-                    state[base + (k & (PLACES - 1))] = (k << i8(32)) | (rest & i8(0xFFFFFFFF))
+                state[base + (k & (PLACES - 1))] = (k << i8(32)) | (rest & i8(0xFFFFFFFF))
             rests[t, c] = rest
     coder[X], coder[AT] = x, u8(at)
     return 0

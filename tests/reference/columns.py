@@ -359,6 +359,7 @@ class Rests:
             [[57344, 0], [57344, 0]],
             [[32768, 0], [32768, 0]],
         )
+        self.bits = {}
 
     def known(self, c, k):
         held = self.places.get((c, k % 256))
@@ -403,7 +404,10 @@ def take_rests(tail, state, multiples, steps):
                     if answer(tail, state.near[known]):
                         rest += 1 if answer(tail, state.up[known]) else -1
                     else:
-                        w = tail.plain(6)
+                        w = 1
+                        for _ in range(6):
+                            w = 2 * w + (not answer(tail, state.bits.setdefault(w, [32768, 0])))
+                        w -= 64
                         rest += unfold(w if w <= 1 else 2 ** (w - 1) + tail.plain(w - 1))
                 assert -(2**31) <= rest < 2**31
                 state.places[c, k % 256] = k, rest
@@ -509,7 +513,10 @@ class ReferenceDecoder:
         floats = np.dtype(dtype).kind == "f"
         if transform == 1 or (transform == 4 and floats):
             part["step"] = before["step"] if continued else read_step(b)
-        if transform == 4:
+        if transform == 5:
+            part["step"] = before["step"] if continued else b.byte() - 128
+            assert part["step"] >= -60
+        if transform in (4, 5):
             part["steps"] = before["steps"] if continued else read_steps(b, lanes)
         if transform == 1:
             part["exceptions"] = read_exceptions(b, b.varint())
@@ -532,15 +539,16 @@ class ReferenceDecoder:
             part["lanes"], states = recurring(tail, states, part["rows"])
         elif part["coder"] in (2, 3):
             part["lanes"], states = adaptive(tail, states, part["rows"], lanes, part["width"])
-        if part["transform"] == 4:
+        if part["transform"] in (4, 5):
             part["left"] = before["left"] if before else Rests()
-            left = take_rests(tail, part["left"], part["lanes"], part["steps"])
+            part["rests"] = take_rests(tail, part["left"], part["lanes"], part["steps"])
+        if part["transform"] == 4:
             part["lanes"] = [
                 [
                     k if step is None else signed((k * step[0] + step[2] >> step[1]) + rest, part["width"])
                     for k, rest, step in zip(*both, part["steps"], strict=True)
                 ]
-                for both in zip(part["lanes"], left, strict=True)
+                for both in zip(part["lanes"], part["rests"], strict=True)
             ]
         values = self.samples(part, dtype, rows, lanes)
         if part["adaptive"]:
@@ -571,6 +579,20 @@ class ReferenceDecoder:
             for at, four in part["exceptions"]:
                 out.view("<u4")[at] = int.from_bytes(four, "little")
             return out
+        if transform == 5:
+            flat = []
+            for both in zip(k, part["rests"], strict=True):
+                for v, rest, step in zip(*both, part["steps"], strict=True):
+                    order = v
+                    if step is not None:
+                        m, e, a = step
+                        y = float(v * m + a - (1 << e >> 1)) * 2.0 ** -(e + part["step"])
+                        with np.errstate(over="ignore"):
+                            b = int(np.float32(y).view("<i4"))
+                        order = (b ^ 0x7FFFFFFF if b < 0 else b) + rest
+                    order = signed(order, 32)
+                    flat.append(order ^ 0x7FFFFFFF if order < 0 else order)
+            return np.array(flat, "<i4").view("<f4")
         if transform == 2:
             flat = [v ^ 0x7FFFFFFF if v < 0 else v for row in k for v in row]
             return np.array(flat, "<i4").view("<f4")

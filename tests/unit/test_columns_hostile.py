@@ -33,6 +33,8 @@ def example(level, count=3):
                     "wide": np.rint(walk * 1e5).astype("<i4"),
                     "decimal": np.round(walk / 50, 2).astype("<f4"),
                     "real": (walk / 7).astype("<f4"),
+                    "rescaled": np.floor(np.rint(walk) * 9.175 + 0.6).astype("<i2"),
+                    "scaled": np.rint(walk).astype("<f4") * np.float32(0.061) * np.float32(9.80665),
                     "frame_n": np.full(6, 10, "<i4"),
                     "index": np.array([60 * i], "<i8"),
                 }

@@ -96,6 +96,7 @@ def digest_of_payloads():
                 "short": walk.astype("<i2"),
                 "long": (walk * 1e6).astype("<i4"),
                 "decimal": np.round(walk[:, :2] / 30, 2).astype("<f4"),
+                "scaled": np.rint(walk).astype("<f4") * np.float32(0.061) * np.float32(9.80665),
                 "rescaled": np.floor(np.rint(walk) * 9.175 + rng.uniform(0.3, 0.8, 5)).astype("<i2"),
             }
             payload = encoder.encode(table)

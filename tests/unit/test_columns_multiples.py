@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecap.codec import multiples
 from edgecap.codec.columns import ColumnDecoder, ColumnEncoder
-from edgecap.codec.integers import MULTIPLES
+from edgecap.codec.integers import MULTIPLES, ROUNDED
 from edgecap.codec.layout import Reader, put_varint
 from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
@@ -120,6 +120,41 @@ def test_any_step_comes_back(seed, dtype, step, offset, rows, channels, kind, le
     sizes([{"values": part} for part in np.split(x, cuts)], level)
 
 
+@pytest.mark.parametrize("chain", ["products", "bias", "gains"])
+def test_float32_arithmetic_is_seen_through(chain):
+    f = np.float32
+    k = motion(8, 1000).astype("<f4") * f(7)
+    x = {
+        "products": k * f(0.061) / f(1000) * f(9.80665),
+        "bias": k * f(0.0012217) - f(0.01375),
+        "gains": (k * f(0.0012217) - np.array([0.1, -0.02, 0.3], f)) * np.array([1.003, 0.998, 1.0007], f),
+    }[chain]
+    x[100, 1] = np.nan
+    found = sizes([{"values": part} for part in np.split(x, 5)], "stream")
+    k = (k / 7).astype("<i2")
+    counted = sizes([{"values": part} for part in np.split(k, 5)], "stream", reference=False)
+    assert sum(found) < 1.5 * sum(counted) + 200
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 1 << 32),
+    st.sampled_from([1e-40, 1e-12, 0.01, 1.0, 1e9, 1e30]),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.01, 0.2]),
+    st.sampled_from(["max", "stream"]),
+)
+def test_any_float32_near_multiples_comes_back(seed, scale, channels, odd, level):
+    rng = np.random.default_rng(seed)
+    f = np.float32
+    with np.errstate(over="ignore"):
+        x = motion(seed, 160, channels).astype("<f4") * f(scale) * f(1.2345678) - f(3 * scale)
+        x *= rng.choice([1, 1, 4, 1000], (160, 1)).astype("<f4")
+    bits = rng.integers(0, 1 << 32, x.shape, dtype="<u4")
+    x = np.where(rng.random(x.shape) < odd, bits.view("<f4"), x)
+    sizes([{"values": part} for part in np.split(x, [20, 80, 81])], level)
+
+
 def test_a_step_that_ends_midway_costs_one_payload():
     k = motion(5, 600)
     x = rescaled(k, 9.175, 0.2, "<i2")
@@ -170,6 +205,14 @@ def test_impossible_lattices_are_refused():
             ColumnDecoder().decode(hostile([0, 0], dtype=6, floats=b"\x0f" + np.float64(divisor).tobytes()))
 
 
+def test_impossible_shifts_are_refused():
+    for shift in (0, 67):
+        payload = bytearray(hostile([0, 0], dtype=6, floats=bytes([shift])))
+        payload[5] = ROUNDED << 4 | 2
+        with pytest.raises(ChunkError, match="impossible shift"):
+            ColumnDecoder().decode(bytes(payload))
+
+
 def test_multiples_need_the_adaptive_coder():
     payload = bytearray(hostile([4, 9, 26, 26]))
     for coder in (0, 1, 4, 5):
@@ -184,6 +227,8 @@ def test_any_bytes_after_steps_end():
         steps = [int(rng.integers(1, 26)), *rng.integers(26, 1 << 31, 2).tolist(), int(rng.integers(26, 900))]
         dtype = int(rng.choice([0, 1, 2, 3, 6]))
         payload = hostile(steps, dtype, b"\x07" if dtype == 6 else b"")[:-40]
+        if dtype == 6 and rng.random() < 0.5:
+            payload = payload[:5] + bytes([ROUNDED << 4 | 2, int(rng.integers(68, 256))]) + payload[7:]
         payload += b"\x00" * (dtype == 6) + rng.bytes(int(rng.integers(60)))
         with contextlib.suppress(ChunkError):
             ColumnDecoder().decode(payload)
