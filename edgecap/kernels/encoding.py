@@ -184,6 +184,14 @@ def put_rows(
     return at
 
 
+@part
+def copy_rows(source: I64, at: int, target: I64, to: int, count: int) -> None:
+    """Copy `count` rows, one number at a time: numba compiles three seconds for what slices could raise."""
+    for i in range(count):
+        for k in range(target.shape[1]):
+            target[to + i, k] = source[at + i, k]
+
+
 @kernel
 def encode_samples(
     values: I16,
@@ -245,7 +253,7 @@ def encode_samples(
             total += cost_of(found, shape, speed)
         if total > limit_bits << 8:
             return -1
-        before[:count] = states[first : first + count]
+        copy_rows(states, first, before, i8(0), count)
         short = True
         for i in range(count):
             c = first + i
@@ -254,7 +262,7 @@ def encode_samples(
         if short:
             at += n * count
         else:
-            states[first : first + count] = before[:count]
+            copy_rows(before, i8(0), states, first, count)
             end = first + count
             at = put_rows(steps, at, e[first:end], phases[first:end], states[first:end], width, parts, splits)
     return at
