@@ -289,7 +289,7 @@ def decode_samples(
             return -1
         known = 1
         for c in range(channels):
-            put_sample(values, 0, c, width, states[c, LAST])
+            put_sample(values, i8(0), c, width, states[c, LAST])
     n -= known
     u = np.zeros(LANES * (PAST + n + 1), np.float32)
     errors = np.zeros(LANES, np.float32)
@@ -317,7 +317,7 @@ def decode_samples(
             lane = lane_of(i, count)
             begin_lane(now, places, lane, states[c], float(model[RECENT + lane]))
         age = states[first, AGE]
-        begin = 0
+        begin = i8(0)
         while begin < n:
             end = min(begin + block_length(age), n)
             x, at, wrong = decode_block(
