@@ -25,6 +25,8 @@ ROWS_THAT_TELL = 256
 """Where so many show no step, they are not kept to be looked at with others."""
 MOST_DISTINCT = 128
 """Of a channel: so many distinct samples, and"""
+MOST_SEARCHED = 256
+"""A column of more channels is not searched: it would take seconds."""
 MOST_CHANNELS = 8
 """so many channels show the step well enough."""
 LEAST_STEP = 1.9
@@ -64,6 +66,8 @@ class Search:
 
     def find(self, x: Array, grid: bytes) -> Steps | None:
         """Steps for integers (n, c) that save bytes: those found last if they still do."""
+        if x.shape[1] > MOST_SEARCHED:
+            return None
         if grid != self.grid or (self.rows is not None and self.rows.shape[1] != x.shape[1]):
             if (
                 self.steps is not None
@@ -90,7 +94,7 @@ class Search:
 
     def prefers_other(self, x: Array, grid: bytes, now: Steps | None) -> bool:
         """Whether a column that goes on with the steps `now`, or without, should rather start afresh."""
-        if now is None and self.payloads < self.next_look:
+        if (now is None and self.payloads < self.next_look) or x.shape[1] > MOST_SEARCHED:
             return False
         if grid != self.grid or (self.rows is not None and self.rows.shape[1] != x.shape[1]):
             return False
@@ -316,8 +320,9 @@ def _rounded(step: float, distinct: list[I64]) -> tuple[int, int, list[int]] | N
     frequency = 1 / step
     if step != int(step):
         step = _fitted(frequency, distinct)
-    best: tuple[float, int, int, list[int]] | None = None
+    best: tuple[int, int, int] | None = None
     widest = max(int(u[-1] - u[0]) for u in distinct) / step
+    shown = sorted(distinct, key=lambda u: -u.size)[:MOST_CHANNELS]
     for exponent in range(MAX_EXPONENT + 1):
         multiple = round(step * (1 << exponent))
         off = abs(multiple / (1 << exponent) - step) * widest
@@ -325,16 +330,18 @@ def _rounded(step: float, distinct: list[I64]) -> tuple[int, int, list[int]] | N
             break
         if multiple < 2 or off > 8:
             continue
-        offsets, cost = [], 8.0 * _varint_bytes(multiple)
-        for u in distinct:
+        cost = 8 * _varint_bytes(multiple)
+        for u in shown:
             offset, missed = _offset(u, multiple, exponent)
-            offsets.append(offset)
             cost += missed + 8 * _varint_bytes(FIRST_OFFSET + (offset >> unit_of(exponent)))
         if best is None or cost < best[0]:
-            best = cost, exponent, multiple, offsets
+            best = cost, exponent, multiple
         if off < 0.05:
             break
-    return None if best is None else best[1:]
+    if best is None:
+        return None
+    _, exponent, multiple = best
+    return exponent, multiple, [_offset(u, multiple, exponent)[0] for u in distinct]
 
 
 def _fitted(frequency: float, distinct: list[I64]) -> float:
