@@ -210,9 +210,7 @@ def decode_block(
         look_ahead(now, index, books, place, ahead, LANES * (begin & 1), latest, top, last, step, scale)
     worst = all_four(0.0)
     for t in range(begin, end):
-        # What the next samples are expected to be, but for the share of those that are decoded now.
         at_next = LANES * (~t & 1)
-        store(ahead, at_next, expected(u, LANES * (PAST + t + 1), w) * same(256.0))
         for half in range(halves):
             place = WIDE * half
             e = all_four(0.0)
@@ -241,6 +239,10 @@ def decode_block(
                     else:
                         value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
                 e = shift_in(e, float(value))
+            if half == 0:
+                # What the next samples are expected to be, but for the share of those that are decoded now. Not
+                # earlier, when the differences before those are still on their way to memory.
+                store(ahead, at_next, expected(u, LANES * (PAST + t + 1), w) * same(256.0))
             e = turn(e, four(now, NEXT_SIGNS + place))
             sample, step = four(now, NEXT_BASE + place) + e, four(now, NEXT_OFF + place) + e
             worst = most_four(worst, size_four(sample + all_four(0.5)))
@@ -291,7 +293,7 @@ def decode_samples(
         for c in range(channels):
             put_sample(values, i8(0), c, width, states[c, LAST])
     n -= known
-    u = np.zeros(LANES * (PAST + n + 1), np.float32)
+    u = np.empty(LANES * (PAST + n + 1), np.float32)
     errors = np.zeros(LANES, np.float32)
     ahead, scratch = np.zeros(3 * LANES, np.float32), np.empty(SCRATCH, np.float32)
     sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
@@ -300,8 +302,8 @@ def decode_samples(
         model = models[first // LANES]
         w, q = model[WEIGHTS:SUMS], model[SUMS:]
         count = min(LANES, channels - first)
+        u[:] = 0.0
         recall(model, u)
-        u[LANES * PAST :] = 0.0
         now[:] = 0.0
         errors[:] = 0.0
         word, least = words[u8(at)], least_of(at, words)

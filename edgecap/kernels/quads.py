@@ -136,7 +136,7 @@ def shift_in(value: Four, last: float) -> Four:
     return np.append(value[1:], last)
 
 
-def _all(builder: Any, value: float) -> Any:
+def _all(value: float) -> Any:
     return ir.Constant(_VECTOR, [value] * WIDE)
 
 
@@ -183,7 +183,7 @@ def _most_four(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 
 def _signs_below(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", *args), _all(builder, -0.0), _all(builder, 0.0))
+    return builder.select(builder.fcmp_ordered("<", *args), _all(-0.0), _all(0.0))
 
 
 def _turn(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -218,12 +218,12 @@ def _exceed(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 
 def _keep_scales(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    quarters = builder.lshr(builder.bitcast(args[2], _BITS), _bits(47))
-    within = builder.bitcast(builder.fadd(args[3], _all(builder, _WHOLE + 128.0)), _BITS)
+    quarters = builder.and_(builder.lshr(builder.bitcast(args[2], _BITS), _bits(47)), _bits(-8))
+    plus = builder.load(_at(context, builder, signature, args, 4, 1, _BITS), align=8)
+    within = builder.bitcast(builder.fadd(args[3], _all(_WHOLE + 128.0)), _BITS)
     within = builder.and_(builder.lshr(within, _bits(5)), _bits(7))
-    index = builder.or_(builder.and_(quarters, _bits(-8)), within)
-    plus = _at(context, builder, signature, args, 4, 1, _BITS)
-    index = builder.add(index, builder.load(plus, align=8))
+    # In this order, since predictions are known last.
+    index = builder.add(builder.add(quarters, plus), within)
     builder.store(index, _at(context, builder, signature, args, 0, 1, _BITS), align=8)
     return context.get_dummy_value()
 
