@@ -141,8 +141,13 @@ def test_a_tiny_payload_of_many_samples_ends():
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kernels_stay_within_bounds(tmp_path):
-    """With Numba's own bounds checks compiled in, damaged payloads raise no IndexError."""
-    script = "from tests.unit.test_columns_hostile import torture; torture(11, 600)"
+    """With Numba's own bounds checks compiled in, warming up and damaged payloads raise no IndexError."""
+    script = (
+        "from tests.unit.test_columns_kernels import compiled_twice\n"
+        "assert compiled_twice() == []\n"
+        "from tests.unit.test_columns_hostile import torture\n"
+        "torture(11, 600)\n"
+    )
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     run = subprocess.run(
         [sys.executable, "-c", script],
