@@ -240,8 +240,8 @@ def decode_block(
                         value = ((i8(symbol >> u8(1)) ^ -i8(symbol & u8(1))) << k) + i8(low)
                 e = shift_in(e, float(value))
             if half == 0:
-                # What the next samples are expected to be, but for the share of those that are decoded now. Not
-                # earlier, when the differences before those are still on their way to memory.
+                # What the next samples are expected to be, but for the share of those decoded now.
+                # Not earlier, when the differences before those are still on their way to memory.
                 store(ahead, at_next, expected(u, LANES * (PAST + t + 1), w) * same(256.0))
             e = turn(e, four(now, NEXT_SIGNS + place))
             sample, step = four(now, NEXT_BASE + place) + e, four(now, NEXT_OFF + place) + e
