@@ -23,6 +23,7 @@ from edgecap.kernels.align_epoch import (
     signed32,
 )
 from edgecap.kernels.align_filter import follow, forget_floor, note_width
+from edgecap.kernels.align_line import note_wait
 from edgecap.kernels.align_state import (
     ARRIVAL,
     BINS,
@@ -171,6 +172,7 @@ def _take_pong(s: State, tick: int) -> bool:
     s.due = 1
     _, hi = band_at(s, d)
     note_width(s, hi - theta)
+    note_wait(s, d, theta)
     if theta > hi - 5e6:
         s.suspect_lower = 0
     s.trip_bins[_bin_of(trip_ns - turn_ns)] += 1

@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from edgecap.kernels.align_band import solve_or_widen
+from edgecap.kernels.align_line import FLOOR_GUESS_NS, YOUNG_PONGS, likely_one_step
 from edgecap.kernels.align_state import BUCKETS, EMPTY, LOWER, UPPER, State
 from edgecap.kernels.compile import part
 
 _SETTLE_S = 1.0
+_SETTLE_ONE_STEP_S = 2.0
 """Over how long the likeliest offset keeps its error."""
 _WANDER = 150.0
 """Random walk of the slope that the filter assumes at least, ns/s per root second."""
@@ -20,24 +22,16 @@ _LOCK_NS = 500e3
 _LOCK_PONGS_WIDE = 10
 _UNLOCK_NS = 20e6
 _TWO_STEP_MEMORY_S = 2.0
-_SLACK = 1.4
-_KNOWN_NS = 10e3
-_KNOWN_SHARE = 0.4
-"""One-step links: slack of the lower end, and how well it is known."""
-_SHOWN_PONGS = 64.0
-_USEFUL_NS = 900e3
 _HOLD_S = 2.0
 _SPREAD_S = 10.0
 _SPREAD_EVERY_S = 1.0
-_YOUNG_PONGS = 32
 _SPREAD_UPPER_NS = 50e3
 _SPREAD_LOWER_NS = 500e3
 _SPREAD_LEAST_NS = 500.0
 """Spreads assumed until there are bounds to tell: frames are frequent, pings are rare."""
 _WIDTH_MOST_NS = 3e6
-_FLOOR_GUESS_NS = 80e3
 _GUESS_PONGS = 6.0
-"""Least latency of both legs before pongs have shown it, and how many pongs that guess is worth."""
+"""How many pongs the guess of both legs' least latency is worth."""
 _FLOOR_S = 240.0
 """How long the narrowest band counts, at least; at most twice that."""
 _RATE_HALF_S = 12.0
@@ -121,9 +115,9 @@ def _floor(s: State) -> tuple[float, float]:
     floor: float = min(s.floor_now, s.floor_before)
     n = s.out_n
     if n < 2.0:
-        return min(floor, _FLOOR_GUESS_NS), 0.5 * width
+        return min(floor, FLOOR_GUESS_NS), 0.5 * width
     left: float = 2.0 * (s.out_sum / n - s.out_min) / (n + 1.0)
-    least = min(floor, _FLOOR_GUESS_NS)
+    least = min(floor, FLOOR_GUESS_NS)
     # a few pongs that happen to be equally late look like a floor
     seen = max(floor - left, least)
     return least + (seen - least) * n / (n + _GUESS_PONGS), left
@@ -137,7 +131,7 @@ def _likely(s: State) -> tuple[float, float]:
     recent prompt transfer: the offset is reckoned from the side whose bounds lie closer together.
     """
     floor, doubt = _floor(s)
-    if s.epoch_pongs < _YOUNG_PONGS or abs(s.band_d - s.spread_d) > _SPREAD_EVERY_S:
+    if s.epoch_pongs < YOUNG_PONGS or abs(s.band_d - s.spread_d) > _SPREAD_EVERY_S:
         s.spread_d = s.band_d
         s.spread_upper = _spread(s, UPPER)
         s.spread_lower = _spread(s, LOWER)
@@ -147,38 +141,6 @@ def _likely(s: State) -> tuple[float, float]:
     likely = (1.0 - share) * (s.hi - 0.5 * floor) + share * (s.lo + 0.5 * floor)
     sigma = math.hypot(0.5 * min(upper, lower), 0.5 * doubt)
     return likely, min(0.3 * (s.hi - s.lo), sigma)
-
-
-@part
-def _one_step(s: State) -> tuple[float, float]:
-    """The likeliest offset where frames do not say when they left, and one standard deviation of it.
-
-    Pings leave at random moments, so that the best of them hardly waited for the line: the lower end is
-    tight. Frames may wait equally long for ever. What the band is wider than both legs' least latency is
-    therefore put on their side, as far as the pings have shown the line to make anybody wait; the rest is
-    halved.
-    """
-    width: float = s.hi - s.lo
-    n = s.out_n
-    middle = 0.5 * width
-    if n < 2.0:
-        return s.lo + middle, 0.3 * width
-    wait = max(2.0 * (s.out_sum / n - s.out_min), 0.0)
-    # a bound of age tau has lost about wait * gap / tau by waiting and slope * tau since
-    slope = 0.5 * (s.slope_hi - s.slope_lo)
-    slack = min(_SLACK * math.sqrt(wait * slope * s.pong_gap), 0.5 * wait)
-    slack = max(slack, wait / (n + 1.0))
-    floor: float = min(s.floor_now, s.floor_before, _FLOOR_GUESS_NS)
-    excess = width - floor - slack
-    if excess <= 0.0:
-        return s.lo + middle, 0.25 * width
-    explained = min(max(2.0 * wait / excess - 1.0, 0.0), 1.0) * min(n / _SHOWN_PONGS, 1.0)
-    sigma = _KNOWN_SHARE * slack + _KNOWN_NS
-    share = max(sigma * sigma / (sigma * sigma + excess * excess / 12.0), 1.0 - explained)
-    tight = 0.5 * floor + slack
-    above = tight + share * (middle - tight)
-    # a bound beyond a millisecond is of no use to anybody
-    return s.lo + max(above, min(middle, width - _USEFUL_NS)), sigma
 
 
 @part
@@ -278,7 +240,7 @@ def follow(s: State) -> bool:
     stamp_d = float(s.two_step_tick - s.ref_tick) * s.tick_ns * 1e-9
     two_step = d - stamp_d <= _TWO_STEP_MEMORY_S
     if not two_step:
-        likely, sigma = _one_step(s)
+        likely, sigma = likely_one_step(s)
     slope_half = 0.5 * (s.slope_hi - s.slope_lo)
     if s.filter_ready == 0.0:
         s.filter_ready = 1.0
@@ -298,7 +260,8 @@ def follow(s: State) -> bool:
         s.p01 += step * s.p11 + 0.5 * q * step * step
         s.p11 += q * step
         predicted = s.theta
-        noise = sigma * sigma * max(1.0, _SETTLE_S / max(step, 1e-3))
+        settle = _SETTLE_S if two_step else _SETTLE_ONE_STEP_S
+        noise = sigma * sigma * max(1.0, settle / max(step, 1e-3))
         total = s.p00 + noise
         gain0 = s.p00 / total
         gain1 = s.p01 / total
@@ -311,7 +274,7 @@ def follow(s: State) -> bool:
         s.p00 *= 1.0 - gain0
         s.p01 *= 1.0 - gain0
         s.p11 -= gain1 * p01
-        if not two_step and s.epoch_pongs < _YOUNG_PONGS:
+        if not two_step and s.epoch_pongs < YOUNG_PONGS:
             # the band is still closing: nothing to smooth yet
             s.theta = likely
             s.slope = 0.5 * (s.slope_hi + s.slope_lo)

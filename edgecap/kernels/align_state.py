@@ -86,6 +86,7 @@ class State:
     n_widened: int
     undo_slot: int
     undo_id: int
+    line_n: int
     # the frame being taken in: an input row
     kind: int
     arrival: int
@@ -142,6 +143,11 @@ class State:
     prev_band_d: float
     prev_u: float
     pong_gap: float
+    line_d: float
+    line_theta: float
+    line_slope: float
+    line_sigma: float
+    wait_mean: float
 
     ring_seq: I64
     ring_arrival: I64

@@ -48,6 +48,24 @@ def band(uppers, lowers, d, curvature, slope_lo, slope_hi) -> Band | None:
     return Band(float(min(xs)), float(max(xs)), float(min(slopes)), float(max(slopes)))
 
 
+def line_above(lowers, d, slope_lo, slope_hi, slopes=40_001):
+    """Offset at `d`, slope and deviation of the lines above all bounds, by weighing `slopes` of them.
+
+    A line's likelihood is that of exponential distances from it, with the mean that the closest line shows.
+    """
+    age = d - np.array([d_j for d_j, _ in lowers])
+    theta = np.array([bound for _, bound in lowers])
+    tried = np.linspace(slope_lo, slope_hi, slopes)
+    top = (theta[:, None] + age[:, None] * tried).max(axis=0)
+    distance = top - tried * age.mean() - theta.mean()
+    unit = max(distance.min(), 1e3) / len(lowers)
+    weight = np.exp((distance.min() - distance) / unit)
+    weight /= weight.sum()
+    mean = (weight * (top + unit)).sum()
+    deviation = np.sqrt((weight * (top + unit - mean) ** 2).sum() + unit**2)
+    return mean, (weight * tried).sum(), deviation
+
+
 def band_of_exchange(log, until, curvature, slope_lo, slope_hi, steps=20_001):
     """The band from every bound of a log up to frame `until`, by trying `steps` slopes.
 

@@ -48,7 +48,7 @@ def test_error_after_ten_seconds_and_in_the_first(name, limit_ns):
 
 @pytest.mark.parametrize(
     ("name", "batch", "limit_ns"),
-    [("usb-1ms-one-step", 1, 220_000), ("usb-1ms-one-step", 10, 220_000), ("usb-125us-one-step", 1, 60_000)],
+    [("usb-1ms-one-step", 1, 110_000), ("usb-1ms-one-step", 10, 70_000), ("usb-125us-one-step", 1, 40_000)],
 )
 def test_without_stamps_a_wait_that_never_varies_is_put_where_it_belongs(name, batch, limit_ns):
     """The middle of the band would be up to half a USB frame off, half a millisecond."""
@@ -59,7 +59,7 @@ def test_without_stamps_a_wait_that_never_varies_is_put_where_it_belongs(name, b
         late = result.arrival_ns - result.arrival_ns[0] > 10e9
         assert np.percentile(error[late], 99) <= limit_ns, f"seed {seed}"
         assert (error <= result.u_ns).all(), f"seed {seed}"
-        assert np.percentile(result.u_ns[late], 99) < 1_000_000, f"seed {seed}"
+        assert np.percentile(result.u_ns[late], 99) < 1_060_000, f"seed {seed}"
         assert result.epoch.max() == 0, f"seed {seed}"
 
 

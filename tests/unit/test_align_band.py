@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecap.kernels import align_band
+from edgecap.kernels import align_band, align_line
 from edgecap.kernels import align_state as at
 from edgecap.kernels.compile import kernel
 from edgecap.sim.clock import SCENARIOS, simulate
@@ -40,6 +40,11 @@ def solve_band(states, d, curvature):
 @kernel
 def band_at(states, d):
     return align_band.band_at(states[0], d)
+
+
+@kernel
+def draw_line(states):
+    align_line.draw_line(states[0])
 
 
 def solved(uppers, lowers, d, curvature, skew_ppm):
@@ -112,6 +117,35 @@ def test_keeps_the_best_bound_of_a_bucket_and_takes_it_back():
     later = 10.1 + at.BUCKETS * at.BUCKET_S
     assert keep_bound(states, at.UPPER, later, 9e9)
     assert not keep_bound(states, at.UPPER, 10.1, 0.0), "an older bucket never replaces a newer one"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32),
+    count=st.integers(9, 39),
+    wait_ns=st.sampled_from([2e3, 20e3, 200e3]),
+    slope_ns_s=st.integers(-90_000, 90_000),
+    room_ns_s=st.sampled_from([3e3, 30e3]),
+)
+def test_the_line_above_the_lower_bounds_is_the_mean_of_all(seed, count, wait_ns, slope_ns_s, room_ns_s):
+    rng = np.random.default_rng(seed)
+    at_d = np.sort(rng.choice(39, count, replace=False)) * 0.5 + rng.uniform(0.0, 0.5, count)
+    lowers = [
+        (d, slope_ns_s * d - wait) for d, wait in zip(at_d, rng.exponential(wait_ns, count), strict=True)
+    ]
+    d = at_d[-1] + 0.01
+    states = at.new_state(1000, 300.0, 0.05)
+    for d_j, theta in lowers:
+        assert keep_bound(states, at.LOWER, d_j, theta)
+    states["band_d"], states["lo"] = d, slope_ns_s * d
+    states["slope_lo"], states["slope_hi"] = slope_ns_s - room_ns_s, slope_ns_s + 0.7 * room_ns_s
+    draw_line(states)
+    s = states[0]
+    theta, slope, deviation = reference.line_above(lowers, d, s.slope_lo, s.slope_hi)
+    assert s.line_n == len(lowers)
+    assert abs(s.line_theta - theta) <= 0.15 * deviation + 20.0
+    assert abs(s.line_sigma / deviation - 1.0) <= 0.15
+    assert abs(s.line_slope - slope) <= 0.05 * (s.slope_hi - s.slope_lo)
 
 
 def test_the_live_band_holds_the_band_of_all_exchanges_and_is_hardly_wider():
