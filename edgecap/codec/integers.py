@@ -100,11 +100,17 @@ def _from_floats(
         lattice.read_step(known)
     # Only multiples may take 0 for -0.0.
     signed_zero = transform == MULTIPLES or (transform is None and search is not None)
-    on_grid = lattice.find_grid(values, meaning[: known.at] or meaning, signed_zero)
+    on_grid = None
+    if transform is None and search is not None and search.lattice:
+        on_grid = lattice.same_grid(values, search.lattice, signed_zero)
+    if on_grid is None:
+        on_grid = lattice.find_grid(values, meaning[: known.at] or meaning, signed_zero)
     if on_grid is None:
         return _rounded(values, b"", transform, search)
     grid, x = on_grid
     step = grid.packed_step()
+    if transform is None and search is not None:
+        search.lattice = step
     if transform == MULTIPLES and step != meaning[: known.at]:
         return None
     steps = multiples.read_steps(known, x.shape[1]) if transform == MULTIPLES else None

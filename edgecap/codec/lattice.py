@@ -136,6 +136,21 @@ def read_grid(step: bytes, reader: Reader, samples: int, zero: bool = False) -> 
     return Grid(divisor, coarse, at, bits, minus_zero)
 
 
+def _wide(flat: F32) -> F64:
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide = flat.astype(np.float64)
+    return np.where(np.isfinite(wide), wide, 0.0)
+
+
+def same_grid(values: F32, step: bytes, signed_zero: bool) -> tuple[Grid, I32] | None:
+    """Samples (n, c) on a grid that served before: None unless all are, and need it as fine as it is."""
+    flat = values.reshape(-1)
+    found = _try_grid(flat, _wide(flat), *read_step(Reader(step)), signed_zero)
+    if found is None or found[0].at.size or np.gcd.reduce(found[1]) != 1:
+        return None
+    return found[0], found[1].reshape(values.shape)
+
+
 def find_grid(values: F32, known: bytes, signed_zero: bool) -> tuple[Grid, I32] | None:
     """Look for a step that nearly all samples are multiples of.
 
@@ -145,9 +160,7 @@ def find_grid(values: F32, known: bytes, signed_zero: bool) -> tuple[Grid, I32] 
         signed_zero: k = 0 may stand for -0.0 (then there is no coarser step, which `multiples` find better).
     """
     flat = values.reshape(-1)
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        wide = flat.astype(np.float64)
-    wide = np.where(np.isfinite(wide), wide, 0.0)
+    wide = _wide(flat)
     if known:
         found = _try_grid(flat, wide, *read_step(Reader(known)), signed_zero)
         if found is not None:

@@ -56,6 +56,8 @@ class Search:
     steps: Steps | None = None
     grid: bytes = b""
     """Of float32: what the integers are multiples of."""
+    lattice: bytes = b""
+    """Of float32: the step of the lattice that was found last."""
     rows: I32 | None = None
     """What was looked at lately."""
     enough: int = 0
