@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from edgecap.codec.layout import Array
 from edgecap.codec.quick import halves, own
 from edgecap.errors import ChunkError
 from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests
-from edgecap.kernels.tables import Tables, build_tables
 
 I32 = NDArray[np.int32]
 F32 = NDArray[np.float32]
@@ -20,13 +18,6 @@ I64 = NDArray[np.int64]
 
 KEPT_BYTES = 1 << 20
 """Larger buffers, which few payloads need, are given back."""
-
-
-@cache
-def tables() -> tuple[Tables, NDArray[np.uint64]]:
-    """The coder's tables and costs."""
-    built = build_tables()
-    return built, choice.build_costs(built.parts)
 
 
 @dataclass(slots=True)
@@ -100,7 +91,7 @@ class TailWriter:
         learned = Learned.nothing(channels) if learned is None else learned
         if rows:
             self._reserve(4 * lanes.size + 8 * channels)
-            built, costs = tables()
+            built, costs = choice.tables_and_costs()
             at = encoding.encode_samples(
                 halves(own(lanes)),
                 fresh,
@@ -209,7 +200,7 @@ class TailReader:
         Raises:
             ChunkError: the bytes are not an encoding of them.
         """
-        built, _ = tables()
+        built, _ = choice.tables_and_costs()
         values = np.empty((rows, channels), np.int16 if width == 16 else np.int32)
         fresh = learned is None
         learned = Learned.nothing(channels) if learned is None else learned

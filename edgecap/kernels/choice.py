@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from edgecap.kernels.adaptive import FAST, SHAPE, SLOW, SPEED
 from edgecap.kernels.bits import Words, i8, u8
 from edgecap.kernels.compile import part
 from edgecap.kernels.quads import SCALES_BEFORE, all_four, falling_four, floor_four, keep_scales
-from edgecap.kernels.tables import ESCAPE, PLAIN, SHAPES, TURNED_PHASES
+from edgecap.kernels.tables import ESCAPE, PLAIN, SHAPES, TURNED_PHASES, Tables, build_tables
 
 U16 = NDArray[np.uint16]
 I64 = NDArray[np.int64]
@@ -114,3 +116,10 @@ def build_costs(parts: U16) -> Words:
         .astype(np.uint64)
         .reshape(-1)
     )
+
+
+@cache
+def tables_and_costs() -> tuple[Tables, Words]:
+    """The coder's tables and their costs: built while warming up, not when samples wait for them."""
+    built = build_tables()
+    return built, build_costs(built.parts)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests, rice, tables
+from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests, rice
 
 
 def warm_up() -> None:
     """Compile the column codec's kernels for every sample type."""
-    built = tables.build_tables()
-    costs = choice.build_costs(built.parts)
+    built, costs = choice.tables_and_costs()
     models, states = np.zeros((1, adaptive.MODEL), np.float32), np.zeros((1, adaptive.STATE), np.int64)
     row, short = np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int16)
     steps, words = np.zeros(64, np.uint64), np.zeros(64, np.uint32)
