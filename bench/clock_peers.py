@@ -89,20 +89,22 @@ def ewma(x, two_step, alpha=0.01):
 
 def least_squares(x, two_step, window_s=60.0):
     """Line through the last minute's arrivals, refitted twice a second."""
-    points = collections.deque()
-    line, due = (0.0, 0.0), -1e18
+    at, seen = np.empty((2, len(x.t)))
+    first = last = 0
+    level = slope = base = 0.0
+    due = -1e18
     for i, pair in enumerate(x.one_way(two_step)):
         if pair is not None:
-            points.append((pair[0], pair[1] - pair[0]))
+            at[last], seen[last] = pair[0], pair[1] - pair[0]
+            last += 1
         now = float(x.t[i])
-        while points and points[0][0] < now - window_s * 1e9:
-            points.popleft()
-        if now >= due and len(points) > 10:
+        while first < last and at[first] < now - window_s * 1e9:
+            first += 1
+        if now >= due and last - first > 10:
             due = now + 0.5e9
-            p = np.array(points, float)
-            line = np.polyfit((p[:, 0] - now) * 1e-9, p[:, 1], 1)
             base = now
-        yield line[1] + line[0] * (now - (base if len(points) > 10 else now)) * 1e-9
+            slope, level = np.polyfit((at[first:last] - now) * 1e-9, seen[first:last], 1)
+        yield level + slope * (now - base) * 1e-9
 
 
 def lsl(x, two_step, probes=8):
