@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from edgecap.kernels.align_state import BUCKETS, EMPTY, LOWER, State
+from edgecap.kernels.bits import i8
 from edgecap.kernels.compile import part
 
 FLOOR_GUESS_NS = 80e3
@@ -63,7 +64,7 @@ def draw_line(s: State) -> None:
     exp(-n (distance from their mean) / m). `line_theta`, `line_slope` and `line_sigma` are the mean over all
     such lines and its deviation, every slope within the band being equally likely beforehand.
     """
-    n = 0
+    n: int = i8(0)
     age_sum = theta_sum = 0.0
     for k in range(LOWER, LOWER + BUCKETS):
         age = s.band_d - s.bound_d[k]
