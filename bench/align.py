@@ -7,7 +7,7 @@ python bench/align.py --full --results align.jsonl --plots docs
 
 Each result is a line of --results as soon as it is there. With the same file a run that was interrupted goes
 on, and one that was finished only prints and draws.
-Peers that are installed take part: pip install pyxdf pandas polars scipy
+Peers that are installed take part: pip install -r bench/requirements.txt
 """
 
 from __future__ import annotations

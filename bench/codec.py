@@ -4,6 +4,8 @@ python bench/codec.py [FOLDER…]        recordings (.npy) of the repository and
 python bench/codec.py --plot docs/     also draws codec-ratio.png and codec-speed.png
 python bench/codec.py --quick          one chunk length
 
+Peers that are installed take part: pip install -r bench/requirements.txt
+
 Every chunk of every codec is decoded and compared before its time counts. Rates are read from a table below,
 else taken as 200 Hz; the ratios depend on them only through the length of chunks.
 """

@@ -1,6 +1,6 @@
 """Lags between streams: edgecap beside what others do, on known motion and on recordings.
 
-    python bench/sync.py [--seeds N]          peers that are installed take part: pip install scipy twistnsync
+    python bench/sync.py [--seeds N]          peers that are installed take part (requirements.txt)
 
 Peers: the plain argmax of the cross-correlation of rotation speeds on a 10 ms grid (numpy), the same with
 scipy's correlate and a parabola through the peak, and the twistnsync package (two gyroscopes).
