@@ -18,6 +18,8 @@ PART = 8
 FRAME_OVERHEAD_BYTES = 64
 """More than what one frame's numbers add to its data."""
 MAX_METADATA_BYTES = 1024
+LIMIT = 1 << 63
+"""Integers lie within 64 bits, signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,10 @@ def decode_units(payload: bytes) -> list[VideoUnit]:
         if (
             not isinstance(row, list)
             or len(row) < 7
-            or not all(type(x) is int for x in row[:6])
+            or not all(type(x) is int and -LIMIT <= x < LIMIT for x in row[:6])
             or not isinstance(row[6], bytes)
         ):
-            raise ChunkError("video payload: a frame is six integers and its data")
+            raise ChunkError("video payload: a frame is six 64-bit integers and its data")
         units.append(VideoUnit(*row[:7], *(m for m in row[7:8] if isinstance(m, bytes))))
     return units
 

@@ -22,7 +22,7 @@ from edgecap.dataset.frames_table import FrameRow, FrameTable
 from edgecap.dataset.frames_video import DEMUXER, Mp4Writer
 from edgecap.dataset.h264 import ParameterSets
 from edgecap.dataset.session import RecordedSession, VideoFrame
-from edgecap.errors import ChunkError, ExportError
+from edgecap.errors import ExportError
 from edgecap.model import H264, Gap, StreamInfo
 from edgecap.topics import check_name
 
@@ -30,8 +30,6 @@ BATCH_ROWS = 256
 BATCH_NS = 4_000_000_000
 """Rows made at once span at most this: so much of every stream is in memory."""
 SLOWEST_HZ = 0.001
-FARTHEST_NS = 1 << 61
-"""Numbers of a frame beyond this are no times."""
 GROUP_ROWS = 4096
 """Rows of a row group."""
 
@@ -213,16 +211,6 @@ class _CameraWriter:
             data = sets.complete(frame.data, key=frame.key) if is_h264 else frame.data
             if data is None:
                 continue
-            self._require_sane(frame)
             self._count.lost += max(frame.index - expected, 0)
             expected = frame.index + 1
             yield frame, data
-
-    def _require_sane(self, frame: VideoFrame) -> None:
-        numbers = (frame.index, frame.t_ns, frame.u_ns, frame.exposure_ns, frame.line_ns)
-        if any(abs(number) > FARTHEST_NS for number in numbers):
-            raise ChunkError(
-                f"frame {frame.index} of {self._camera.name} (chunk {frame.seq}) is at {frame.t_ns} ns, "
-                f"exposed for {frame.exposure_ns} ns, which cannot be",
-                fix="report it",
-            )

@@ -170,8 +170,9 @@ def array_encoder(info: StreamInfo, quantity: Quantity) -> Encode:
     layout.sequence("value", "<f4", len(quantity.names)).sequence("valid", "?", len(quantity.names))
 
     def encode(chunk: SampleChunk, stamp_ns: I64) -> NDArray[np.uint8]:
-        value = quantity.values(chunk.values)
-        valid = valid_values(info, chunk.values, quantity.columns) & np.isfinite(value)
+        with np.errstate(over="ignore"):  # beyond all scales it is infinite, and not valid
+            value = quantity.values(chunk.values).astype(np.float32)
+            valid = valid_values(info, chunk.values, quantity.columns) & np.isfinite(value)
         return layout.encode(len(stamp_ns), stamp_ns, value=value, valid=valid)
 
     return encode

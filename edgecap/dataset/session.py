@@ -25,6 +25,8 @@ from edgecap.timeline.fit import to_rig_ns
 
 MISSING = "missing-chunk"
 """Cause of a gap that the rig never stated: a chunk is not in the store."""
+FARTHEST_NS = 1 << 61
+"""Numbers of a frame beyond this are no times."""
 COLUMNS = ("tick", "values", "frame_n", "arrival_ns", "index")
 
 T = TypeVar("T")
@@ -259,6 +261,9 @@ class RecordedSession:
 
         Where a chunk is not in the store, the frames up to the next key frame are left out: they could
         not be decoded. The frame after them carries the gap.
+
+        Raises:
+            ChunkError: a frame's numbers cannot be.
         """
         info = self.info(stream)
         begins: dict[int, _Begin] = {}
@@ -290,6 +295,7 @@ class RecordedSession:
                 metadata=unit.metadata,
                 locked=begin.fit.locked,
             )
+            _check_times(last, info.name)
             yield last
 
     def previews(self, stream: str) -> Iterator[Preview]:
@@ -403,3 +409,13 @@ def _sample_chunk(chunk: Chunk, columns: dict[str, NDArray[Any]], channels: int)
         t_ns=to_rig_ns(fit, ticks),
         gaps=header.gaps,
     )
+
+
+def _check_times(frame: VideoFrame, stream: str) -> None:
+    numbers = (frame.index, frame.t_ns, frame.u_ns, frame.arrival_ns, frame.exposure_ns, frame.line_ns)
+    if any(abs(number) > FARTHEST_NS for number in numbers):
+        raise ChunkError(
+            f"frame {frame.index} of {stream} (chunk {frame.seq}) is at {frame.t_ns} ns, "
+            f"exposed for {frame.exposure_ns} ns, which cannot be",
+            fix="report it",
+        )

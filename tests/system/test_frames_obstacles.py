@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgecap.dataset.frames_export import export_frames
+from edgecap.dataset.mcap_export import export_mcap
 from edgecap.errors import ChunkError, ExportError, NameRefused
 from edgecap.model import ChannelInfo, StreamInfo
 from tests.frames_session import SESSION, Part, fit_at, jpeg_camera, jpegs, store_session, unit
@@ -58,6 +59,8 @@ def test_numbers_that_cannot_be(tmp_path):
     session = store_session(tmp_path / "beyond", [(info, [part])], cameras={"head": film}, infos=cameras)
     with pytest.raises(ChunkError, match=r"frame 1 of head \(chunk 0\) is at 4611686018427387904 ns"):
         export_frames(session, tmp_path / "none")
+    with pytest.raises(ChunkError, match=r"frame 1 of head \(chunk 0\)"):
+        export_mcap(session, tmp_path / "none")
     assert list((tmp_path / "none").iterdir()) == []
 
 

@@ -62,6 +62,7 @@ def test_a_frame_with_a_part_missing_is_left_out(data):
         wire.pack([[1, 2, 3, 4, 5, "6", b""]]),
         wire.pack([[1, 2, 3, 4, 5, 6, "text"]]),
         wire.pack([[1, 2, 3, 4, 5, True, b""]]),
+        wire.pack([[1, 2**63, 3, 4, 5, 6, b""]]),
     ],
 )
 def test_other_bytes_are_refused(payload):
