@@ -25,7 +25,7 @@ from edgecap.kernels import (
     rice,
     tables,
 )
-from tests.reference.columns import PRESETS, table
+from tests.reference.column_coders import PRESETS, table
 
 ROOT = Path(__file__).parents[2]
 TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e046411"

@@ -80,6 +80,15 @@ def test_any_ticks(seed, rows, kind, level):
     check([{"tick": t, "frame_n": np.full(t.size // 9, 9, "<i4")} for t in np.split(ticks, cuts)], level)
 
 
+def test_a_step_that_was_rounded_itself():
+    """A coarse step, which `fast` takes into account without looking for anything finer."""
+    k = np.random.default_rng(4).integers(-300, 300, (200, 3))
+    values = (np.floor(k * 80.06 + 0.5) / 65536).astype("<f4")
+    table = {"values": values}
+    assert ColumnEncoder("fast").encode(table)[6:8] == bytes([0x11, 16 + 7])  # a lattice, and its step
+    check([table], "fast")
+
+
 @pytest.mark.parametrize("dtype", ["<i2", "<i4"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 64, 65, 66, 200])
 def test_rice_codes_of_smooth_channels_with_outliers(rows, dtype):
