@@ -66,7 +66,7 @@ def _seeds(path, judged):
     axis.plot([], [], "|", color="C1", ms=8, label="median published bound, each seed")
     _rows(axis, names)
     axis.set_xlabel("µs")
-    axis.legend(loc="upper right", fontsize=8)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.08), ncol=2, fontsize=8, frameon=False)
     _save(figure, path)
 
 
