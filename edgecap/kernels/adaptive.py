@@ -241,19 +241,25 @@ def learn(u: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, 
 
 
 @part
+def missed_by(values: I32, presets: F64, preset: int, count: int) -> float:
+    """How far off a preset would have been on average over the first `count` ≥ 1 of `values` (n,)."""
+    total = d1 = d2 = d3 = 0.0
+    for t in range(1, count):
+        d = float(i8(values[t]) - i8(values[t - 1]))
+        total += abs(d - (presets[preset, 0] * d1 + presets[preset, 1] * d2 + presets[preset, 2] * d3))
+        d3, d2, d1 = d2, d1, d
+    return total / max(count - 1, 1)
+
+
+@part
 def preset_of(values: I32, presets: F64) -> int:
     """The preset that would have predicted the first differences of a channel's `values` (n,) best."""
     best = -1.0
-    found = 0
+    found: int = i8(0)
     for p in range(presets.shape[0]):
-        total = 0.0
-        d1 = d2 = d3 = 0.0
-        for t in range(1, min(values.size, 64)):
-            d = float(i8(values[t]) - i8(values[t - 1]))
-            total += abs(d - (presets[p, 0] * d1 + presets[p, 1] * d2 + presets[p, 2] * d3))
-            d3, d2, d1 = d2, d1, d
-        if best < 0.0 or total < best:
-            best, found = total, p
+        missed = missed_by(values, presets, p, min(values.size, 64))
+        if best < 0.0 or missed < best:
+            best, found = missed, i8(p)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.adaptive import group_of, preset_of, start_state
+from edgecap.kernels.adaptive import group_of, missed_by, preset_of, start_state
 from edgecap.kernels.bits import Words, bit_length, i8, u8
 from edgecap.kernels.compile import part
 from edgecap.kernels.rans import least_of, put_plain, take_plain
@@ -17,6 +17,9 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 U32 = NDArray[np.uint32]
+
+MAGNITUDE_ROWS = 17
+"""From so many samples at most the first magnitude of residuals is estimated."""
 
 
 @part
@@ -37,14 +40,12 @@ def start_fresh(x: I32, width: int, models: F32, states: I64, presets: F64, step
     """
     channels, n = x.shape
     short = short_bits(width)
-    count = min(n, 17)
     for c in range(channels):
         preset = preset_of(x[c], presets)
         first = i8(x[c, 0])
-        total = i8(0)
-        for t in range(1, count):
-            total += abs(i8(x[c, t]) - i8(x[c, t - 1])) << 6
-        octave = max(bit_length(u8(total // max(count - 1, 1))) - 1, 0)
+        # The first weights are changed at once, which costs more than they would: half as much again is best.
+        missed = missed_by(x[c], presets, preset, min(n, MAGNITUDE_ROWS))
+        octave = min(max(bit_length(u8(missed * 96.0)) - 1, 0), width + 7)
         group, lane = group_of(c, channels)
         start_state(models[group], lane, states[c], first, octave, preset, presets)
         folded = (first << 1) ^ (first >> 63)
