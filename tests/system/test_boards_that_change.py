@@ -18,6 +18,16 @@ from tests.system.uart_cable import UartCable
 pytestmark = pytest.mark.timeout(240)
 
 
+async def ended(site: Site, glove: HostFirmware, session: str) -> dict[str, int]:
+    """End a session by its button and wait until it is stored whole; how many samples each stream has."""
+    await glove.press(80)
+    await site.until_state("idle")
+    await site.until_complete(session)
+    report = site.report(session)
+    assert report is not None
+    return {s.name: s.samples for s in report.streams}
+
+
 def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Path) -> None:
     async def run() -> None:
         async with Site(tmp_path) as site:
@@ -35,12 +45,7 @@ def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Pa
                     site.devices["late"] = late
                     await site.until("taken in", lambda: not site.status["problems"])
                     await site.samples("late-imu", 300)
-                    await glove.press(80)
-                    await site.until_state("idle")
-                    await site.until_complete(session)
-                report = site.report(session)
-                assert report is not None
-                got = {s.name: s.samples for s in report.streams}
+                    got = await ended(site, glove, session)
                 assert got["glove-imu"] > got["late-imu"] >= 300
 
     asyncio.run(run())
@@ -60,12 +65,7 @@ def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path) -> None:
                 session = str(site.status["session"])
                 await site.until("told", lambda: any("not answer start" in e["text"] for e in site.events))
                 await site.until("there", lambda: verdict_count(site, "wrist-imu") >= 300)
-                await glove.press(80)
-                await site.until_state("idle")
-                await site.until_complete(session)
-                report = site.report(session)
-                assert report is not None
-                got = {s.name: s.samples for s in report.streams}
+                got = await ended(site, glove, session)
                 assert got["glove-imu"] > got["wrist-imu"] >= 300
 
     asyncio.run(run())
