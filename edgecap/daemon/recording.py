@@ -97,6 +97,10 @@ class OpenSource:
             return set()
         return {i.name for i in self.feed.info} - self._sensors.keys()
 
+    def told_ns(self) -> int:
+        """Rig time up to which all that the device has told has been taken from it."""
+        return getattr(self.feed, "told_ns", None) or now_ns()
+
     def saw(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
         """Take note of what it delivered: a sensor that gives samples is well."""
         if isinstance(item, SampleBlock | FramePacket):

@@ -214,8 +214,13 @@ class Rig:
 
     async def _device_event(self, source: OpenSource, event: DeviceEvent) -> None:
         if event.kind in ("button-down", "button-up"):
-            self.buttons.edge(down=event.kind == "button-down", t_ns=event.t_ns)
+            down = event.kind == "button-down"
+            self.buttons.edge(down=down, t_ns=event.t_ns, by=source, told_ns=source.told_ns)
             return
+        if event.kind in ("disconnected", "reset") and self.buttons.gone(source):
+            cut = f"refused press: {event.device} was lost while its button was down; press again"
+            self.say("refused", event.t_ns, cut, device=event.device)
+            log.warning("%s", cut)
         if event.kind == "stopped":
             source.live.stopped.set()
             return

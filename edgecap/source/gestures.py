@@ -71,6 +71,10 @@ class Gestures:
             self._edge_ns = t_ns
         self._raw, self._raw_ns = down, t_ns
 
+    def cancel(self) -> None:
+        """Forget a press that has not ended: its button cannot be seen any more."""
+        self._raw = self._down = self._held = self._second = False
+
     def poll(self, now_ns: int) -> list[Gesture]:
         """Gestures recognised up to `now_ns`, in order; each is told once."""
         self._advance(now_ns, LATE_NS)

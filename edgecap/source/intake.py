@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from edgecap.errors import FrameError
 from edgecap.kernels import framing
 from edgecap.model import I64, ClockFit, DeviceEvent, StreamInfo
+from edgecap.source.button_times import ButtonTimes
 from edgecap.source.deframer import Batch, Deframer
 from edgecap.source.descriptors import TICK_NS, DeviceInfo, stream_infos, value_bytes
 from edgecap.source.frames import NO_STREAM, Ack, Event, EventCode, Hello, Kind, Log, parse_frame
 from edgecap.source.item_queue import ItemQueue
 from edgecap.source.stream_track import StreamTrack
 from edgecap.timeline.device_clock import KIND_OTHER, KIND_PONG, KIND_SAMPLES, DeviceClock
-from edgecap.timeline.fit import to_rig_ns
 from edgecap.timeline.quality import ClockQuality
 
 _CLOCK_KIND = np.full(256, KIND_OTHER, np.uint8)
@@ -27,7 +27,8 @@ _KNOWN = np.zeros(256, np.bool_)
 _KNOWN[[Kind.HELLO, Kind.SAMPLES, Kind.PONG, Kind.EVENT, Kind.ACK, Kind.LOG]] = True
 
 _REORDERED = 64
-"""A frame number that falls back by more than this is a restart of the device, not a late frame."""
+"""A frame number that falls back by more than this is a restart of the device, not a late frame; one that
+leaps ahead by more may be another device's."""
 
 
 class SerialStatistics(msgspec.Struct, frozen=True):
@@ -103,11 +104,14 @@ class Intake:
         self.unknown_type = self.bad_payload = self.stray = self.resets = 0
         self.heard_ns = 0
         """Arrival of the last frame."""
+        self.said_ns = 0
+        """When the device sent the last frame, or somewhat earlier, as far as it is known."""
         self._queue, self._deframer, self._peer = queue, deframer, peer
         self._tracks: tuple[StreamTrack, ...] = ()
         self.boot_id: int | None = None
         """Of the device's last HELLO."""
         self._seq: int | None = None
+        self._button = ButtonTimes()
         self._fit: ClockFit | None = None
 
     # ── the recording ───────────────────────────────────────────────────────────────────────────────
@@ -203,14 +207,17 @@ class Intake:
             frames["t2_us"],
             np.uint32(self.boot_id),
         ).copy()
-        epochs = self.clock.published[:, 3].copy()
+        published = self.clock.published.copy()
+        epochs = published[:, 3]
+        times_ns = np.minimum(published[:, 1], frames["arrival_ns"])
+        self.said_ns = int(times_ns[-1])
         fit = self.clock.fit()
         if isinstance(head, Hello):
             self._peer.on_hello(head)
         elif isinstance(head, Ack):
             self._peer.on_ack(head)
         if (kinds == KIND_OTHER).any():
-            self._take_others(batch, ticks, fit)
+            self._take_others(batch, times_ns)
         samples = np.flatnonzero(kinds == KIND_SAMPLES)
         if len(samples):
             self._take_samples(batch, samples, ticks, epochs, fit, lost)
@@ -233,8 +240,8 @@ class Intake:
                 for item in track.add(batch, rows, ticks[rows], epochs[rows], fits, lost[rows]):
                     self._queue.put(item)
 
-    def _take_others(self, batch: Batch, ticks: I64, fit: ClockFit) -> None:
-        """EVENT, LOG and whatever is not understood."""
+    def _take_others(self, batch: Batch, times_ns: I64) -> None:
+        """EVENT, LOG and whatever is not understood, with the rig time of each frame."""
         kinds = batch.frames["type"]
         for row in np.flatnonzero((kinds != Kind.SAMPLES) & (kinds != Kind.PONG)).tolist():
             kind = int(kinds[row])
@@ -242,20 +249,19 @@ class Intake:
                 self.unknown_type += 1
             elif kind in (Kind.EVENT, Kind.LOG) and not batch.frames["bad"][row]:
                 frame = self._parse(batch, row)
-                t_ns = int(to_rig_ns(fit, ticks[row : row + 1])[0])
+                t_ns = int(times_ns[row])
                 if isinstance(frame, Event):
-                    self._take_event(frame, t_ns)
+                    self._take_event(frame, t_ns, int(batch.frames["arrival_ns"][row]))
                 elif isinstance(frame, Log):
                     self.tell("log", t_ns, frame.text)
 
-    def _take_event(self, event: Event, t_ns: int) -> None:
+    def _take_event(self, event: Event, t_ns: int, arrival_ns: int) -> None:
         track = self._tracks[event.stream] if event.stream < len(self._tracks) else None
         stream = "" if track is None or event.stream == NO_STREAM else track.info.name
         match event.code:
-            case EventCode.BUTTON_DOWN:
-                self.tell("button-down", t_ns, event.text)
-            case EventCode.BUTTON_UP:
-                self.tell("button-up", t_ns, event.text)
+            case EventCode.BUTTON_DOWN | EventCode.BUTTON_UP:
+                kind = "button-down" if event.code == EventCode.BUTTON_DOWN else "button-up"
+                self.tell(kind, self._button.place(event.t_us, t_ns, arrival_ns), event.text)
             case EventCode.OVERRUN:
                 if track is not None:
                     track.overrun(event.arg)
@@ -289,7 +295,8 @@ class Intake:
             self.tell("reset", arrival_ns, f"boot id {self.boot_id:08x} → {hello.boot_id:08x}")
             self.interrupt("reset")
             self.sampling = False
-        self.boot_id, self._seq = hello.boot_id, None
+            self.clock.begin_boot()
+        self.boot_id, self._seq, self._button = hello.boot_id, None, ButtonTimes()
 
     def _count_seq(self, seq: NDArray[np.int64]) -> I64:
         """Frames lost on the line before each of these, since the source was opened; (m,) int64."""
@@ -297,7 +304,7 @@ class Intake:
         before[0] = seq[0] - 1 if self._seq is None else self._seq
         before[1:] = seq[:-1]
         steps = ((seq - before + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-        if steps.min() < -_REORDERED:
+        if steps.min() < -_REORDERED or steps.max() > _REORDERED:
             self._peer.on_restart_suspected()
         lost: I64 = self.lost_frames + np.cumsum(np.maximum(steps - 1, 0))
         self.lost_frames = int(lost[-1])

@@ -87,12 +87,19 @@ class SerialFeed:
         self._flush: asyncio.TimerHandle | None = None
         self._pinger: asyncio.TimerHandle | None = None
         self._watcher: asyncio.TimerHandle | None = None
-        self._asked_ns = 0
+        self._asked_ns = self._told_ns = 0
         self._reconnects = self._refused = 0
 
     @property
     def info(self) -> tuple[StreamInfo, ...]:
         return self._intake.infos
+
+    @property
+    def told_ns(self) -> int:
+        """When the device sent the newest frame before which nothing waits to be taken from the iteration."""
+        if not len(self._queue):
+            self._told_ns = self._intake.said_ns
+        return self._told_ns
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self._queue.__aiter__()

@@ -82,6 +82,13 @@ class DeviceClock:
         """Send a quick series of pings next: after connecting, reopening or resuming."""
         self._pings.burst()
 
+    def begin_boot(self) -> None:
+        """The device told of another boot: what follows belongs to it, even if that boot was seen before.
+
+        A board that was away while another was in its place comes back with its old boot id.
+        """
+        self._states["prev_boot"] = at.EMPTY
+
     def feed(
         self,
         kind: ArrayLike,

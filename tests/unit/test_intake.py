@@ -186,15 +186,19 @@ def test_frames_that_mean_nothing_are_counted() -> None:
     assert rig.acks == []
 
 
-def test_a_fall_of_the_frame_number_asks_who_it_is() -> None:
+def test_a_fall_or_a_leap_of_the_frame_number_asks_who_it_is() -> None:
     rig = Rig()
     rig.hello()
+    rig.seq = 60  # so many frames may be lost
+    rig.read(rig.wire(Kind.LOG, Log(20, 5, "x").pack()))
+    assert rig.suspected == 0
     rig.seq = 1000
     rig.read(rig.wire(Kind.LOG, Log(20, 5, "x").pack()))
+    assert rig.suspected == 1
     rig.seq = 1
     rig.read(rig.wire(Kind.LOG, Log(20, 5, "x").pack()))
-    assert rig.suspected == 1
-    assert rig.intake.lost_frames == 999
+    assert rig.suspected == 2
+    assert rig.intake.lost_frames == 998
 
 
 def test_parts_of_two_boots_are_not_mixed() -> None:
