@@ -22,8 +22,8 @@ class _ClockFamilies:
     """Quality of boards' clocks, per device; the series of a board are always the same."""
 
     def __init__(self) -> None:
-        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(f"edgecap_clock_{name}", text, labels=(*DEVICE, *labels))
+        def gauge(name: str, text: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"edgecap_clock_{name}", text, labels=DEVICE)
 
         def counter(name: str, text: str) -> CounterMetricFamily:
             return CounterMetricFamily(f"edgecap_clock_{name}", text, labels=DEVICE)
@@ -33,8 +33,12 @@ class _ClockFamilies:
         self.sigma = gauge("sigma_seconds", "standard deviation of the filter, a guess")
         self.skew = gauge("skew_ratio", "oscillator error: rig seconds gained per board second")
         self.slew = gauge("slew_seconds", "last correction of the mapping against its own prediction")
-        self.round_trip = gauge("round_trip_seconds", "of exchanges with the board", "quantile")
-        self.delay = gauge("excess_delay_seconds", "board to host, beyond the smallest", "quantile")
+        self.round_trip_p50 = gauge("round_trip_p50_seconds", "of exchanges with the board, median")
+        self.round_trip_p99 = gauge("round_trip_p99_seconds", "of exchanges with the board, 99th percentile")
+        self.delay_p50 = gauge("excess_delay_p50_seconds", "to the host, beyond the smallest, median")
+        self.delay_p99 = gauge(
+            "excess_delay_p99_seconds", "to the host, beyond the smallest, 99th percentile"
+        )
         self.rejects = counter("rejects", "answers to pings that were not taken")
         self.restarts = counter("restarts", "epochs ended by a crossed band")
         self.resets = counter("resets", "restarts of the board")
@@ -46,12 +50,10 @@ class _ClockFamilies:
         self.sigma.add_metric(name, board.sigma_ns / 1e9)
         self.skew.add_metric(name, board.skew_ppm / 1e6)
         self.slew.add_metric(name, board.slew_ns / 1e9)
-        for family, p50_ns, p99_ns in (
-            (self.round_trip, board.rtt_p50_ns, board.rtt_p99_ns),
-            (self.delay, board.delay_p50_ns, board.delay_p99_ns),
-        ):
-            family.add_metric((*name, "0.5"), p50_ns / 1e9)
-            family.add_metric((*name, "0.99"), p99_ns / 1e9)
+        self.round_trip_p50.add_metric(name, board.rtt_p50_ns / 1e9)
+        self.round_trip_p99.add_metric(name, board.rtt_p99_ns / 1e9)
+        self.delay_p50.add_metric(name, board.delay_p50_ns / 1e9)
+        self.delay_p99.add_metric(name, board.delay_p99_ns / 1e9)
         self.rejects.add_metric(name, board.rejected)
         self.restarts.add_metric(name, board.restarts)
         self.resets.add_metric(name, board.resets)
@@ -80,9 +82,11 @@ class FleetCollector:
         waiting = GaugeMetricFamily("edgecap_spool_bytes", "recorded and not yet receipted", labels=RIG)
         chunks = GaugeMetricFamily("edgecap_spool_chunks", "recorded and not yet receipted", labels=RIG)
         free = GaugeMetricFamily("edgecap_disk_free_bytes", "on the spool's file system", labels=RIG)
-        hours = GaugeMetricFamily("edgecap_disk_hours_left", "of recording, at its measured rate", labels=RIG)
+        left = GaugeMetricFamily(
+            "edgecap_disk_left_seconds", "of recording, at its measured rate", labels=RIG
+        )
         receipt = GaugeMetricFamily(
-            "edgecap_receipt_seconds", "99th percentile from publish to receipt", labels=RIG
+            "edgecap_receipt_p99_seconds", "from publish to receipt, 99th percentile", labels=RIG
         )
         trusted = GaugeMetricFamily(
             "edgecap_wall_clock_trusted", "1 if NTP vouches for the wall clock", labels=RIG
@@ -116,7 +120,7 @@ class FleetCollector:
             receipt.add_metric(name, status.uplink.receipt_p99_ms / 1e3)
             trusted.add_metric(name, float(status.clock.trusted))
             for gauge, value in (
-                (hours, status.spool.hours_left),
+                (left, None if status.spool.hours_left is None else status.spool.hours_left * 3600),
                 (battery, None if status.battery_percent is None else status.battery_percent / 100),
                 (heat, status.temperature_c),
             ):
@@ -132,7 +136,7 @@ class FleetCollector:
                 rate.add_metric(labels, v.rate_hz)
                 lost.add_metric(labels, v.lost)
                 bound.add_metric(labels, v.u_ns / 1e9)
-        yield from (up, recording, heard, wrong, waiting, chunks, free, hours, receipt, trusted, battery)
+        yield from (up, recording, heard, wrong, waiting, chunks, free, left, receipt, trusted, battery)
         yield from (heat, counters, ok, rate, lost, bound)
         yield from clocks
         yield from self._own(len(rows))
