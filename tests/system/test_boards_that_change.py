@@ -11,6 +11,7 @@ import pytest
 
 from edgecap.daemon import recording
 from edgecap.sim.firmware import HostFirmware, motion_imu
+from edgecap.source import conversation
 from tests.system.onlooker import daemon, doctor, logged, row, shows
 from tests.system.site import Site
 from tests.system.uart_cable import UartCable
@@ -137,6 +138,7 @@ def test_a_board_on_a_uart_that_is_pulled_and_swapped(
 ) -> None:
     """No port vanishes there, and nothing is recorded: only that nobody answers, or somebody else, tells."""
     monkeypatch.setattr(recording, "FAULT_SHOWN_NS", 0)  # what is shown must last as long as it holds
+    monkeypatch.setattr(conversation, "ACK_TRIES", 30)  # here a board is a process that waits for its turn
 
     async def run() -> None:
         async with Site(tmp_path) as site, UartCable() as cable:
