@@ -100,12 +100,16 @@ class Gap(msgspec.Struct, frozen=True):
     """`overrun`, `reset`, `silent`, `line`, `unplugged`, `camera`, `queue`, `disk`, `codec`, `crash`."""
 
 
+MARK_KINDS = ("went-wrong", "recovered", "subtask", "note")
+"""What a worker or operator may mark."""
+
+
 class Mark(msgspec.Struct, frozen=True):
     """A timed event from the worker or operator."""
 
     t_ns: int
     kind: str
-    """`went-wrong`, `recovered`, `subtask`, `note`, `task`."""
+    """One of `MARK_KINDS`."""
     text: str = ""
     by: str = "button"
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgecap.cli.broker import add_broker_options, broker_from, client_id
+from edgecap.cli.rig_name import split_rig, unknown_rig
 from edgecap.errors import BrokerError, SessionError, UsageError
+from edgecap.model import MARK_KINDS
 
 if TYPE_CHECKING:
     from edgecap.mqtt import Broker
@@ -50,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the task (for task), a remark (for mark), kbit/s (for limit), or the board (for blink)",
     )
     parser.add_argument("--task", default="", help="with start: the task in words")
-    parser.add_argument("--kind", default="note", help="with mark: went-wrong, recovered, subtask, note")
+    parser.add_argument("--kind", default="note", help=f"with mark: {', '.join(MARK_KINDS)}")
     parser.add_argument(
         "--seconds", type=float, default=20.0, metavar="S", help="with blink: for so long (default 20)"
     )
@@ -67,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
     """Carry out `ctl`."""
     import msgspec
 
-    from edgecap.topics import check_name
-
     broker = broker_from(args)
-    for what, name in zip(("site", "rig"), _address(args.rig), strict=True):
-        if name != "+":
-            check_name(what, name)
+    split_rig(args.rig)
+    if args.cmd == "mark" and args.kind not in MARK_KINDS:
+        near = difflib.get_close_matches(args.kind, MARK_KINDS, 1, 0.5)
+        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(MARK_KINDS)}"
+        raise UsageError(f"there is no kind of mark {args.kind!r}", fix=fix)
     if args.cmd == "task" and not args.text:
         raise UsageError("task needs the task in words", fix='as in: edgecap ctl rig-01 task "fold a towel"')
     if args.cmd == "limit" and not args.text.isdecimal():
@@ -115,32 +117,25 @@ def _prepare_blink(args: argparse.Namespace) -> None:
         raise UsageError("blink needs the board", fix="as in: edgecap ctl rig-01 blink left-hand")
     if args.seed is None:
         args.seed = secrets.randbelow(1_000_000)
-    print(f"{args.text} blinks for {args.seconds:g} s, seed {args.seed} …", file=sys.stderr)
+    print(f"asking {args.text} to blink for {args.seconds:g} s, seed {args.seed} …", file=sys.stderr)
     args.timeout += args.seconds
-
-
-def _address(rig: str) -> tuple[str, str]:
-    site, slash, name = rig.rpartition("/")
-    return (site if slash else "+", name)
 
 
 async def _find(broker: Broker, rig: str) -> tuple[str, str]:
     """Which site the rig belongs to; retained status tells even of one that is offline."""
     from edgecap.fleet.roster import look_once
 
-    site, name = _address(rig)
+    site, name = split_rig(rig)
     rows = await look_once(broker, client_id=client_id("ctl"))
     found = [r for r in rows if r.rig == name and site in ("+", r.site)]
     if len(found) == 1:
         if found[0].state == "offline":
             raise SessionError(f"{found[0].site}/{name} is offline", fix="wait until it is connected again")
         return found[0].site, name
-    known = [f"{r.site}/{r.rig}" for r in rows]
     if found:
+        known = [f"{r.site}/{r.rig}" for r in found]
         raise UsageError(f"{name} is the name of {len(found)} rigs", fix="say " + " or ".join(known))
-    near = difflib.get_close_matches(name, [r.rig for r in rows], 1)
-    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known) or 'none'}"
-    raise SessionError(f"no rig {rig} has spoken to this broker", fix=hint)
+    raise unknown_rig(rig, rows)
 
 
 async def _command(broker: Broker, args: argparse.Namespace) -> CommandResult:

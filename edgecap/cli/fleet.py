@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecap.cli.broker import add_broker_options, broker_from, client_id
+from edgecap.cli.rig_name import split_rig, unknown_rig
+from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecap.mqtt import Broker
@@ -33,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rig", nargs="?", metavar="RIG", help="this rig in detail, once")
+    parser.add_argument("rig", nargs="?", metavar="RIG", help="this rig, or SITE/RIG, in detail, once")
     parser.add_argument(
         "--listen",
         metavar="HOST:PORT",
@@ -56,7 +58,12 @@ def run(args: argparse.Namespace) -> int:
     if args.site != "+":
         check_name("site", args.site)
     if args.rig is not None:
-        check_name("rig", args.rig)
+        site, args.rig = split_rig(args.rig)
+        if site != "+" and args.site not in ("+", site):
+            raise UsageError(
+                f"--site {args.site} and {site}/{args.rig} contradict each other", fix="give one"
+            )
+        args.site = site if site != "+" else args.site
     if args.once or args.json or args.rig is not None:
         return _once(broker, args.site, args.rig, as_json=args.json)
     if args.listen:
@@ -95,6 +102,9 @@ def _once(broker: Broker, site: str, rig: str | None, *, as_json: bool) -> int:
     from edgecap.fleet.roster import look_once
 
     rows = asyncio.run(look_once(broker, client_id=client_id("fleet"), site=site, rig=rig or "+"))
+    if rig is not None and not rows:
+        named = rig if site == "+" else f"{site}/{rig}"
+        raise unknown_rig(named, asyncio.run(look_once(broker, client_id=client_id("fleet"))))
     if as_json:
         told = [{**msgspec.to_builtins(row), "reasons": as_told(row.reasons())} for row in rows]
         print(json.dumps(told, indent=2))
@@ -109,11 +119,8 @@ def _once(broker: Broker, site: str, rig: str | None, *, as_json: bool) -> int:
         console = console if console.is_terminal else Console(width=200)
         for shown in [roster_table(rows)] if rig is None else map(rig_details, rows):
             console.print(shown)
-    elif rig is not None:
-        print(f"no rig {rig} has spoken to this broker yet")
-        return 1
     else:
-        print("no rig has spoken to this broker yet")
+        print(f"no rig {'' if site == '+' else f'of site {site} '}has spoken to this broker yet")
     return 1 if any(r.needs_attention for r in rows) else 0
 
 

@@ -14,7 +14,7 @@ from edgecap.daemon.blinking import blink, find_board, read_request
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
 from edgecap.errors import SessionError
-from edgecap.model import Mark
+from edgecap.model import MARK_KINDS, Mark
 from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
 from edgecap.session.machine import State
 from edgecap.session.manifest import versions
@@ -263,7 +263,11 @@ class Reporter:
                 intent = Intent(command.cmd, "ctl", now_ns, task=args.get("task", ""), id=command.id)
                 return await rig.ask(intent)
             case "mark":
-                mark = Mark(now_ns, args.get("kind", "note"), args.get("text", ""), "ctl")
+                kind = args.get("kind", "note")
+                if kind not in MARK_KINDS:
+                    reason = f"refused mark: its kind {kind[:40]!r} is none of {', '.join(MARK_KINDS)}"
+                    return CommandResult(command.id, False, reason)
+                mark = Mark(now_ns, kind, args.get("text", ""), "ctl")
                 return await rig.ask(Intent("mark", "ctl", now_ns, mark, id=command.id))
             case "task":
                 task = args.get("text", "").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
+from edgecap import topics
 from edgecap.dataset.mcap_export import export_mcap
 from edgecap.dataset.session import RecordedSession, load_session
 from edgecap.ingest.store import open_store
 from edgecap.sim.firmware import grasp_force, motion_imu, read_truth, recorded_stream
 from edgecap.sim.proof import prove_samples
 from edgecap.sim.recordings import RECORDINGS
-from tests.system.site import Site
+from tests.system.site import RIG, SITE, Site
 
 pytestmark = pytest.mark.timeout(180)
 CAMERA = '[[camera]]\nbackend = "synthetic"\nname = "head-cam"\nwidth = 320\nheight = 240\n'
@@ -150,6 +152,13 @@ def test_marks_discards_and_commands(tmp_path: Path) -> None:
         assert code == 0, out
         assert (await ctl(site, "start"))[0] == 1
         assert (await ctl(site, "mark", "all good", "--kind", "recovered"))[0] == 0
+        code, out = await ctl(site, "mark", "--kind", "recoverd")
+        assert (code, "did you mean recovered?" in out) == (2, True), out
+        wrong = {"id": "1", "cmd": "mark", "args": {"kind": "recoverd"}}  # from another program than ours
+        await site.link.publish(topics.topic(SITE, RIG, topics.CMD), json.dumps(wrong).encode(), qos=1)
+        await site.until(
+            "refused", lambda: any(a["message"].startswith("refused mark") for a in site.answers)
+        )
         await site.samples("glove-tactile", 50)
         code, out = await ctl(site, "stop")
         assert code == 0

@@ -276,7 +276,7 @@ def test_addresses() -> None:
 
 
 def cli(*args: str) -> tuple[int, str]:
-    with contextlib.redirect_stdout(io.StringIO()) as out:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         code = main(list(args))
     return code, out.getvalue()
 
@@ -350,8 +350,17 @@ def test_the_page_shows_what_a_real_broker_tells(tmp_path: Path) -> None:
                 assert code == 1
                 for said in ("● head-cam: silent", "task: <b>fold</b>", "410, 900", "-31.50"):
                     assert said in printed
-                assert await asyncio.to_thread(cli, *args, "rig-999") == (
-                    1, "no rig rig-999 has spoken to this broker yet\n"
+                for named, said in (
+                    ("rigg-007", "no rig rigg-007 has spoken to this broker; did you mean rig-007?"),
+                    ("lab/rig-999x", "no rig lab/rig-999x has spoken"),
+                    ("other/rig-007", "no rig other/rig-007 has spoken"),
+                ):
+                    code, printed = await asyncio.to_thread(cli, *args, named, "--json")
+                    assert (code, said in printed) == (1, True), printed
+                assert (await asyncio.to_thread(cli, *args, "lab/rig-007"))[1].startswith("lab/rig-007")
+                assert (await asyncio.to_thread(cli, *args, "--site", "lob", "a/b"))[0] == 2
+                assert await asyncio.to_thread(cli, *args, "--once", "--site", "lob") == (
+                    0, "no rig of site lob has spoken to this broker yet\n"
                 )  # fmt: skip
                 for path, start in {
                     "/": b"<!doctype html>",
