@@ -21,6 +21,7 @@ from edgecap.source.camera_file import FileSpec
 from edgecap.source.camera_link import (
     Command,
     Ended,
+    Loaded,
     MessageBuffer,
     Open,
     Refused,
@@ -81,6 +82,7 @@ class _Service:
         if self._worker is None:
             self._worker = _spec_decoder.decode(body).worker()
             self._worker.prepare()
+            self._outbox.put_word(Loaded())
             return
         command = _command_decoder.decode(body)
         if isinstance(command, Open):

@@ -17,6 +17,7 @@ from edgecap.source.camera_link import (
     Ended,
     LinkFrame,
     LinkPicture,
+    Loaded,
     Note,
     Open,
     Opened,
@@ -32,8 +33,11 @@ from edgecap.source.camera_queue import ItemQueue
 from edgecap.source.camera_standby import Standby
 from edgecap.source.camera_watchdog import MOST_S, Patience, Watchdog
 
+LOAD_LIMIT_S = 60.0
+"""For the process to start and load its libraries: a matter of the processor and the card, which are busy
+when everything starts at once. To give up is to begin anew: on a busy machine it would never be done."""
 OPEN_LIMIT_S = 10.0
-"""For the process to start, import its libraries and open the camera."""
+"""From then on, for the camera to open."""
 FIRST_FRAME_LIMIT_S = 3.0
 START_LIMIT_S = 8.0
 STOP_LIMIT_S = 2.0
@@ -84,6 +88,8 @@ class CameraFeed:
         self._process: CameraProcess | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Opened] | None = None
+        self._limit: asyncio.Timeout | None = None
+        """How long `_opened` is waited for."""
         self._started: asyncio.Future[None] | None = None
         self._stopped: asyncio.Future[int | None] | None = None
         self._attention = asyncio.Event()
@@ -147,7 +153,7 @@ class CameraFeed:
                 await self._started
         except (TimeoutError, asyncio.CancelledError) as error:
             self._give_up()
-            if self._process is not None:
+            if self._process is not None and self._opened is None:
                 self._process.kill("its start was given up")  # or it would go on producing
             if isinstance(error, TimeoutError):
                 raise self._error("did not start", "check its cable and the log") from None
@@ -186,17 +192,24 @@ class CameraFeed:
     async def _spawn(self) -> Opened:
         """Start a process and wait until it has opened the camera."""
         self._refusal = ""
-        self._opened = asyncio.get_running_loop().create_future()
-        self._process = await self._standby.take(self) or self._make_process(self)
+        opened: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
+        self._opened = opened
+        process = self._process = await self._standby.take(self) or self._make_process(self)
         # The clock of the stamps is known, unless the last process with that knowledge gave no frame.
-        self._process.send(Open(self.info[0].clock if self.info and self._fruitless <= 1 else ""))
+        process.send(Open(self.info[0].clock if self.info and self._fruitless <= 1 else ""))
         try:
-            async with asyncio.timeout(OPEN_LIMIT_S):
-                return await self._opened
+            async with asyncio.timeout(OPEN_LIMIT_S if process.loaded else LOAD_LIMIT_S) as self._limit:
+                return await opened
         except TimeoutError:
-            raise self._error("did not open", "check its cable and the log") from None
+            if not opened.cancelled():  # the loop was late: it came in the very turn in which patience ended
+                return opened.result()
+            what, fix = f"did not open within {OPEN_LIMIT_S:g} s", "check its cable and the log"
+            if not process.loaded:
+                what = f"its program was not loaded within {LOAD_LIMIT_S:g} s"
+                fix = "see what keeps the processor or the card busy, and the log"
+            raise self._error(what, fix) from None
         finally:
-            self._opened = None
+            self._opened = self._limit = None
 
     def _make_process(self, listener: Listener) -> CameraProcess:
         return CameraProcess(self._command, self._spec, listener)
@@ -276,6 +289,9 @@ class CameraFeed:
 
     def take_word(self, word: Reply) -> None:
         match word:
+            case Loaded():
+                if self._limit is not None and not self._limit.expired():
+                    self._limit.reschedule(asyncio.get_running_loop().time() + OPEN_LIMIT_S)
             case Opened():
                 if self._opened is not None and not self._opened.done():
                     self._opened.set_result(word)

@@ -50,6 +50,10 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Stop producing and say how many frames there were."""
 
 
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """All that the camera needs has been loaded; from here on it is the camera that takes its time."""
+
+
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """The camera is there, and this is what it gives."""
 
@@ -115,7 +119,7 @@ class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
 
 
 Command = Open | Start | Stop
-Reply = Opened | Refused | Started | Note | Alive | Ended | Stopped
+Reply = Loaded | Opened | Refused | Started | Note | Alive | Ended | Stopped
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from edgecap.source.camera_link import (
     Command,
     LinkFrame,
     LinkPicture,
+    Loaded,
     MessageBuffer,
     Reply,
     pack_word,
@@ -75,6 +76,8 @@ class CameraProcess:
     def __init__(self, command: Sequence[str], spec: msgspec.Struct, listener: Listener) -> None:
         self._loop = asyncio.get_running_loop()
         self.listener = listener
+        self.loaded = False
+        """Whether it has loaded all that it needs."""
         self._buffer = MessageBuffer()
         self._gone = False
         self._paused = False
@@ -211,7 +214,9 @@ class CameraProcess:
                 elif kind == PICTURE:
                     self.listener.take_picture(unpack_picture(body))
                 else:
-                    self.listener.take_word(_reply_decoder.decode(body))
+                    word = _reply_decoder.decode(body)
+                    self.loaded |= isinstance(word, Loaded)
+                    self.listener.take_word(word)
         except (SourceError, msgspec.DecodeError, msgspec.ValidationError, struct.error) as error:
             self.kill(f"it sent what is not understood: {error}")
             self._lose()

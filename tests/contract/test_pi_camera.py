@@ -253,7 +253,7 @@ def test_what_cannot_be_opened_is_refused_in_one_line(make, words):
 
 def test_a_camera_that_hangs_while_it_is_opened_is_given_up(monkeypatch):
     monkeypatch.setattr(camera_feed, "OPEN_LIMIT_S", 1.0)
-    with pytest.raises(SourceError, match="did not open; check its cable"):
+    with pytest.raises(SourceError, match="did not open within 1 s; check its cable"):
         record(camera("--hang-in-open", 1), lambda f, t: play(f, t, 1))
 
 
