@@ -82,7 +82,9 @@ def to_integers(
         steps = multiples.read_steps(Reader(meaning), signed.shape[1]) if transform == MULTIPLES else None
         if search is not None and search.prefers_other(signed, b"", steps):
             return None
-        return _multiples(signed, b"", steps) if steps is not None else Integers(PLAIN, b"", b"", signed)
+        if steps is None:
+            return Integers(PLAIN, b"", b"", signed)
+        return _multiples(signed, b"", multiples.split(signed, steps))
     if kind in "iu" and size == 8:
         return _steps(values.view(np.int64), last, meaning)
     if values.dtype == np.float32:
@@ -114,11 +116,14 @@ def _from_floats(
     if transform == MULTIPLES and step != meaning[: known.at]:
         return None
     steps = multiples.read_steps(known, x.shape[1]) if transform == MULTIPLES else None
+    split = None
     if transform is None:
-        steps = search.find(x, step) if search is not None else None
+        split = search.find(x, step) if search is not None else None
     elif search is not None and search.prefers_other(x, step, steps):
         return None
-    found = _multiples(x, step, steps) if steps is not None else None
+    elif steps is not None:
+        split = multiples.split(x, steps)
+    found = _multiples(x, step, split)
     if found is not None:
         found.extra = grid.packed_zero_and_exceptions()
     elif transform != MULTIPLES and grid.minus_zero:
@@ -130,31 +135,38 @@ def _from_floats(
 
 def _rounded(values: F32, meaning: bytes, transform: int | None, search: Search | None) -> Integers | None:
     """float32 that are on no grid: near multiples of steps, or in bit order."""
+    steps = None
     if transform == ROUNDED:
         known = Reader(meaning)
         shift: int | None = rounded.read_shift(known)
-        steps: multiples.Steps | None = multiples.read_steps(known, values.shape[1])
+        steps = multiples.read_steps(known, values.shape[1])
+    elif transform is None:
+        shift = rounded.shift_of(values) if search is not None else None
     else:
-        shift, steps = search.shift_for(values) if search is not None else None, None
+        shift = search.shift_for(values) if search is not None else None
+    split = None
     if shift is not None and search is not None:
         x, grid = rounded.whole_numbers(values, shift), rounded.pack_shift(shift)
         if transform is None:
-            steps = search.find(x, grid)
+            split = search.find(x, grid)
         elif search.prefers_other(x, grid, steps):
             return None
-    if shift is None or steps is None:
+        elif steps is not None:
+            split = multiples.split(x, steps)
+    if shift is None or split is None:
         return Integers(FLOAT_ORDER, b"", b"", lattice.to_order(values))
-    k, rests = rounded.split(values, steps, shift)
-    packed = rounded.pack_shift(shift) + steps.packed()
-    return Integers(ROUNDED, packed, b"", k, None, rests, steps.channels)
+    k, rests = rounded.split(values, split.k, split.steps, shift)
+    packed = rounded.pack_shift(shift) + split.steps.packed()
+    return Integers(ROUNDED, packed, b"", k, None, rests, split.steps.channels)
 
 
-def _multiples(x: Array, before: bytes, steps: multiples.Steps | None) -> Integers | None:
+def _multiples(x: Array, before: bytes, split: multiples.Split | None) -> Integers | None:
     """Integers (n, c) as multiples of steps; None without, or where the type of `x` does not hold them."""
-    found = multiples.split(x, steps) if steps is not None else None
-    if steps is None or found is None:
+    k = split.multiples(x.dtype) if split is not None else None
+    if split is None or k is None:
         return None
-    return Integers(MULTIPLES, before + steps.packed(), b"", found[0], None, found[1], steps.channels)
+    steps = split.steps
+    return Integers(MULTIPLES, before + steps.packed(), b"", k, None, split.rests, steps.channels)
 
 
 @dataclass(slots=True)

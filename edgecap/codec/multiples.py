@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.codec.layout import Array, Reader, put_varint
 from edgecap.errors import ChunkError
+from edgecap.kernels import multiples as kernels
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -24,19 +26,23 @@ OFFSET_BITS = 3
 """Offsets are in eighths, or in what steps are in where that is coarser."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Steps:
     """Step and offset of every channel, (c,) each; m = 1 and a = e = 0 for a channel without."""
 
     m: I64
     a: I64
     e: I64
+    _packed: bytes = field(default=b"", init=False)
+    _channels: I64 | None = field(default=None, init=False)
 
     @property
     def channels(self) -> I64:
         """Number of every channel among those that have a step, or -1."""
-        has = self.has
-        return np.where(has, np.cumsum(has) - 1, -1)
+        if self._channels is None:
+            has = self.has
+            self._channels = np.where(has, np.cumsum(has) - 1, -1)
+        return self._channels
 
     @property
     def has(self) -> NDArray[np.bool_]:
@@ -48,14 +54,10 @@ class Steps:
         found: I64 = (k.astype(np.int64) * self.m + self.a) >> self.e
         return found
 
-    def nearest(self, x: Array) -> I64:
-        """The multiples (n, c) that lie nearest."""
-        twice = (x.astype(np.int64) << (self.e + 1)) - 2 * self.a + (1 << self.e) - 1 + self.m
-        found: I64 = twice // (2 * self.m)
-        return found
-
     def packed(self) -> bytes:
         """Every channel's offset, and its step where it differs from the one before."""
+        if self._packed:
+            return self._packed
         out = bytearray()
         step = (0, 0)
         for m, a, e in zip(self.m.tolist(), self.a.tolist(), self.e.tolist(), strict=True):
@@ -67,7 +69,8 @@ class Steps:
                 put_varint(out, NEW_STEP + e)
                 put_varint(out, m)
             put_varint(out, FIRST_OFFSET + (a >> unit_of(e)))
-        return bytes(out)
+        self._packed = bytes(out)
+        return self._packed
 
 
 def unit_of(exponent: int) -> int:
@@ -95,11 +98,38 @@ def read_steps(reader: Reader, channels: int) -> Steps:
     return Steps(m, a, e)
 
 
-def split(x: Array, steps: Steps) -> tuple[Array, I32] | None:
-    """Multiples (n, c), of the type of `x`, and rests (n, c); None where that type does not hold them."""
-    k = steps.nearest(x)
-    rest = x - steps.values(k)
-    info = np.iinfo(x.dtype)
-    if k.min() < info.min or k.max() > info.max:
-        return None
-    return k.astype(x.dtype), rest.astype(np.int32)
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Integers (n, c) as multiples of steps, and about how many bits that takes."""
+
+    steps: Steps
+    k: I32
+    """Reduced to 32 bits."""
+    rests: I32
+    plain_bits: int
+    """Of the changes of the integers as they are,"""
+    multiple_bits: int
+    """of the changes of their multiples,"""
+    rest_bits: int
+    """and of rests: a multiple mostly has the same again."""
+    lowest: int
+    highest: int
+
+    @property
+    def bits(self) -> int:
+        """Of multiples and rests."""
+        return self.multiple_bits + self.rest_bits
+
+    def multiples(self, dtype: np.dtype[Any]) -> Array | None:
+        """The multiples (n, c) in a type; None where it does not hold them."""
+        info = np.iinfo(dtype)
+        if self.lowest < info.min or self.highest > info.max:
+            return None
+        return self.k.astype(dtype, copy=False)
+
+
+def split(x: Array, steps: Steps) -> Split:
+    """The multiples that lie nearest to integers (n, c) of 16 or 32 bits."""
+    k, rests = np.empty(x.shape, np.int32), np.empty(x.shape, np.int32)
+    wide, places = np.array(x, np.int64, order="C"), np.empty(kernels.PLACES, np.int64)
+    return Split(steps, k, rests, *kernels.split_samples(wide, steps.m, steps.a, steps.e, k, rests, places))

@@ -38,10 +38,14 @@ def whole_numbers(values: F32, shift: int) -> I32:
     return found
 
 
-def split(values: F32, steps: Steps, shift: int) -> tuple[I32, I32]:
-    """Multiples (n, c), in channels without a step their bit order, and rests (n, c)."""
+def split(values: F32, nearest: I32, steps: Steps, shift: int) -> tuple[I32, I32]:
+    """Multiples (n, c), in channels without a step their bit order, and rests (n, c).
+
+    Args:
+        nearest: (n, c) multiples that the samples' whole numbers are nearest to.
+    """
     order = to_order(values)
-    k = np.where(steps.has, steps.nearest(whole_numbers(values, shift)), order).astype(np.int32)
+    k = np.where(steps.has, nearest, order)
     return k, (order.astype(np.int64) - _expected(k, steps, shift)).astype(np.int32)
 
 
@@ -62,6 +66,12 @@ def _expected(k: I32, steps: Steps, shift: int) -> I64:
 def pack_shift(shift: int) -> bytes:
     """The shift as it is written."""
     return bytes([shift + SHIFT_BIAS])
+
+
+def shift_in(packed: bytes) -> int | None:
+    """The shift, if that is what was packed: a lattice's step begins with a smaller byte."""
+    shift = packed[0] - SHIFT_BIAS if len(packed) == 1 else LEAST_SHIFT - 1
+    return shift if shift >= LEAST_SHIFT else None
 
 
 def read_shift(reader: Reader) -> int:

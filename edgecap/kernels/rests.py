@@ -7,6 +7,8 @@ that adapts.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,16 +33,15 @@ FIRST = CHANCES * 2
 FIRST_CHANCES = np.array([49152, 63488, 57344, 57344, *[32768] * (CHANCES - UP)])
 NO_RESTS = 61440
 STEPS_PER_REST = 11
-NEIGHBOURS_PER_SAMPLE = 64
-"""A channel of which one in so many distinct samples lies 1 apart from another has no step."""
-LEAST_DISTINCT = 3
-NOT_SPACED, SPACED, TOO_FEW = 0, 1, 2
-WINDOW = 1 << 15
-SEEN_WORDS = 2 * WINDOW // 64
 
 
 def start_rests(channels: int) -> I64:
     """The state of so many channels that nothing is known of."""
+    return _fresh_state(channels).copy()
+
+
+@lru_cache(maxsize=8)
+def _fresh_state(channels: int) -> I64:
     # What a place holds first is a multiple that belongs elsewhere.
     places = ((np.arange(PLACES, dtype=np.int64) + 1) & (PLACES - 1)) << 32
     return np.concatenate([FIRST_CHANCES, np.zeros(CHANCES, np.int64), np.tile(places, channels)])
@@ -195,50 +196,3 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
             rests[t, c] = rest
     coder[X], coder[AT] = x, u8(at)
     return 0
-
-
-@kernel
-def find_spaced(samples: I32, channels: I64, seen: Words) -> int:
-    """Which channels may be multiples of a step: those that change, and hardly ever by 1.
-
-    Args:
-        samples: (n, c).
-        channels: (c,) receives `NOT_SPACED`, `SPACED` or, of those that hardly change, `TOO_FEW`.
-        seen: `SEEN_WORDS` to work with.
-
-    Returns:
-        How many are spaced.
-    """
-    found: int = i8(0)
-    for c in range(samples.shape[1]):
-        for i in range(SEEN_WORDS):
-            seen[i] = u8(0)
-        base = i8(samples[0, c]) - WINDOW
-        neighbours, distinct = i8(0), i8(0)
-        before = i8(samples[0, c]) - 1
-        for t in range(samples.shape[0]):
-            sample = i8(samples[t, c])
-            if sample == before:
-                continue
-            before = sample
-            at = sample - base
-            if at < 1 or at >= 2 * WINDOW - 1:
-                distinct += 1
-                continue
-            if (seen[u8(at >> 6)] >> u8(at & 63)) & u8(1):
-                continue
-            distinct += 1
-            seen[u8(at >> 6)] |= u8(1) << u8(at & 63)
-            above, below = at + 1, at - 1
-            neighbours += i8((seen[u8(above >> 6)] >> u8(above & 63)) & u8(1))
-            neighbours += i8((seen[u8(below >> 6)] >> u8(below & 63)) & u8(1))
-            if neighbours * NEIGHBOURS_PER_SAMPLE > distinct:
-                break
-        if neighbours * NEIGHBOURS_PER_SAMPLE > distinct:
-            channels[c] = NOT_SPACED
-        elif distinct < LEAST_DISTINCT:
-            channels[c] = TOO_FEW
-        else:
-            channels[c] = SPACED
-            found += 1
-    return found

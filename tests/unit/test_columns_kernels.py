@@ -19,6 +19,7 @@ from edgecap.kernels import (
     decoding,
     encoding,
     heads,
+    multiples,
     rans,
     recurring,
     rests,
@@ -32,7 +33,10 @@ TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e04641
 
 
 def kernels():
-    for module in (adaptive, bits, choice, decoding, encoding, heads, rans, recurring, rests, rice, tables):
+    for module in (
+        *(adaptive, bits, choice, decoding, encoding, heads),
+        *(multiples, rans, recurring, rests, rice, tables),
+    ):
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and getattr(value, "__module__", "") == module.__name__:
                 yield f"{module.__name__}.{name}", value

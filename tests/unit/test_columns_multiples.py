@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecap.codec import multiples
+from edgecap.codec import multiples, steps_search
 from edgecap.codec.columns import ColumnDecoder, ColumnEncoder
 from edgecap.codec.integers import MULTIPLES, ROUNDED
 from edgecap.codec.layout import Reader, put_varint
@@ -67,8 +67,9 @@ def test_channels_may_have_steps_of_their_own_or_none():
     x = rescaled(k, np.array([9.175] * 3 + [31.0] * 2 + [1]), 0.3, "<i4")
     x[:, 5] = 77
     x = np.concatenate([x, np.rint(rng.normal(0, 40, (400, 1))).astype("<i4")], axis=1)
-    steps = Search().find(x, b"")
-    assert steps is not None
+    found = Search().find(x, b"")
+    assert found is not None
+    steps = found.steps
     assert (steps.m / 2.0**steps.e).round(1).tolist() == [9.2] * 3 + [31.0] * 2 + [1.0] * 2
     assert multiples.read_steps(Reader(steps.packed()), 7).packed() == steps.packed()
     sizes([{"values": part} for part in np.split(x, 4)], "stream")
@@ -80,6 +81,85 @@ def test_ordinary_recordings_are_left_alone(dtype):
         rng = np.random.default_rng(seed)
         x = np.cumsum(rng.normal(0, 10 ** rng.uniform(0, 3), (int(rng.integers(5, 300)), 3)), axis=0)
         assert Search().find(np.rint(x).clip(-32768, 32767).astype(dtype), b"") is None, seed
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["<i2", "<i4"]),
+    st.integers(1, 40),
+    st.lists(st.tuples(st.integers(1, 1 << 28), st.integers(0, 24)), min_size=1, max_size=3),
+    st.integers(0, 1 << 32),
+)
+def test_multiples_are_the_nearest_and_their_price_is_that_of_single_steps(dtype, rows, steps, seed):
+    rng = np.random.default_rng(seed)
+    info = np.iinfo(dtype)
+    reach = min(info.max, int(10 ** rng.uniform(1, 10)))
+    x = rng.integers(-reach, reach, (rows, len(steps)), endpoint=True).astype(dtype)
+    x[rng.random(x.shape) < 0.05] = info.min
+    m, e = np.array([(m, e) if m > 1 << e else (1, 0) for m, e in steps]).T.copy()
+    a = np.where(m == 1, 0, rng.integers(0, m))
+    found = multiples.split(x, multiples.Steps(m, a, e))
+    changes = multiples_changes = rest_bits = 0
+    for c in range(len(steps)):
+        held: dict[int, tuple[int, int]] = {}
+        before = None
+        for t in range(rows):
+            sample, step, offset, exponent = int(x[t, c]), int(m[c]), int(a[c]), int(e[c])
+            k, rest = int(found.k[t, c]), int(found.rests[t, c])
+            assert ((k * step + offset) >> exponent) + rest == sample
+            others = [((other * step + offset) >> exponent) - sample for other in (k - 1, k + 1)]
+            assert abs(rest) <= min(map(abs, others))
+            if before is not None:
+                changes += abs(sample - before[0]).bit_length()
+                multiples_changes += abs(k - before[1]).bit_length()
+            before = sample, k
+            if rest and held.get(k % 256) != (k, rest):
+                held[k % 256] = k, rest
+                rest_bits += 2 + 2 * abs(rest).bit_length()
+    assert (found.plain_bits, found.multiple_bits, found.rest_bits) == (
+        changes,
+        multiples_changes,
+        rest_bits,
+    )
+    for name in ("<i2", "<i4"):
+        k = found.multiples(np.dtype(name))
+        assert (k is None) == (not (np.abs(found.k.astype("i8") + 0.5) < np.iinfo(name).max + 1).all())
+
+
+@pytest.mark.parametrize(("rows", "step"), [(4, 0), (8, 0), (4, 9.175), (8, 9.175), (16, 9.175)])
+def test_small_tables_are_hardly_ever_looked_at(rows, step, monkeypatch):
+    looked = []
+    find = steps_search.find_steps
+    monkeypatch.setattr(steps_search, "find_steps", lambda *a: looked.append(1) or find(*a))
+    k = motion(4, 200 * rows, noise=3.0 if step else 90.0)
+    x = rescaled(k, step, 0.3, "<i2") if step else k.astype("<i2")
+    for level in ("max", "stream"):
+        looked.clear()
+        sizes([{"values": part} for part in np.split(x, 200)], level, reference=False)
+        assert len(looked) <= 10
+
+
+def test_float32_that_grow_and_shrink_are_looked_at_once_for_every_power_of_two(monkeypatch):
+    looked = []
+    find = steps_search.find_steps
+    monkeypatch.setattr(steps_search, "find_steps", lambda *a: looked.append(1) or find(*a))
+    k = motion(7, 6000, noise=8.0)
+    loud = np.repeat(np.tile([1, 4, 1, 16], 15), 100)[:, None]
+    x = k.astype("<f4") * loud.astype("<f4") * np.float32(0.061) / np.float32(1000) * np.float32(9.80665)
+    sizes([{"values": part} for part in np.split(x, 60)], "max", reference=False)
+    assert len(looked) <= 16
+
+
+def test_a_column_may_get_other_channels():
+    rng = np.random.default_rng(10)
+    noise = rng.integers(-30000, 30000, (4, 300, 3))
+    tables = [
+        rescaled(motion(3, 400), 9.175, 0.2, "<i2"),
+        *noise.astype("<i2"),
+        noise[0, :, :2].astype("<i2"),
+    ]
+    for level in ("max", "stream"):
+        sizes([{"values": table} for table in tables], level, reference=False)
 
 
 @settings(max_examples=60, deadline=None)
