@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgecap.codec import multiples, steps_search
 from edgecap.codec.columns import ColumnDecoder, ColumnEncoder
-from edgecap.codec.integers import MULTIPLES, ROUNDED
+from edgecap.codec.integers import LATTICE, MULTIPLES, ROUNDED
 from edgecap.codec.layout import Reader, put_varint
 from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
@@ -283,6 +283,12 @@ def test_impossible_lattices_are_refused():
     for divisor in (np.nan, np.inf, 0.0, -1.0, 1e300):
         with pytest.raises(ChunkError, match="impossible lattice"):
             ColumnDecoder().decode(hostile([0, 0], dtype=6, floats=b"\x0f" + np.float64(divisor).tobytes()))
+    for coarse in (np.nan, np.inf, 0.0, -2.0, 1e6):
+        payload = bytearray(hostile([0, 0], dtype=6, floats=b"\x17" + np.float64(coarse).tobytes()))
+        for transform in (LATTICE, MULTIPLES):
+            payload[5] = transform << 4 | 2
+            with pytest.raises(ChunkError, match="impossible lattice"):
+                ColumnDecoder().decode(bytes(payload))
 
 
 def test_impossible_shifts_are_refused():
