@@ -67,6 +67,11 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     codec: str = ""
     """Encoding of video: `H264` or `MJPEG`."""
 
+    @property
+    def silent_after_ns(self) -> int:
+        """A stream that gives nothing for longer is silent: a second, or 2.5 of its own periods."""
+        return max(1_000_000_000, round(2.5e9 / self.rate_hz_nominal) if self.rate_hz_nominal > 0 else 0)
+
 
 class ClockFit(msgspec.Struct, frozen=True):
     """Ticks to rig time: `t_ns = ref_ns + (tick - ref_tick) * tick_ns * (1 + drift_ppm * 1e-6)`."""

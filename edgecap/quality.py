@@ -19,7 +19,6 @@ from edgecap.model import (
 )
 
 WINDOW_NS = 3_000_000_000
-SILENT_NS = 1_000_000_000
 STARTUP_NS = 1_000_000_000
 """A rate measured over less than this says nothing."""
 RATE_TOLERANCE = 0.05
@@ -55,6 +54,7 @@ class StreamQuality:
         self._last_ns = started_ns
         self._locked = False
         self._window: deque[tuple[int, int, int]] = deque()
+        self._window_ns = max(WINDOW_NS, 2 * info.silent_after_ns)
         self._gap_times: deque[int] = deque(maxlen=64)
         self._looks: deque[PictureReport] = deque(maxlen=64)
         self._limits = np.array(
@@ -105,7 +105,7 @@ class StreamQuality:
     def verdict(self, now_ns: int) -> Verdict:
         """What holds at `now_ns`; the worst comes first."""
         window = self._window
-        while window and window[0][0] < now_ns - WINDOW_NS:
+        while window and window[0][0] < now_ns - self._window_ns:
             window.popleft()
         age_ns = max(0, now_ns - self._last_ns)
         rate_hz = self._rate_hz()
@@ -137,7 +137,7 @@ class StreamQuality:
     def _state(
         self, now_ns: int, age_ns: int, rate_hz: float, saturated: float, drift: Drift | None
     ) -> StreamState:
-        if age_ns > SILENT_NS:
+        if age_ns > self.info.silent_after_ns:
             return "silent"
         if self.n == 0:
             return "waiting"

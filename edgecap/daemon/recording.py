@@ -141,7 +141,10 @@ class OpenSource:
     def _note_sensor(self, event: DeviceEvent, heard_ns: int) -> bool:
         before = self._ailing(heard_ns)
         if event.kind == "fault":
-            self._sensors[event.sensor] = event.text, heard_ns
+            known, _ = self._sensors.get(event.sensor, ("", 0))
+            # That nothing comes of it adds nothing to what the device itself said.
+            text = known if known and event.text == f"{event.sensor} is silent" else event.text
+            self._sensors[event.sensor] = text, heard_ns
         elif event.sensor:
             self._sensors.pop(event.sensor, None)
         else:

@@ -284,13 +284,13 @@ class IioFeed:
 
     # ── what happens by itself ──────────────────────────────────────────────────────────────────────
 
-    def _tell(self, kind: str, text: str = "") -> None:
-        self._queue.put(DeviceEvent(self.name, kind, now_ns(), text))
+    def _tell(self, kind: str, text: str = "", sensor: str = "") -> None:
+        self._queue.put(DeviceEvent(self.name, kind, now_ns(), text, sensor))
 
     def _watch(self) -> None:
         """Look for silence a few times a second."""
         if self._running and self._track is not None and self._track.check_silent(now_ns()):
-            self._tell("fault", f"{self.name} is silent")
+            self._tell("fault", f"{self.name} is silent", self.name)
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
     async def _reopen(self) -> _Attached:

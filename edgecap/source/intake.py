@@ -163,7 +163,8 @@ class Intake:
             return False
         for track in self._tracks:
             if track.check_silent(now_ns):
-                self.tell("fault", now_ns, f"{track.info.name} is silent")
+                name = track.info.name
+                self.tell("fault", now_ns, f"{name} is silent", sensor=name)
         return any(track.silent for track in self._tracks)
 
     def tell(self, kind: str, t_ns: int, text: str = "", sensor: str = "") -> None:
@@ -260,8 +261,10 @@ class Intake:
         stream = "" if track is None or event.stream == NO_STREAM else track.info.name
         match event.code:
             case EventCode.BUTTON_DOWN | EventCode.BUTTON_UP:
-                kind = "button-down" if event.code == EventCode.BUTTON_DOWN else "button-up"
-                self.tell(kind, self._button.place(event.t_us, t_ns, arrival_ns), event.text)
+                down = event.code == EventCode.BUTTON_DOWN
+                placed_ns = self._button.place(down, event.t_us, t_ns, arrival_ns)
+                if placed_ns is not None:
+                    self.tell("button-down" if down else "button-up", placed_ns, event.text)
             case EventCode.OVERRUN:
                 if track is not None:
                     track.overrun(event.arg)

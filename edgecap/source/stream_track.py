@@ -12,8 +12,6 @@ from edgecap.model import I64, NUMPY_DTYPE, ClockFit, Gap, Item, SampleBlock, St
 from edgecap.source.deframer import Batch
 from edgecap.timeline.fit import to_rig_ns
 
-SILENT_NS = 1_000_000_000
-"""A stream that sends nothing for this long while sampling is silent."""
 PAUSE_NS = 100_000_000
 """Samples further apart than this and than …"""
 PAUSE_PERIODS = 5
@@ -47,7 +45,7 @@ class StreamTrack:
         self._since_ns = 0
         self._arrival_ns = 0
         self.silent = False
-        """Nothing has come for SILENT_NS."""
+        """Nothing has come for longer than is usual for such a stream."""
         self._cause = ""
         self._restarted = False
         self._overrun = 0
@@ -85,7 +83,7 @@ class StreamTrack:
 
     def check_silent(self, now_ns: int) -> bool:
         """True once per silence."""
-        if self.silent or now_ns - self._arrival_ns < SILENT_NS:
+        if self.silent or now_ns - self._arrival_ns < self.info.silent_after_ns:
             return False
         self.silent = True
         return True

@@ -244,7 +244,24 @@ def test_a_sensors_fault_does_not_hide_that_of_its_board() -> None:
     device.note(DeviceEvent("glove", "fault", 6, "glove-imu overran: 3 samples lost in the device"), 6)
     said = "glove-magnetic-ring: no answer, glove-imu overran: 3 samples lost in the device; check"
     assert device.problem(7).startswith(said)
-    device.note(DeviceEvent("glove", "fault", 8, "glove-magnetic-ring is silent"), 8)
-    assert device.problem(9).startswith("glove-magnetic-ring: no answer; check")  # said once
+    device.note(DeviceEvent("glove", "fault", 8, "glove-magnetic-ring is silent", "glove-magnetic-ring"), 8)
+    assert device.problem(9).startswith("glove-magnetic-ring: no answer, glove-imu overran")  # said once
     device.note(DeviceEvent("glove", "disconnected", 10, "/dev/x: gone"), 10)
     assert device.problem(11) == "glove is disconnected: /dev/x: gone; plug it in again"
+
+
+def test_silence_hides_no_better_cause_and_ends_with_the_next_samples() -> None:
+    device = OpenSource("glove", Scripted("glove"), Live())
+    device.started = True
+    silent = DeviceEvent("glove", "fault", 20, "glove is silent", "glove")
+    device.note(DeviceEvent("glove", "disconnected", 10, "/dev/x: gone"), 10)
+    device.note(silent, 20)
+    assert device.problem(21) == "glove is disconnected: /dev/x: gone; plug it in again"
+    device.note(DeviceEvent("glove", "connected", 30, "/dev/x is back"), 30)
+    assert device.problem(31) == ""
+    device.note(silent, 40)
+    assert device.problem(41).startswith("glove is silent; check wiring and power")
+    assert device.able == set()
+    device.saw(a_frame("glove", 42))
+    assert device.problem(42) == ""
+    assert device.able == {"glove"}

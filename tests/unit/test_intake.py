@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecap.errors import SourceError
-from edgecap.model import DeviceEvent, Gap, Item, SampleBlock
+from edgecap.model import DeviceEvent, Gap, Item, SampleBlock, StreamInfo
 from edgecap.source.deframer import Deframer
 from edgecap.source.descriptors import DeviceInfo, HelloParts, stream_infos
 from edgecap.source.frames import Ack, Channel, Descriptor, Event, EventCode, Hello, Kind, Log
 from edgecap.source.intake import Intake
 from edgecap.source.item_queue import ItemQueue
+from edgecap.source.stream_track import StreamTrack
 from tests.reference import framing as reference
 
 IMU = Descriptor(0, 1, 1, 1_000_000, 0, "imu", (Channel("x", "g", 0.5, 1.0), Channel("y", "g", 0.5, 1.0)))
@@ -168,8 +169,16 @@ def test_silence_is_told_once_per_silence() -> None:
     rig.intake.begin(rig.now_ns)
     for _ in range(3):
         rig.intake.check_silent(rig.now_ns + 1_500_000_000)
-    texts = [i.text for i in rig.items() if isinstance(i, DeviceEvent)]
-    assert texts == ["hand-imu is silent", "hand-load is silent"]
+    told = [(i.text, i.sensor) for i in rig.items() if isinstance(i, DeviceEvent)]
+    assert told == [("hand-imu is silent", "hand-imu"), ("hand-load is silent", "hand-load")]
+
+
+def test_a_slow_stream_is_silent_later() -> None:
+    track = StreamTrack(StreamInfo("toy-temperature", "scalar", "toy", 0.5, "int16"), 2)
+    track.begin(0, 0)
+    assert [track.check_silent(t_ms * 1_000_000) for t_ms in (1500, 4900, 5100, 9000)] == [
+        False, False, True, False
+    ]  # fmt: skip
 
 
 def test_frames_that_mean_nothing_are_counted() -> None:

@@ -53,6 +53,18 @@ def test_good_silent_and_good_again() -> None:
     assert state(quality, 12_000) == "ok"
 
 
+def test_a_slow_stream_is_not_silent_between_its_samples() -> None:
+    quality = StreamQuality(msgspec.structs.replace(INFO, rate_hz_nominal=0.5), 0)
+    assert state(quality, 4900) == "waiting"
+    for t_ms in range(2000, 20_001, 2000):
+        ticks, arrival = np.array([t_ms * 1000]), np.array([t_ms * MS])
+        one = np.zeros((1, 2), np.int16)
+        quality.see(SampleBlock("hand-imu", t_ms // 2000, ticks, one, np.array([1], np.int32), arrival, FIT))
+        assert {state(quality, t_ms + late_ms) for late_ms in (0, 1500, 1999)} == {"ok"}
+    assert quality.verdict(21_900 * MS).rate_hz == 0.5
+    assert state(quality, 25_100) == "silent"
+
+
 def test_gap_saturation_rate_and_clock() -> None:
     quality = StreamQuality(INFO, 0)
     feed(quality, 0, 3000)
