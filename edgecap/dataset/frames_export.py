@@ -6,8 +6,8 @@ OUT/SESSION.CAMERA.mp4       picture i is row i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -100,32 +100,44 @@ def export_frames(
                 f"stream {camera.name} is encoded as {camera.codec!r}, which no MP4 can carry",
                 fix=f"it can carry {', '.join(DEMUXER)}",
             )
-    span_ns = max(session.t1_ns - session.t0_ns, 1)
-    tables = []
-    for k, camera in enumerate(cameras):
-
-        def tell(t_ns: int, done: int = k) -> None:
-            if progress is not None:
-                share = min(max(t_ns - session.t0_ns, 0), span_ns)
-                progress(done * span_ns + share, len(cameras) * span_ns)
-
-        tracks = [
-            SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
-            for info in session.sample_streams()
-        ]
-        table = FrameTable(session, camera, tracks, episode, window_ns)
-        writer = _CameraWriter(session, camera, table, out_dir)
-        for t_ns in writer.write():
-            tell(t_ns)
-        tables.append(writer.result())
-        tell(session.t1_ns)
+    tracks = [
+        SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
+        for info in session.sample_streams()
+    ]
+    writers = [
+        _CameraWriter(session, camera, FrameTable(session, camera, tracks, episode, window_ns), out_dir)
+        for camera in cameras
+    ]
+    _write_together(session, writers, progress)
     return FramesExport(
         session=session.key.session,
         complete=session.report.complete,
         outcome=session.outcome,
         utc_trusted=session.utc.trusted,
-        cameras=tables,
+        cameras=[writer.result() for writer in writers],
     )
+
+
+def _write_together(
+    session: RecordedSession, writers: Sequence[_CameraWriter], progress: Progress | None
+) -> None:
+    """Write every camera's files, always the one that is furthest behind, so that sensors are read once."""
+    span_ns = max(session.t1_ns - session.t0_ns, 1)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(closing(writer.write())) for writer in writers]
+        reached = dict.fromkeys(range(len(parts)), session.t0_ns)
+        done_ns = dict.fromkeys(reached, 0)
+        while reached:
+            behind = min(reached, key=lambda k: reached[k])
+            t_ns = next(parts[behind], None)
+            if t_ns is None:
+                del reached[behind]
+            else:
+                reached[behind] = t_ns
+            share_ns = span_ns if t_ns is None else min(max(t_ns - session.t0_ns, 0), span_ns)
+            done_ns[behind] = max(done_ns[behind], share_ns)
+            if progress is not None:
+                progress(sum(done_ns.values()), len(parts) * span_ns)
 
 
 @dataclass(slots=True)
@@ -148,7 +160,7 @@ class _CameraWriter:
         self._parquet, self._mp4 = out_dir / f"{stem}.parquet", out_dir / f"{stem}.mp4"
         self._count = _Count(gaps=[g for g in session.gaps if g.stream == camera.name])
 
-    def write(self) -> Iterator[int]:
+    def write(self) -> Generator[int]:
         """Write both; yields the rig time reached. The table's name appears last."""
         frames = self._decodable()
         first = next(frames, None)

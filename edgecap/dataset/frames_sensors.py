@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from edgecap.dataset.physical import Quantity, quantities, valid_values
 from edgecap.dataset.session import RecordedSession, SampleChunk
 from edgecap.errors import ConfigError, ExportError
 from edgecap.kernels.resample import box_over, linear_at
-from edgecap.model import I64, StreamInfo
+from edgecap.model import I64, Gap, StreamInfo
 
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -104,11 +104,17 @@ class SensorTrack:
         self.quantities: list[Quantity] = list(found.values())
         period_ns = 1e9 / info.rate_hz_nominal if info.rate_hz_nominal > 0 else 0.0
         self.max_gap_ns = round(GAP_PERIODS * period_ns) or int(np.iinfo(np.int64).max)
-        self.gaps = [g for g in session.gaps if g.stream == info.name]
-        self._gap_t0 = np.array([g.t0_ns for g in self.gaps], np.int64) - lag_ns
-        self._gap_t1 = np.array([g.t1_ns for g in self.gaps], np.int64) - lag_ns
+        self.gaps: list[Gap] = []
+        self._gaps_ns = np.zeros((0, 2), np.int64)
+        self._tell([g for g in session.gaps if g.stream == info.name])
         self._session = session
         self._begin()
+
+    def _tell(self, gaps: Sequence[Gap]) -> None:
+        new = [g for g in gaps if g not in self.gaps]
+        self.gaps += new
+        times_ns = np.array([(g.t0_ns, g.t1_ns) for g in new], np.int64).reshape(-1, 2) - self.lag_ns
+        self._gaps_ns = np.concatenate([self._gaps_ns, times_ns])
 
     def _begin(self) -> None:
         self._chunks = self._session.sample_chunks(self.info.name)
@@ -171,7 +177,7 @@ class SensorTrack:
         fit, t_ns = chunk.fit, chunk.t_ns - self.lag_ns
         follows = self._expected == (chunk.index, fit.epoch, fit.device_boot)
         self._expected = (chunk.index + len(t_ns), fit.epoch, fit.device_boot)
-        self.gaps += [g for g in chunk.gaps if g not in self.gaps]
+        self._tell(chunk.gaps)
         if not fit.locked:
             # Times that nobody vouches for are no support; what comes next begins anew.
             self._expected = _NOTHING
@@ -179,10 +185,9 @@ class SensorTrack:
         before = np.concatenate([t_ns[:1] - 1 if self._last_ns is None else [self._last_ns], t_ns[:-1]])
         breaks = t_ns <= before
         breaks[0] |= not follows
-        touched = np.flatnonzero((self._gap_t0 < t_ns.max()) & (self._gap_t1 > before.min()))
-        ends = [(int(self._gap_t0[k]), int(self._gap_t1[k])) for k in touched]
-        ends += [(g.t0_ns - self.lag_ns, g.t1_ns - self.lag_ns) for g in chunk.gaps]
-        for t0_ns, t1_ns in ends:
+        # Those of chunks before as well: a corrected clock may go back to them.
+        touched = (self._gaps_ns[:, 0] < t_ns.max()) & (self._gaps_ns[:, 1] > before.min())
+        for t0_ns, t1_ns in self._gaps_ns[touched].tolist():
             breaks |= (t0_ns < t_ns) & (t1_ns > before)
         run = self._run + np.cumsum(breaks)
         self._run, self._last_ns = int(run[-1]), int(t_ns[-1])

@@ -18,6 +18,7 @@ import pytest
 
 import edgecap
 from edgecap.cli.main import main
+from edgecap.dataset import frames_export
 from edgecap.dataset.frames_export import export_frames
 from edgecap.dataset.frames_table import FRAME_COLUMNS, unit_word
 from edgecap.errors import ExportError
@@ -281,6 +282,48 @@ def test_two_cameras_of_their_own_rate_and_exposure(tmp_path):
         inside = [k for k in range(30) if abs(k * 50 * MS + RAW0 - row["t_ns"]) <= 60 * MS]
         assert row["air_n"] == len(inside)
         assert row["air.co2_ppm.mean"] == (None if 11 in inside else pytest.approx(np.mean(inside)))
+
+
+def test_cameras_that_shoot_seldom_read_sensors_once_and_not_far_ahead(tmp_path, monkeypatch):
+    info = StreamInfo("air", "scalar", "base", 10.0, "float32", (ChannelInfo("co2", "ppm", 1.0),))
+    parts = [
+        Part(at, np.arange(at, at + 10, dtype=np.int64) * 100 * MS, np.zeros((10, 1), np.float32), fit_at())
+        for at in range(0, 600, 10)
+    ]
+    (film,) = jpegs(1)
+    cameras = {
+        name: [unit(k, RAW0 + k * period_ms * MS, 0, film) for k in range(59_000 // period_ms)]
+        for name, period_ms in (("one", 1000), ("two", 400))
+    }
+    session = store_session(
+        tmp_path / "store", [(info, parts)], cameras=cameras,
+        infos=[jpeg_camera("one", 1.0), jpeg_camera("two", 2.5)], end_ns=RAW0 + 60 * SECOND,
+    )  # fmt: skip
+    frames, chunks = type(session).frames, type(session).sample_chunks
+    seen: list[int] = []
+    ahead, read = [], []
+
+    def frames_seen(own, name):
+        for frame in frames(own, name):
+            seen.append(frame.t_ns)
+            yield frame
+
+    def chunks_read(own, name):
+        for chunk in chunks(own, name):
+            read.append(int(chunk.t_ns[0]))
+            ahead.append(max(seen) - read[-1])
+            yield chunk
+
+    monkeypatch.setattr(type(session), "frames", frames_seen)
+    monkeypatch.setattr(type(session), "sample_chunks", chunks_read)
+    assert [c.rows for c in export_frames(session, tmp_path / "out").cameras] == [59, 147]
+    assert read == [RAW0 + k * SECOND for k in range(60)]
+    assert max(ahead) <= 7 * SECOND
+    # What is measured above is the limit: without it, all frames come before the first sample.
+    monkeypatch.setattr(frames_export, "BATCH_NS", 1 << 62)
+    ahead.clear()
+    export_frames(session, tmp_path / "out")
+    assert max(ahead) > 50 * SECOND
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):

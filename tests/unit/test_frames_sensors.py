@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgecap.dataset.frames_sensors import GAP_PERIODS, SensorTrack, Windows
@@ -84,6 +84,7 @@ def random_exposures(rng: np.random.Generator, t_ns: list[int]) -> tuple[np.ndar
     batch=st.integers(1, 41),
     jumps=st.integers(0, 3),
 )
+@example(seed=6152, rate_hz=1000.0, batch=1, jumps=0)  # a clock that goes back to where a gap was
 def test_rows_equal_their_definition(dtype, seed, rate_hz, batch, jumps):
     rng = np.random.default_rng(seed)
     info = a_stream(dtype, rate_hz)
