@@ -18,18 +18,21 @@ class ButtonTimes:
 
     def __init__(self) -> None:
         self._t_us = self._t_ns = self._arrival_ns = 0
-        self._placed = False
+        self._down: bool | None = None
 
-    def place(self, t_us: int, t_ns: int, arrival_ns: int) -> int:
-        """Rig time of an edge.
+    def place(self, down: bool, t_us: int, t_ns: int, arrival_ns: int) -> int | None:
+        """Rig time of an edge; None if it was told before: boards tell each more than once.
 
         Args:
+            down: Of the button.
             t_us: Counter of the board at the edge; 32 bits, wraps.
             t_ns: Its rig time by the clock as it is known now.
             arrival_ns: When it was told.
         """
         since_us = (t_us - self._t_us) & 0xFFFFFFFF
-        if self._placed and since_us < NEAR_US and arrival_ns - self._arrival_ns < _TURN_NS:
+        if self._down is not None and since_us < NEAR_US and arrival_ns - self._arrival_ns < _TURN_NS:
+            if since_us == 0 and down == self._down:
+                return None
             t_ns = self._t_ns + 1000 * since_us
-        self._t_us, self._t_ns, self._arrival_ns, self._placed = t_us, t_ns, arrival_ns, True
+        self._t_us, self._t_ns, self._arrival_ns, self._down = t_us, t_ns, arrival_ns, down
         return t_ns

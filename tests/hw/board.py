@@ -17,6 +17,7 @@ from tests.hw.emulated import EmulatedBoard
 from tests.reference import serial_frames as sf
 
 TIMEOUT_S = 60.0
+BUTTON = (sf.BUTTON_DOWN, sf.BUTTON_UP)
 
 
 def now_ns() -> int:
@@ -105,7 +106,13 @@ class Board:
 
     def events(self, code: int) -> list[sf.Event]:
         events = [sf.parse_event(frame.payload) for frame in self.frames(sf.EVENT)]
-        return [event for event in events if event.code == code]
+        return [event for event in (self.presses() if code in BUTTON else events) if event.code == code]
+
+    def presses(self) -> list[sf.Event]:
+        """Edges of the button in the order in which they were told; each once, though it is told again."""
+        told = [sf.parse_event(frame.payload) for frame in self.frames(sf.EVENT)]
+        edges = [event for event in told if event.code in BUTTON]
+        return [event for event, before in zip(edges, [None, *edges], strict=False) if event != before]
 
     def samples(self, stream: int = 0, frames: list[sf.Frame] | None = None) -> list[sf.Samples]:
         hello = next(h for h in reversed(self.hellos()) if h.stream == stream)

@@ -60,6 +60,7 @@ class Hand:
         self.intake = Intake("hand", self.queue, self.deframer, self)
         self.intake.describe(DeviceInfo(1, "fw", "sn", (IMU,)), "hand on port")
         self.found: list[tuple[str, int]] = []
+        self.edges = 0
 
     def on_hello(self, hello: Hello) -> None: ...
 
@@ -75,6 +76,7 @@ class Hand:
         while self.queue:
             item = self.queue._items.popleft()
             if isinstance(item, DeviceEvent) and item.kind.startswith("button"):
+                self.edges += 1
                 self.gestures.feed(item.kind == "button-down", item.t_ns)
         self.found += [(g.kind, g.t_ns) for g in self.gestures.poll(self.intake.said_ns)]
 
@@ -131,6 +133,25 @@ def test_a_press_across_a_turn_of_the_counter_and_one_a_turn_later() -> None:
         assert kind == "press"
         assert abs(t_ns - start) < 20 * MS
     assert len(hand.found) == 2
+
+
+@pytest.mark.parametrize("lost", range(8))
+def test_each_edge_is_told_again_in_case_its_frame_is_lost(lost: int) -> None:
+    """A release that is not heard would be a hold, and discard a session."""
+    now = 10_000 * SECOND
+    board, hand = Board(1, now - 7200 * SECOND), Hand()
+    hand.read(board.hello(now - SECOND), now - SECOND)
+    for bit, down in enumerate((True, False)):
+        t_ns = now + (0 if down else 500 * MS)
+        for number, late_ms in enumerate((5, 25, 105)):
+            frame = board.edge(down, t_ns, t_ns + late_ms * MS)
+            if lost & 1 << bit and number < 1 + (lost >> 2):
+                continue
+            hand.read(frame, t_ns + (late_ms + 1) * MS)
+    ((kind, t_ns),) = hand.later(now + 10 * SECOND)
+    assert kind == "press"
+    assert 0 <= t_ns - now < 110 * MS  # without a ping the clock knows no more than arrivals
+    assert hand.edges == 2
 
 
 class Listener:

@@ -5,6 +5,10 @@
 #include "wire.h"
 
 #define LOG_EVERY_US 1000000u
+/* A release that is lost on the line would make a hold of a press. */
+#define BUTTON_AGAIN 2u
+#define BUTTON_AGAIN_US 20000u
+#define BUTTON_LAST_US 80000u
 #define PONG_BYTES 12u
 #define PING_BYTES 4u
 
@@ -182,6 +186,21 @@ static void feed_transmitter(ec_device *device)
     device->hal.transmit(device->hal.ctx, device->wire, at + bytes);
 }
 
+static void tell_button(ec_device *device)
+{
+    if (ec_button_settle(&device->button, device->now_us, &device->button_edge_us)) {
+        device->button_again = BUTTON_AGAIN;
+        device->button_again_us = device->now_us + BUTTON_AGAIN_US;
+    } else if (device->button_again > 0 && device->now_us >= device->button_again_us) {
+        device->button_again--;
+        device->button_again_us = device->now_us + BUTTON_LAST_US;
+    } else {
+        return;
+    }
+    ec_send_event(device, device->button.down ? EC_BUTTON_DOWN : EC_BUTTON_UP, EC_NO_STREAM, device->button_edge_us,
+                  0, "");
+}
+
 void ec_show_light(ec_device *device)
 {
     const uint8_t *shown = device->light.shown;
@@ -192,13 +211,11 @@ void ec_show_light(ec_device *device)
 void ec_poll(ec_device *device)
 {
     const uint64_t now = ec_update_now(device);
-    uint64_t t_us = 0;
     if (device->sampling)
         ec_take_due(device);
     else
         ec_look(device);
-    if (ec_button_settle(&device->button, now, &t_us))
-        ec_send_event(device, device->button.down ? EC_BUTTON_DOWN : EC_BUTTON_UP, EC_NO_STREAM, t_us, 0, "");
+    tell_button(device);
     ec_show_light(device);
     feed_hello(device);
     log_count(device, &device->refused_frames, " frames from the host refused");
@@ -235,6 +252,8 @@ uint64_t ec_next_wake_us(const ec_device *device)
         const uint64_t settled = device->button.last_edge_us + EC_BUTTON_STABLE_US;
         next = settled < next ? settled : next;
     }
+    if (device->button_again > 0 && device->button_again_us < next)
+        next = device->button_again_us;
     if (device->reset_asked && device->reset_by_us < next)
         next = device->reset_by_us;
     if ((device->refused_frames || device->lost_frames) && device->log_after_us < next)

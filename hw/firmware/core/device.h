@@ -87,6 +87,9 @@ typedef struct {
     uint8_t hello_part;
     uint8_t hello_parts; /* HELLO frames still due while hello_part < hello_parts */
     ec_button button;
+    uint64_t button_edge_us;  /* the newest edge told */
+    uint64_t button_again_us; /* when it is told again … */
+    uint8_t button_again;     /* … so often */
     ec_light light;
     bool reset_asked;
     uint64_t reset_by_us;
