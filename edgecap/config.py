@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import string
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from edgecap.config_faults import in_words, refuse_twins, refuse_unknown
 from edgecap.errors import ConfigError
-from edgecap.model import PREVIEW_SUFFIX
 from edgecap.topics import NAME_PATTERN
 
 DEFAULT_PATHS = (Path("edgecap.toml"), Path("/etc/edgecap/edgecap.toml"))
@@ -25,8 +24,11 @@ MAX_REFERENCE_CHARS = 200
 """The manifest must fit one chunk."""
 
 Name = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$", description="1 to 64 of a-z, 0-9 and '-'")]
-Positive = Annotated[float, Meta(gt=0)]
-PositiveInt = Annotated[int, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Path1 = Annotated[str, Meta(min_length=1)]
+FrameRate = Annotated[float, Meta(gt=0, le=1000)]
+Pixels = Annotated[int, Meta(ge=16, le=16_384)]
+BitRate = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,8 +52,8 @@ class BrokerConfig(Section, frozen=True):
 class SpoolConfig(Section, frozen=True):
     """`[spool]`: where recordings wait until ingest has proved that it stored them."""
 
-    dir: str = "/var/lib/edgecap/spool"
-    reserve_mb: PositiveInt = 512
+    dir: Path1 = "/var/lib/edgecap/spool"
+    reserve_mb: Annotated[int, Meta(ge=1, le=1 << 42)] = 512
     """Free space that recording never uses: a session is closed cleanly before it is touched."""
     segment_mb: Annotated[int, Meta(ge=1, le=1024)] = 16
 
@@ -82,7 +84,7 @@ class UplinkConfig(Section, frozen=True):
     """`[uplink]`: how chunks are delivered."""
 
     window: Annotated[int, Meta(ge=1, le=64)] = 8
-    resend_seconds: Positive = 60.0
+    resend_seconds: Seconds = 60.0
     max_kbit_s: Annotated[int, Meta(ge=0)] = 0
     """Bandwidth cap; 0 for none."""
     paused: bool = False
@@ -92,15 +94,15 @@ class SerialConfig(Section, frozen=True):
     """`[[serial]]`: a microcontroller; its streams are named by its own descriptors."""
 
     name: Name
-    port: str
-    baud: PositiveInt = 1_000_000
+    port: Path1
+    baud: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
 
 
 class IioConfig(Section, frozen=True):
     """`[[iio]]`: a sensor on this computer's own bus with a Linux IIO driver; one stream, of this name."""
 
     name: Name
-    device: str
+    device: Path1
     """The device's name or label (`cat /sys/bus/iio/devices/*/name`), or its directory, `iio:device0`."""
     rate_hz: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
     """One that the device offers; 0 keeps its present rate."""
@@ -131,20 +133,20 @@ class CameraSection(Section, frozen=True):
 class FileCameraConfig(CameraSection, frozen=True, kw_only=True, tag_field="backend", tag="file"):
     """`[[camera]]` with `backend = "file"`: a video file played in real time."""
 
-    path: str
-    fps: Annotated[float, Meta(ge=0)] = 0.0
+    path: Path1
+    fps: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     """0 keeps the clip's own frame times."""
     loop: bool = True
-    bitrate_kbps: PositiveInt = 2000
+    bitrate_kbps: BitRate = 2000
 
 
 class SyntheticCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="synthetic"):
     """`[[camera]]` with `backend = "synthetic"`: a seeded moving scene."""
 
-    width: PositiveInt = 640
-    height: PositiveInt = 480
-    fps: Positive = 30.0
-    bitrate_kbps: PositiveInt = 2000
+    width: Pixels = 640
+    height: Pixels = 480
+    fps: FrameRate = 30.0
+    bitrate_kbps: BitRate = 2000
     seed: int = 0
 
 
@@ -153,10 +155,10 @@ class PiCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="picam
 
     camera_id: str = ""
     """libcamera's id; empty takes the only camera."""
-    width: PositiveInt = 1280
-    height: PositiveInt = 720
-    fps: Positive = 30.0
-    bitrate_kbps: PositiveInt = 5000
+    width: Pixels = 1280
+    height: Pixels = 720
+    fps: FrameRate = 30.0
+    bitrate_kbps: BitRate = 5000
     encoder: Literal["auto", "hardware", "libav"] = "auto"
     codec: Literal["h264", "mjpeg"] = "h264"
     exposure_us: Annotated[int, Meta(ge=0)] = 0
@@ -170,16 +172,16 @@ class PiCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="picam
 class UvcCameraConfig(CameraSection, frozen=True, tag_field="backend", tag="uvc"):
     """`[[camera]]` with `backend = "uvc"`: a USB camera, or any other on V4L2 (docs/CAMERA.md)."""
 
-    device: str = "/dev/video0"
+    device: Path1 = "/dev/video0"
     """Better the name under /dev/v4l/by-id, which stays when another camera is plugged in."""
-    width: PositiveInt = 1280
-    height: PositiveInt = 720
-    fps: Positive = 30.0
+    width: Pixels = 1280
+    height: Pixels = 720
+    fps: FrameRate = 30.0
     input: Literal["auto", "mjpeg", "yuyv"] = "auto"
     """What the camera is asked for; `auto` prefers MJPEG, which fits USB 2 at any size."""
     codec: Literal["h264", "mjpeg"] = "h264"
     """`mjpeg` keeps the camera's own JPEG pictures; `h264` decodes and encodes them."""
-    bitrate_kbps: PositiveInt = 5000
+    bitrate_kbps: BitRate = 5000
     """Of what is encoded here; a camera's own JPEG has the size that it has."""
 
 
@@ -290,7 +292,7 @@ def _read(path: Path) -> str:
 def parse_config(text: str, where: str = "config") -> Config:
     """Validate TOML text; raises `ConfigError` as `load_config`."""
     config = _parse(text, Config, where)
-    _refuse_twins(config, where)
+    refuse_twins(config, where)
     return config
 
 
@@ -299,14 +301,12 @@ def _parse(text: str, table: type[FileConfig], where: str) -> FileConfig:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from error
-    _refuse_unknown(tree, table, where, "")
+    refuse_unknown(tree, table, where)
     _refuse_variables(tree.get("broker"), where)
     try:
         return msgspec.convert(tree, table)
     except msgspec.ValidationError as error:
-        message, _, key = str(error).partition(" - at `$.")
-        at = f"key `{key.rstrip('`')}`: " if key else ""
-        raise ConfigError(f"{where}: {at}{message}", fix="see `edgecap config schema`") from error
+        raise in_words(error, tree, table, where) from error
 
 
 def _refuse_variables(broker: Any, where: str) -> None:
@@ -319,55 +319,6 @@ def _refuse_variables(broker: Any, where: str) -> None:
                 f"{where}: key `broker.{key}`: {value!r} has a variable that nobody sets",
                 fix="begin the path with one of " + ", ".join(f"${{{v}}}" for v in PATH_VARIABLES),
             )
-
-
-def _refuse_unknown(tree: dict[str, Any], table: type[Section], where: str, at: str) -> None:
-    """Walk the tree along the declared tables, naming the first key that none of them has."""
-    known = {f.name: f.type for f in msgspec.structs.fields(table)}
-    tag = table.__struct_config__.tag_field
-    valid = [*known, *([tag] if tag else [])]
-    for key, value in tree.items():
-        if key not in valid:
-            near = difflib.get_close_matches(key, valid, 1, 0.5)
-            hint = f"did you mean `{at}{near[0]}`?" if near else f"valid keys here: {', '.join(valid)}"
-            raise ConfigError(f"{where}: unknown key `{at}{key}`", fix=hint)
-        if key == tag:
-            continue
-        if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):
-            _refuse_unknown(value, known[key], where, f"{at}{key}.")
-        elif isinstance(value, list):
-            for i, item in enumerate(value):
-                row = _row_type(known[key], item, where, f"{at}{key}[{i}]")
-                if row is not None and isinstance(item, dict):
-                    _refuse_unknown(item, row, where, f"{at}{key}[{i}].")
-
-
-def _row_type(declared: Any, item: Any, where: str, at: str) -> type[Section] | None:
-    """Which table a row of an array of tables is; a union is told apart by its tag."""
-    args = get_args(declared)
-    rows = get_args(args[0]) or args[:1] if args else ()
-    tables = [r for r in rows if isinstance(r, type) and issubclass(r, Section)]
-    if len(tables) == 1:
-        return tables[0]
-    if not tables or not isinstance(item, dict):
-        return None
-    tag_field = tables[0].__struct_config__.tag_field
-    by_tag = {str(t.__struct_config__.tag): t for t in tables}
-    tag = item.get(tag_field)
-    if tag not in by_tag:
-        near = difflib.get_close_matches(str(tag), by_tag, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(map(repr, by_tag))}"
-        problem = f"unknown {tag_field} {tag!r}" if tag is not None else f"`{tag_field}` is missing"
-        raise ConfigError(f"{where}: {at}: {problem}", fix=hint)
-    return by_tag[tag]
-
-
-def _refuse_twins(config: Config, where: str) -> None:
-    previews = [c.name + PREVIEW_SUFFIX for c in config.camera if c.preview_seconds]
-    names = [*(d.name for d in (*config.serial, *config.iio, *config.camera)), *previews]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{where}: two devices are called {name!r}", fix="give each its own name")
 
 
 def load_calibration(path: str) -> dict[str, Any]:

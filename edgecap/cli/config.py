@@ -8,6 +8,10 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgecap.config import Config
 
 EXAMPLE = """\
 examples:
@@ -54,10 +58,33 @@ def run_config(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     if args.what == "show":
         print(json.dumps(msgspec.to_builtins(config), indent=2))
-    else:
-        devices = ", ".join(d.name for d in (*config.serial, *config.iio, *config.camera)) or "no devices"
-        print(f"ok: {config.site}/{config.rig} with {devices}")
+        return 0
+    devices = refuse_unrunnable(config)
+    to = config.broker.url or "nowhere: no broker is configured"
+    print(f"ok: {config.site}/{config.rig} with {', '.join(devices)}, delivering to {to}")
     return 0
+
+
+def refuse_unrunnable(config: Config) -> list[str]:
+    """Names of the devices; raises `ConfigError` for what the daemon would refuse at its start.
+
+    Files of certificates and passwords may be those of another machine: `edgecap doctor` looks at them.
+    """
+    from edgecap.config import load_calibration
+    from edgecap.errors import ConfigError
+    from edgecap.mqtt import parse_broker
+
+    devices = [d.name for d in (*config.serial, *config.iio, *config.camera)]
+    if not devices:
+        raise ConfigError("no device is configured", fix="add a [[serial]], [[iio]] or [[camera]] table")
+    if config.broker.url:
+        ca, cert, key = (
+            Path(name) if name else None
+            for name in (config.broker.ca_file, config.broker.cert_file, config.broker.key_file)
+        )
+        parse_broker(config.broker.url, ca_file=ca, cert_file=cert, key_file=key, environ={})
+    load_calibration(config.calibration.file)
+    return devices
 
 
 def run_warmup(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgecap.errors import ConfigError, SpoolError
+from edgecap.errors import SpoolError
 
 if TYPE_CHECKING:
     from edgecap.config import CameraConfig, Config, IioConfig
@@ -54,15 +54,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `run`."""
+    from edgecap.cli.config import refuse_unrunnable
     from edgecap.cli.kernel_cache import compile_missing
     from edgecap.config import load_config
     from edgecap.memory import share_one_heap, uncollected
 
     share_one_heap()
     config = load_config(args.config)
+    refuse_unrunnable(config)
     broker = broker_of(config, args.broker)
-    if not (config.serial or config.iio or config.camera):
-        raise ConfigError("no device is configured", fix="add a [[serial]], [[iio]] or [[camera]] table")
     compile_missing()
     with uncollected():
         sources = sources_of(config)

@@ -27,7 +27,7 @@ MINIMAL = 'site = "lab"\nrig = "rig-01"\n'
         ('[[camera]]\nbackend = "flie"\nname = "a"', "unknown backend 'flie'; did you mean 'file'?"),
         ('[[camera]]\nname = "a"', "camera[0]: `backend` is missing"),
         ('[[serial]]\nname = "a"\nport = 3', "key `serial[0].port`: Expected `str`, got `int`"),
-        ('[[serial]]\nname = "a"', "missing required field `port`"),
+        ('[[serial]]\nname = "a"', "key `serial[0].port` is missing"),
         ('[[iio]]\nname = "a"\ndevise = "x"', "unknown key `iio[0].devise`; did you mean `iio[0].device`?"),
         ('[[iio]]\nname = "a"\ndevice = "x"\nclock = "realtime"', "key `iio[0].clock`: Invalid enum value"),
         ('[[iio]]\nname = "a"\ndevice = "x"\nattributes = { f = 3 }', "Expected `str`, got `int`"),
@@ -35,9 +35,31 @@ MINIMAL = 'site = "lab"\nrig = "rig-01"\n'
             '[[serial]]\nname = "a"\nport = "p"\n[[iio]]\nname = "a"\ndevice = "x"',
             "two devices are called 'a'",
         ),
-        ('[[serial]]\nname = "../a"\nport = "p"', "key `serial[0].name`: Expected `str` matching"),
+        ('[[serial]]\nname = "../a"\nport = "p"', "key `serial[0].name`: '../a' is no name"),
         ("[capture]\nchunk_seconds = 99", "key `capture.chunk_seconds`: Expected `float` <= 10"),
-        ('[capture]\ncodec_level = "best"', "key `capture.codec_level`: Invalid enum value 'best'"),
+        (
+            '[capture]\ncodec_level = "best"',
+            "key `capture.codec_level`: Invalid enum value 'best'; did you mean",
+        ),
+        ('[capture]\ncodec_level = "zip"', "use one of 'fast', 'max', 'stream'"),
+        ('[serial]\nname = "a"\nport = "p"', "there may be several `serial`; write [[serial]], not [serial]"),
+        ('[[session]]\ntask = "t"', "there is only one `session`; write [session], not [[session]]"),
+        ('[[serial]]\nname = "a"\nport = ""', "key `serial[0].port`: Expected `str` of length >= 1, not ''"),
+        ("[button]\nled = 3", "unknown key `button.led`; did you mean `button.led_gpio`?"),
+        ("[chunk]\nseconds = 1", "unknown key `chunk`; valid keys here: site, rig, broker, spool"),
+        ("[button]\ngpio = 17\nled_gpio = 17", "key `button.led_gpio`: 17 is what `button.gpio` says, too"),
+        (
+            '[[serial]]\nname = "a"\nport = "p"\n[[serial]]\nname = "b"\nport = "p"',
+            "key `serial[1].port`: 'p' is what `serial[0].port` says, too",
+        ),
+        (
+            '[[camera]]\nbackend = "picamera2"\nname = "a"\n[[camera]]\nbackend = "picamera2"\nname = "b"',
+            "key `camera[1].camera_id`: '' is what `camera[0].camera_id` says, too",
+        ),
+        (
+            '[[camera]]\nbackend = "synthetic"\nname = "a"\nfps = 1e9',
+            "key `camera[0].fps`: Expected `float` <= 1000.0, not 1000000000.0",
+        ),
         ("[spool", "not valid TOML"),
         (
             '[[serial]]\nname = "a"\nport = "p"\n[[camera]]\nbackend = "synthetic"\nname = "a"',
@@ -73,7 +95,7 @@ def test_missing_and_unreadable_files(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
-    good.write_text(MINIMAL)
+    good.write_text(MINIMAL + '[[serial]]\nname = "a"\nport = "p"')
     bad.write_text(MINIMAL + "[uplink]\nwindw = 3")
     assert main(["config", "check", "--config", str(good)]) == 0
     assert main(["config", "show", "--config", str(good)]) == 0
@@ -83,3 +105,27 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert error == f"edgecap: {bad}: unknown key `uplink.windw`; did you mean `uplink.window`?\n"
     assert main(["config", "schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(config_schema()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "no device is configured; add a [[serial]]"),
+        ('[broker]\nurl = "http://x"', "broker URL has scheme 'http'; write mqtt://host:1883"),
+        ('[broker]\nurl = "mqtt://x:99999"', "is not a URL"),
+        ('[broker]\nurl = "mqtt://a:secret@x"', "carries a password"),
+        ('[broker]\nurl = "mqtt://x"\nca_file = "/ca"', "certificates but no TLS; write mqtts://"),
+        ('[broker]\nurl = "mqtts://x"\ncert_file = "/c"', "needs both its certificate and its key file"),
+        ('[calibration]\nfile = "/gone.json"', "cannot read the calibration /gone.json"),
+    ],
+)
+@pytest.mark.parametrize("command", [["config", "check"], ["run"]])
+def test_check_refuses_what_the_daemon_refuses(
+    command: list[str], text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rig.toml"
+    path.write_text(MINIMAL + text + ('\n[[serial]]\nname = "a"\nport = "p"' if text else ""))
+    assert main([*command, "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "secret" not in error
