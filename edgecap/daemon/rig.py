@@ -6,15 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgecap import clock, memory
-from edgecap.codec.chunk import Chunk
-from edgecap.config import Config, load_calibration
+from edgecap.config import Config
 from edgecap.daemon.buttons import Buttons
 from edgecap.daemon.devices import Devices
 from edgecap.daemon.health import LoopLag
@@ -24,11 +22,11 @@ from edgecap.daemon.panels import Panels
 from edgecap.daemon.pulse import Pulse
 from edgecap.daemon.recording import SESSION_EVENTS, OpenSource, start_sources, stop_sources
 from edgecap.daemon.room import RoomMeter
-from edgecap.daemon.unclosed import Unclosed
-from edgecap.errors import EdgecapError, SessionError, SpoolError
+from edgecap.daemon.running_session import RunningSession
+from edgecap.errors import EdgecapError, SessionError
 from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict
 from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
-from edgecap.session.manifest import Outcome, Provenance, new_session_id, open_record
+from edgecap.session.manifest import Outcome, Provenance
 from edgecap.session.recorder import Recorder
 from edgecap.source.protocol import Source
 from edgecap.spool.writer import SpoolWriter
@@ -68,22 +66,19 @@ class Rig:
         self.config = config
         self.machine = Machine()
         self.counters = Counters()
-        self.calibration = load_calibration(config.calibration.file)
         self.provenance = Provenance(**msgspec.structs.asdict(config.session))
         self.desired_version = ""
         self.desired_error = ""
-        self.recorder: Recorder | None = None
         self.pair: ClockPair = clock.read_pair()
-        self.verdicts: list[Verdict] = []
         self.broken: dict[str, str] = {}
         """Parts of the rig other than devices that do not work, each with why and the fix."""
         self.events: asyncio.Queue[RigEvent] = asyncio.Queue(256)
         self.changed = asyncio.Event()
         self.writer = writer
-        self.last_session = ""
         self.lag = LoopLag()
         self.room = RoomMeter()
         self.pulse = pulse or Pulse(Path(config.spool.dir))
+        self.session = RunningSession(config, writer, self.pulse)
         self.devices = Devices(sources, self._take, self._devices_changed)
         self.panels = Panels(panels)
         self.buttons = Buttons()
@@ -91,8 +86,6 @@ class Rig:
         self._latecomers = Latecomers(self.records, lambda: self.devices.open)
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
-        self._pool = ThreadPoolExecutor(1, "seal")
-        self._unclosed = Unclosed(writer.spool, self.pulse)
         self._deviceless = False
         """In FAULT because no device works; it ends when one does."""
 
@@ -122,7 +115,7 @@ class Rig:
                 for task in tasks:
                     task.cancel()
         finally:
-            self._pool.shutdown()
+            self.session.shut_down()
 
     async def ready(self) -> None:
         """Wait until every device is open or known to be missing."""
@@ -156,6 +149,21 @@ class Rig:
     def open_sources(self) -> list[OpenSource]:
         """The devices that are open, in the order of the configuration."""
         return self.devices.open
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What takes in the running session, if there is one."""
+        return self.session.recorder
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """On the running session's streams, of the last second."""
+        return self.session.verdicts
+
+    @property
+    def last_session(self) -> str:
+        """Id of the newest session."""
+        return self.session.last
 
     def records(self) -> bool:
         """Whether a session runs that takes in what comes."""
@@ -317,43 +325,18 @@ class Rig:
                 f"{stats.reserve_bytes / 1e6:.0f} MB are kept in reserve",
                 fix="let the uplink drain, or use a larger card",
             )
-        await self._unclosed.close_any()
+        await self.session.close_earlier()
 
     async def _open_session(self, intent: Intent) -> None:
         pair = self.pair = clock.read_pair()
-        session = new_session_id(pair.realtime_ns)
         infos: list[StreamInfo] = [i for s in self.open_sources for i in s.feed.info]
-        recorder = Recorder(
-            site=self.config.site,
-            rig=self.config.rig,
-            session=session,
-            put=self._put,
-            pool=self._pool,
-            chunk_ns=round(self.config.capture.chunk_seconds * 1e9),
-            level=self.config.capture.codec_level,
-        )
-        await recorder.open(
-            open_record(
-                site=self.config.site,
-                rig=self.config.rig,
-                session=session,
-                provenance=self.provenance,
-                pair=pair,
-                streams=infos,
-                calibration=self.calibration,
-                config=msgspec.to_builtins(self.config.capture),
-            ),
-            infos,
-        )
-        self.last_session, self.recorder, self.pulse.session = session, recorder, session
-        # The devices are started once the manifest is on the medium: whatever then befalls the daemon, the
-        # session is known, and what it may have cost can be stated.
-        await self.writer.flush()
+        # The devices are started once the manifest is on the medium.
+        recorder = await self.session.open(pair, self.provenance, infos)
         for device in self.open_sources:  # one may have come while the manifest was written
             for info in device.feed.info:
                 recorder.add_stream(pair.raw_ns, info)
-        self.say("start", pair.raw_ns, session, task=self.provenance.task, by=intent.by)
-        log.info("recording %s: %s", session, self.provenance.task)
+        self.say("start", pair.raw_ns, self.last_session, task=self.provenance.task, by=intent.by)
+        log.info("recording %s: %s", self.last_session, self.provenance.task)
         problems = await start_sources(self.open_sources)
         for problem in problems:
             self.counters.source_faults += 1
@@ -365,24 +348,11 @@ class Rig:
         for device in self.open_sources:
             self._latecomers.add_later(device)
 
-    async def _put(self, chunk: Chunk) -> None:
-        """A running session may use the reserve: `_every_second` closes it long before that is gone."""
-        await self.writer.put(chunk, closing=True)
-
     async def _close_session(self, outcome: Outcome, reason: str) -> None:
-        recorder = self.recorder
-        assert recorder is not None
         sent = await stop_sources(self.open_sources)
         self.pair = clock.read_pair()
-        await recorder.close(self.pair, outcome, sent, reason)
-        self.recorder, self.verdicts = None, []
-        try:
-            await self.writer.flush()
-        except SpoolError as error:
-            recorder.failure = recorder.failure or error
-        self.pulse.session = ""
+        recorder = await self.session.close(self.pair, outcome, sent, reason)
         if recorder.failure is not None:
-            await self._unclosed.close(self.pair.raw_ns)
             self.counters.sessions_failed += 1
             self.machine.handle("failed", str(recorder.failure))
             self.say("fault", clock.now_ns(), str(recorder.failure))
@@ -401,29 +371,20 @@ class Rig:
         """Give up a session that cannot be closed in order; its chunks stay in the spool."""
         self.counters.sessions_failed += 1
         self.machine.handle("failed", reason)
-        recorder, self.recorder, self.verdicts = self.recorder, None, []
+        recorder = self.session.let_go()
         sent = await stop_sources(self.open_sources)
         self.say("fault", clock.now_ns(), reason)
-        if recorder is not None:
-            try:
-                await recorder.close(clock.read_pair(), "interrupted", sent, reason)
-                await self.writer.flush()
-            except EdgecapError as error:
-                log.error("cannot close %s: %s", self.last_session, error)
-            await self._unclosed.close(clock.now_ns())
-        self.pulse.session = ""
+        await self.session.give_up(recorder, sent, reason)
 
     # ── every second ────────────────────────────────────────────────────────────────────────────────
 
     async def _every_second(self) -> None:
         while True:
             self.pair = clock.read_pair()
-            if self.recorder is not None:
-                self.verdicts = self.recorder.verdicts(self.pair.raw_ns)
-                try:
-                    await self.recorder.tick(self.pair, self.verdicts)
-                except EdgecapError as error:
-                    await self._fail(str(error))
+            try:
+                await self.session.tick(self.pair)
+            except EdgecapError as error:
+                await self._fail(str(error))
             stats = self.writer.spool.stats()
             if self.recorder is not None and stats.free_bytes <= stats.reserve_bytes:
                 await self._stop_for_space(stats.free_bytes)
