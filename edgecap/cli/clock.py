@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edgecap.errors import UsageError
+
 EPILOG = """\
 example:
   edgecap sim clock --seed 1 --seconds 60 --scenario usb-1ms --log exchange.npz
@@ -59,6 +61,11 @@ def run_replay(args: argparse.Namespace) -> int:
     from edgecap.timeline.device_clock import DeviceClock
     from edgecap.timeline.replay import read_log, replay, rows_from_arrays, save_replay, summarise
 
+    for leg, us in (("ping", args.ping_wire_us), ("pong", args.pong_wire_us)):
+        if not 0 <= us <= 1e6:
+            raise UsageError(
+                f"--{leg}-wire-us {us:g} is no time on a wire", fix="give microseconds, 0 to 1e6"
+            )
     arrays = read_log(args.log)
     rows = rows_from_arrays(arrays, name=str(args.log))
     clock = DeviceClock(

@@ -80,17 +80,18 @@ def load(path: Path) -> Any:
     """The array of a .npy file, or a sentence that says why it cannot be used."""
     import numpy as np
 
+    from edgecap.npz import DAMAGE, why_not, words_of
+
     try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")
+        with path.open("rb") as file:
+            reason = why_not(file.read(8))
+        array = None if reason else np.load(path, allow_pickle=False, mmap_mode="r")
     except FileNotFoundError:
         return f"{path} does not exist"
-    except (OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "allow_pickle" in reason or "Object arrays" in reason:
-            reason = "it holds Python objects"
-        return f"{path} cannot be read as a .npy array: {reason}"
-    if not isinstance(array, np.ndarray):
-        return f"{path} holds several arrays; save one array as .npy"
+    except DAMAGE as error:
+        reason = words_of(error)
+    if reason or array is None:
+        return f"{path} cannot be read as a .npy array: {reason}; save one array with numpy.save"
     if array.dtype.newbyteorder("=").name not in DTYPES:
         return f"{path} holds {array.dtype} samples; convert them to one of {', '.join(DTYPES)}"
     if array.ndim not in (1, 2) or array.shape[0] == 0 or array.size == 0:

@@ -67,9 +67,10 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 ok, 1 it failed, 2 usage or configuration."""
-    args = build_parser().parse_args(argv)
-    set_up_logging(debug=args.debug)
+    args = argparse.Namespace(debug=False)
     try:
+        args = build_parser().parse_args(argv)
+        set_up_logging(debug=args.debug)
         return int(args.run(args))
     except KeyboardInterrupt:
         print("edgecap: interrupted", file=sys.stderr)

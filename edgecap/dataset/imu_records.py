@@ -24,6 +24,7 @@ from edgecap.dataset.calibrate_imu import fit_poses, fit_six, poses, rest
 from edgecap.dataset.inertial import F64, Inertial
 from edgecap.dataset.still import rolling_deviation
 from edgecap.errors import CalibrationError, UsageError
+from edgecap.npz import read_npz
 
 METHODS = ("rest", "six", "poses", "allan")
 MOVED_RATIO = 6.0
@@ -133,11 +134,7 @@ def read_inertial(path: Path, stream: str) -> Inertial:
     Raises:
         UsageError: not an npz file of that form.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
-        raise UsageError(f"{path} is not an npz file that can be read: {error}") from error
+    arrays = read_npz(path, fix="write it with numpy.savez")
     t = arrays.get("t")
     sensors = {name: arrays[name].astype(np.float64) for name in UNITS if _is_number(arrays.get(name))}
     if t is None or t.ndim != 1 or len(t) < 16 or not _is_number(t) or not sensors:

@@ -16,6 +16,7 @@ from edgecap.dataset.sync_led import RowFilm, Switching, brightest_stripe
 from edgecap.dataset.sync_rotation import orientation_rates
 from edgecap.errors import CalibrationError, UsageError
 from edgecap.model import I64, ChannelInfo
+from edgecap.npz import read_npz
 
 RAD_S = {"rad/s": 1.0, "deg/s": math.pi / 180, "dps": math.pi / 180, "°/s": math.pi / 180}
 """Units of a gyroscope, in rad/s."""
@@ -103,11 +104,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         UsageError: not an npz file, or an array is missing or does not fit.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path} is not an npz file that can be read: {error}") from error
+    arrays = read_npz(path, fix="write it with numpy.savez")
     absent = [name for name in ARRAYS if name not in arrays]
     if absent:
         raise UsageError(f"{path} lacks {', '.join(absent)}", fix=f"it needs {', '.join(ARRAYS)}")

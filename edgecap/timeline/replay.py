@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from edgecap.errors import UsageError
 from edgecap.kernels import align_state as at
 from edgecap.model import I64
+from edgecap.npz import read_npz
 from edgecap.timeline.device_clock import DeviceClock
 
 COLUMNS: dict[str, tuple[int, str]] = {
@@ -49,22 +48,7 @@ def read_log(path: Path) -> dict[str, NDArray[np.generic]]:
     Raises:
         UsageError: If the file is missing or no npz of plain arrays.
     """
-    arrays: dict[str, NDArray[np.generic]] = {}
-    try:
-        with path.open("rb") as file:
-            opened = np.load(file, allow_pickle=False)
-            if not isinstance(opened, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} holds a single array", fix="write the log with numpy.savez")
-            for name in (*COLUMNS, "truth_ns"):
-                if name in opened.files:
-                    arrays[name] = opened[name]
-    except FileNotFoundError:
-        raise UsageError(f"no log at {path}", fix="check the path") from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise UsageError(
-            f"{path} is not an npz of plain arrays ({error})", fix="write the log with numpy.savez"
-        ) from None
-    return arrays
+    return read_npz(path, fix="write the log with numpy.savez", names=(*COLUMNS, "truth_ns"))
 
 
 def rows_from_arrays(arrays: Mapping[str, NDArray[np.generic]], name: str = "the log") -> I64:

@@ -199,7 +199,7 @@ def test_bad_arguments_and_files(capsys, tmp_path, store):
     assert "do not go together" in refusal(capsys, 2, store, "--npz", "x.npz", "--method", "gyro")
     npz = str(SYNC_TWISTNSYNC)
     assert "--window-s nan" in refusal(capsys, 2, "--npz", npz, "--method", "gyro", "--window-s", "nan")
-    assert "not an npz" in refusal(capsys, 2, "--npz", str(tmp_path / "none.npz"), "--method", "gyro")
+    assert "there is no" in refusal(capsys, 2, "--npz", str(tmp_path / "none.npz"), "--method", "gyro")
     text = tmp_path / "text.npz"
     text.write_text("hello")
     assert "not an npz" in refusal(capsys, 2, "--npz", str(text), "--method", "gyro")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap.cli.journal import journal_lines
+from edgecap.cli.main import main
 
 LOGS = """
 import logging
@@ -68,3 +70,14 @@ def test_every_line_has_one_priority_and_only_the_first_is_urgent(text: str, lev
     first, *rest = journal_lines(text, level).split("\n")
     assert re.match(r"<[2-7]>", first)
     assert all(line.startswith("<7>") for line in rest)
+
+
+def test_an_interrupt_while_the_commands_are_loaded_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupt)
+    assert main(["sessions", "ls", "store"]) == 130
+    assert capsys.readouterr().err == "edgecap: interrupted\n"
