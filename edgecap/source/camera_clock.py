@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from edgecap.errors import SourceError
@@ -15,9 +15,11 @@ DOMAINS: tuple[Domain, ...] = ("monotonic", "boottime", "raw")
 text says BOOTTIME (the same until the machine has slept), nobody is known to use RAW."""
 
 MAX_DELAY_NS = 500_000_000
-"""A frame is at most this much older than its arrival in our process, while the camera is opened …"""
+"""While a camera is opened, one of its frames at least comes no later than this, even on a busy machine …"""
 LATE_NS = 5_000_000_000
-"""… and later, when a starved machine may be slow, at most this much."""
+"""… and every frame at most so late."""
+PROBE_MOST = 40
+"""Frames after which a clock that was not recognised is none of the host's."""
 MAX_SLEW = 500e-6
 """The kernel speeds or slows MONOTONIC against RAW by no more than this (500 ppm)."""
 LOSS_RATIO = 1.5
@@ -37,11 +39,11 @@ def host_time(pair: ClockPair, domain: Domain) -> int:
 def plausible_domains(
     samples: Sequence[tuple[int, ClockPair]], max_delay_ns: int = MAX_DELAY_NS
 ) -> list[Domain]:
-    """Host clocks in which every timestamp lies shortly before the moment at which its frame arrived.
+    """Host clocks in which every timestamp lies before the moment at which its frame arrived, one shortly.
 
     Args:
         samples: (sensor timestamp in ns, reading of the host clocks when the frame arrived).
-        max_delay_ns: How much older than its arrival a timestamp may be.
+        max_delay_ns: How much older than its arrival the timestamp of the promptest frame may be.
 
     Returns:
         Those that fit, preferred one first.
@@ -49,17 +51,38 @@ def plausible_domains(
     Raises:
         SourceError: None fits, or there are no samples.
     """
-    fitting = [
-        d for d in DOMAINS if samples and all(0 <= host_time(p, d) - ts <= max_delay_ns for ts, p in samples)
-    ]
+    delays = {d: [host_time(p, d) - ts for ts, p in samples] for d in DOMAINS}
+    fitting = [d for d in DOMAINS if samples and 0 <= min(delays[d]) <= max_delay_ns]
+    fitting = [d for d in fitting if max(delays[d]) <= LATE_NS]
     if fitting:
         return fitting
-    delays = {d: [host_time(p, d) - ts for ts, p in samples] for d in DOMAINS}
     raise SourceError(
         "the camera's timestamps are in none of the host's clocks",
         fix="report the camera's model and driver",
         delays_ns=delays,
     )
+
+
+def find_domain(samples: Iterable[tuple[int, ClockPair]], least: int) -> Domain:
+    """The host clock of a camera's timestamps, from as many of its frames as it takes on a busy machine.
+
+    Args:
+        samples: As they come, like those of `plausible_domains`.
+        least: Frames to look at in any case.
+
+    Raises:
+        SourceError: It is none of the host's clocks.
+    """
+    seen = []
+    for sample in samples:
+        seen.append(sample)
+        if len(seen) >= least:
+            try:
+                return plausible_domains(seen)[0]
+            except SourceError:
+                if len(seen) >= PROBE_MOST:
+                    raise
+    return plausible_domains(seen)[0]
 
 
 class HostClock:

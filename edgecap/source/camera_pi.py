@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -22,8 +22,8 @@ import msgspec
 
 from edgecap.clock import now_ns, read_pair
 from edgecap.errors import SourceError
-from edgecap.model import H264, MJPEG
-from edgecap.source.camera_clock import Domain, FrameNumbers, HostClock, plausible_domains
+from edgecap.model import H264, MJPEG, ClockPair
+from edgecap.source.camera_clock import Domain, FrameNumbers, HostClock, find_domain
 from edgecap.source.camera_exposure import ExposurePolicy, limit_exposure
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_lines import read_line_ns
@@ -303,13 +303,15 @@ class PiWorker:
 
     def _probe(self) -> Domain:
         """Take a few frames to see in which clock their timestamps are."""
-        samples = []
         self._picam2.start()
-        for _ in range(PROBE_FRAMES):
-            metadata = self._picam2.capture_metadata(wait=PROBE_LIMIT_S)
-            samples.append((int(metadata["SensorTimestamp"]), read_pair(tries=2)))
+        domain = find_domain(self._stamps(), PROBE_FRAMES)
         self._picam2.stop()  # not after an error, when it might hang: the process ends anyway
-        return plausible_domains(samples)[0]
+        return domain
+
+    def _stamps(self) -> Iterator[tuple[int, ClockPair]]:
+        while True:
+            metadata = self._picam2.capture_metadata(wait=PROBE_LIMIT_S)
+            yield int(metadata["SensorTimestamp"]), read_pair(tries=2)
 
     def _encoder(self, sink: FrameSink) -> Any:
         """The encoder, with a key frame and its parameter sets every second."""

@@ -13,7 +13,14 @@ import msgspec
 from edgecap.clock import now_ns, read_pair
 from edgecap.errors import SourceError
 from edgecap.model import H264, MJPEG
-from edgecap.source.camera_clock import LATE_NS, Domain, FrameNumbers, HostClock, plausible_domains
+from edgecap.source.camera_clock import (
+    LATE_NS,
+    Domain,
+    FrameNumbers,
+    HostClock,
+    find_domain,
+    plausible_domains,
+)
 from edgecap.source.camera_encoder import H264Encoder
 from edgecap.source.camera_feed import CameraFeed, open_camera
 from edgecap.source.camera_jpeg import JpegEncoder, complete_jpeg
@@ -163,13 +170,9 @@ class UvcWorker:
 
     def _probe(self) -> Domain:
         """Take a few frames to see in which clock their time stamps are."""
-        samples = []
         with self._container() as container:
-            for tick, _ in self._packets(container):
-                samples.append((tick, read_pair(tries=2)))
-                if len(samples) == PROBE_FRAMES:
-                    break
-        return plausible_domains(samples)[0]
+            packets = self._packets(container)
+            return find_domain(((tick, read_pair(tries=2)) for tick, _ in packets), PROBE_FRAMES)
 
     def _container(self) -> Any:
         import av

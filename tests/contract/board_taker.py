@@ -37,7 +37,7 @@ class Taker:
             self.items.append(item)
             self.came.set()
 
-    async def until(self, condition: Callable[[], Any], limit_s: float = 8.0) -> None:
+    async def until(self, condition: Callable[[], Any], limit_s: float = 60.0) -> None:
         """Wait, item by item, until the condition holds."""
         async with asyncio.timeout(limit_s):
             while not condition():

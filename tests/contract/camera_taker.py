@@ -38,7 +38,7 @@ class Taker:
     def events(self, kind):
         return [i for i in self.items if isinstance(i, DeviceEvent) and i.kind == kind]
 
-    async def until(self, condition, timeout_s=10.0):
+    async def until(self, condition, timeout_s=60.0):
         async with asyncio.timeout(timeout_s):
             while not condition():
                 self._news.clear()
@@ -48,7 +48,7 @@ class Taker:
         await self.until(lambda: len(self.frames) >= n)
 
     async def end(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self._task
 
 

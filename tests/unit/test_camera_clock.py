@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from edgecap.clock import read_pair
 from edgecap.errors import SourceError
 from edgecap.model import ClockPair
-from edgecap.source.camera_clock import FrameNumbers, HostClock, host_time, plausible_domains
+from edgecap.source.camera_clock import (
+    PROBE_MOST,
+    FrameNumbers,
+    HostClock,
+    find_domain,
+    host_time,
+    plausible_domains,
+)
 
 S = 1_000_000_000
 
@@ -40,6 +47,30 @@ def test_a_foreign_clock_is_refused(timestamp):
     with pytest.raises(SourceError, match="none of the host's clocks") as caught:
         plausible_domains([(timestamp, pair(100 * S, 101 * S, 102 * S))])
     assert caught.value.evidence["delays_ns"]
+
+
+@pytest.mark.parametrize("domain", ["monotonic", "boottime", "raw"])
+def test_a_busy_machine_takes_more_frames_to_recognise_the_clock(domain):
+    """Each frame comes late, up to seconds, until one is prompt; the clocks are further apart than that."""
+    taken = []
+
+    def frames():
+        for k, late_ms in enumerate([700, 2500, 900, 800, 4000, 600, 510, 40, 0]):
+            p = pair(100 * S + k * S, 300 * S + k * S, 7000 * S + k * S)
+            taken.append(late_ms)
+            yield host_time(p, domain) - late_ms * 1_000_000, p
+
+    assert find_domain(frames(), 5) == domain
+    assert taken[-1] == 40
+
+
+def test_a_clock_of_the_cameras_own_is_refused_however_many_frames_are_taken():
+    frames = ((k * 33_333_333, pair(100 * S + k * 33_333_333, 300 * S, 7000 * S)) for k in range(10**9))
+    with pytest.raises(SourceError, match="none of the host's clocks") as caught:
+        find_domain(frames, 5)
+    assert len(caught.value.evidence["delays_ns"]["raw"]) == PROBE_MOST
+    with pytest.raises(SourceError, match="none of the host's clocks"):
+        find_domain(iter(()), 5)
 
 
 def test_this_machines_monotonic_is_recognised():

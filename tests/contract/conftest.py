@@ -1,0 +1,14 @@
+"""What a camera does is asked here; how soon, only where a test sets its own limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgecap.source import camera_feed
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs other tests beside is slow to start a process and to give a first frame."""
+    for limit in ("OPEN_LIMIT_S", "START_LIMIT_S", "FIRST_FRAME_LIMIT_S"):
+        monkeypatch.setattr(camera_feed, limit, 60.0)
