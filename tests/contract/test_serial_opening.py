@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import pty
-import tty
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edgecap.errors import SourceError
-from edgecap.sim.firmware import (
-    HostFirmware,
-)
+from edgecap.sim.firmware import HostFirmware
 from edgecap.source import serial_mcu
-from edgecap.source.frames import Hello, Kind
+from edgecap.source.frames import Kind
 from edgecap.source.serial_mcu import SerialSource
 from tests.contract.board_taker import TWO
 from tests.reference import framing as reference
+from tests.strange_peer import answering, hello
 
 
 async def refusal(port: str) -> str:
@@ -52,43 +45,6 @@ def test_ports_that_cannot_be_opened_are_named_with_the_fix(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-@contextlib.asynccontextmanager
-async def peer(answer: bytes) -> AsyncIterator[str]:
-    """A port behind which something else than edgecap's firmware answers whatever is sent."""
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    loop = asyncio.get_running_loop()
-
-    def answer_it() -> None:
-        os.read(master, 4096)
-        os.write(master, answer)
-
-    loop.add_reader(master, answer_it)
-    try:
-        yield os.ttyname(slave)
-    finally:
-        loop.remove_reader(master)
-        os.close(master)
-        os.close(slave)
-
-
-def hello(**changes: Any) -> bytes:
-    """A HELLO of one stream, with fields of its descriptor changed."""
-    from edgecap.source.frames import Channel, Descriptor
-
-    fields: dict[str, Any] = {
-        "stream": 0,
-        "kind": 1,
-        "dtype": 1,
-        "rate_mhz": 1000,
-        "lag_us": 0,
-        "name": "imu",
-    }
-    fields["channels"] = (Channel("x", "N", 1.0, 0.0),)
-    return Hello(1, 0, 1, "fw 1", "sn", Descriptor(**(fields | changes))).pack()
-
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -112,7 +68,7 @@ def test_peers_that_are_no_device_are_refused_with_reason(
     monkeypatch.setattr(serial_mcu, "HELLO_LIMIT_S", 0.3)
 
     async def run() -> None:
-        async with peer(answer) as port:
+        async with answering(answer) as port:
             assert reason in await refusal(port)
 
     asyncio.run(run())

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from edgecap import topics
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.records import encode_records
 from edgecap.ingest.store import open_store
 from edgecap.ingest.worker import IngestWorker
-from edgecap.mqtt import Backoff, Broker, Connection, keep_connected
+from edgecap.mqtt import Backoff, Broker, Connection, keep_connected, parse_broker
+from edgecap.sim.broker import LoopbackBroker
 from edgecap.spool import Spool
 from edgecap.uplink import Uplink
 
@@ -141,3 +143,9 @@ def stored(store_dir: Path) -> set[bytes]:
         return {chunk.packed for key in store.sessions() for chunk in store.chunks(key)}
     finally:
         store.close()
+
+
+def on_broker(path: Path, body: Callable[[Broker], Awaitable[None]], **options: Any) -> None:
+    """Carry out `body` on a broker of its own, which keeps its files below `path`."""
+    with LoopbackBroker(path / "broker", **options) as running:
+        asyncio.run(body(parse_broker(running.url)))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from gpiozero import Device
-from gpiozero.pins.mock import MockFactory, MockPWMPin
+from gpiozero.pins.mock import MockFactory
 
 from edgecap.cli.run import serve, sources_of
 from edgecap.clock import now_ns
@@ -27,23 +27,12 @@ from edgecap.mqtt import parse_broker
 from edgecap.session.machine import LEDS, SOUNDS
 from edgecap.sim.firmware import HostFirmware, motion_imu
 from edgecap.source import gpio
+from tests.heard_pin import HeardPin
 from tests.system.site import Site
 
 pytestmark = pytest.mark.timeout(180)
 BUTTON, LIGHT, BUZZER = 17, 5, 6
 MS = 1_000_000
-
-
-class HeardPin(MockPWMPin):
-    """A mock pin that remembers what frequencies it was set to."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        self.heard: list[int] = []
-        super().__init__(*args, **kwargs)
-
-    def _set_frequency(self, value: float | None) -> None:
-        super()._set_frequency(value)
-        self.heard.append(round(value or 0))
 
 
 class EdgeClock:

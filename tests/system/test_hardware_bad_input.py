@@ -6,13 +6,10 @@ All broken devices are configured on one rig at once, beside a board that works:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import pty
 import sys
-import tty
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,11 @@ from edgecap.config import load_config
 from edgecap.sim.firmware import FirmwareStream, HostFirmware, motion_imu
 from edgecap.source import camera_feed
 from edgecap.source.camera_pi import PiCamera
-from edgecap.source.frames import Channel, Descriptor, Hello, Kind
+from edgecap.source.frames import Kind
 from edgecap.source.protocol import Source
 from tests.camera.virtual_camera import CHILD, PREFIX, PYTHON, use_virtual_libcamera
 from tests.reference import framing as reference
+from tests.strange_peer import answering, hello
 from tests.system.onlooker import daemon, doctor, light, logged, row
 from tests.system.site import Site
 from tests.unprivileged import file_permissions_hold
@@ -71,34 +69,6 @@ class Seen:
     """What doctor found while the daemon ran …"""
     alone: list[Any] = field(default_factory=list)
     """… and when it did not."""
-
-
-@contextlib.asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[str]:
-    """A port behind which something answers whatever is sent with always the same bytes."""
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    loop = asyncio.get_running_loop()
-
-    def answer_it() -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(master, 4096)
-            os.write(master, answer)
-
-    loop.add_reader(master, answer_it)
-    try:
-        yield os.ttyname(slave)
-    finally:
-        loop.remove_reader(master)
-        os.close(master)
-        os.close(slave)
-
-
-def hello(*, rate_mhz: int) -> bytes:
-    """A HELLO of one stream."""
-    channels = (Channel("x", "N", 1.0, 0.0),)
-    return Hello(1, 0, 1, "fw 1", "sn", Descriptor(0, 1, 1, rate_mhz, 0, "imu", channels)).pack()
 
 
 def add_broken(site: Site, old_port: str, liar_port: str) -> None:

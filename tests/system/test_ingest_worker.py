@@ -25,6 +25,7 @@ from tests.system.delivery import (
     Rig,
     ingest,
     make_chunks,
+    on_broker,
     spool_with,
     stored,
     until,
@@ -70,8 +71,7 @@ def test_what_is_not_valid_is_refused_with_its_reason_and_kept(tmp_path: Path) -
         assert "limit" in reasons
         assert "came on the topic of" in reasons
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
     assert {c.packed for c in good} <= stored(tmp_path / "store")
 
 
@@ -91,8 +91,7 @@ def test_two_sharing_workers_divide_the_work(tmp_path: Path) -> None:
                 assert min(a.metrics.stored, b.metrics.stored) > 50
                 assert a.metrics.stored + b.metrics.stored == len(chunks)
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
     assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
@@ -104,8 +103,7 @@ def test_a_renamed_rig_still_delivers_what_it_recorded_before(tmp_path: Path) ->
             async with ingest(broker, tmp_path / "store"), Rig(spool, broker) as rig:
                 await until(lambda: rig.left() == 0)
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
     assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
@@ -124,8 +122,7 @@ def test_a_store_that_fails_ends_the_worker(tmp_path: Path) -> None:
             await asyncio.wait_for(task, 10)
         assert worker.metrics.receipted == 0
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
 
 
 def test_a_worker_stops_promptly_while_the_broker_is_away(tmp_path: Path) -> None:
@@ -150,8 +147,7 @@ def test_wrong_credentials_end_the_worker(tmp_path: Path) -> None:
         with pytest.raises(BrokerError, match="did not authorise this client"):
             await IngestWorker(broker, store, name="w").run()
 
-    with LoopbackBroker(tmp_path / "broker", users={"rig": "secret"}) as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body, users={"rig": "secret"})
 
 
 def test_the_command_commits_and_acknowledges_before_it_ends(tmp_path: Path) -> None:

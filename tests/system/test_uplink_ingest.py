@@ -29,6 +29,7 @@ from tests.system.delivery import (
     Rig,
     ingest,
     make_chunks,
+    on_broker,
     spool_with,
     stored,
     until,
@@ -50,8 +51,7 @@ def test_everything_arrives_and_is_released(tmp_path: Path, program: str) -> Non
                 assert (found.in_flight, found.awaiting, found.awaiting_bytes) == (0, 0, 0)
             assert worker.metrics.invalid == 0
 
-    with LoopbackBroker(tmp_path / "broker", program=program) as running:  # type: ignore[arg-type]
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body, program=program)
     assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
@@ -75,8 +75,7 @@ def test_the_brokers_word_releases_nothing(tmp_path: Path) -> None:
             async with ingest(broker, tmp_path / "store"), Rig(spool, broker, resend_s=0.2) as rig:
                 await until(lambda: rig.left() == 0)
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
     assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
@@ -95,8 +94,7 @@ def test_an_absent_ingest_is_noticed_and_its_return_too(tmp_path: Path) -> None:
                     await until(lambda: rig.left() == 0)
                 assert rig.uplink.statistics().held == ""
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
 
 
 def test_only_receipts_with_the_right_hash_release(tmp_path: Path) -> None:
@@ -132,8 +130,7 @@ def test_order_of_delivery(tmp_path: Path) -> None:
                 got = [topics.parse((await ear.receive()).topic).stream for _ in chunks]
             assert got == ["session"] + ["hand-imu"] * 15 + ["head-cam"] * 15
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
 
 
 def test_a_poison_chunk_is_set_aside_and_holds_nothing_up(tmp_path: Path) -> None:
@@ -147,8 +144,7 @@ def test_a_poison_chunk_is_set_aside_and_holds_nothing_up(tmp_path: Path) -> Non
                 assert {kind for kind, _ in rig.events} == {"poison"}
                 assert "packet too large" in rig.events[0][1]
 
-    with LoopbackBroker(tmp_path / "broker", options="max_packet_size 30000") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body, options="max_packet_size 30000")
     assert len(stored(tmp_path / "store")) == len(chunks) - 3
 
 
@@ -186,8 +182,7 @@ def test_a_place_that_cannot_be_read_for_a_while_holds_nothing_up(tmp_path: Path
                 assert told
                 assert "poison" not in {kind for kind, _ in rig.events}
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
     assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
@@ -212,8 +207,7 @@ def test_a_chunk_that_makes_the_broker_hang_up_is_found(tmp_path: Path) -> None:
                 assert rig.uplink.statistics().quarantined == 1
                 assert "hung up whenever only this chunk was sent" in rig.events[-1][1]
 
-    with LoopbackBroker(tmp_path / "broker", options="message_size_limit 30000") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body, options="message_size_limit 30000")
 
 
 def test_a_missing_right_defers_and_loses_nothing(tmp_path: Path) -> None:
@@ -277,8 +271,7 @@ def test_pause_and_bandwidth_cap(tmp_path: Path) -> None:
                     # 400 kB at 200 kB/s, of which the first second is a burst
                     assert 0.8 < time.monotonic() - started < 5
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
 
 
 def test_headers_of_a_poisoned_kind_still_travel(tmp_path: Path) -> None:
@@ -295,8 +288,7 @@ def test_headers_of_a_poisoned_kind_still_travel(tmp_path: Path) -> None:
             async with ingest(broker, tmp_path / "store"), Rig(spool, broker) as rig:
                 await until(lambda: rig.left() == 0)
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)
     assert stored(tmp_path / "store") == {chunk.packed}
 
 
@@ -347,5 +339,4 @@ def test_a_look_into_the_spool_that_a_receipt_overtakes_sends_nothing_and_blames
             assert (s.sent, s.quarantined, s.receipted) == (0, 0, len(chunks))
             assert not [e for e in events if e[0] == "poison"]
 
-    with LoopbackBroker(tmp_path / "broker") as running:
-        asyncio.run(body(parse_broker(running.url)))
+    on_broker(tmp_path, body)

@@ -7,26 +7,15 @@ import itertools
 import re
 from pathlib import Path
 
-from gpiozero.pins.mock import MockFactory, MockPWMPin
+from gpiozero.pins.mock import MockFactory
 
 from edgecap.daemon.panels import Panels
 from edgecap.session.machine import LEDS, SOUNDS, Event, Led, Machine, State, led_for
 from edgecap.source.gpio import GpioPanel
+from tests.heard_pin import HeardPin
 
 LIGHTS = (5, 13)
 BUZZERS = (6, 19)
-
-
-class HeardPin(MockPWMPin):
-    """A mock pin that remembers what frequencies it was set to."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        self.heard: list[int] = []
-        super().__init__(*args, **kwargs)
-
-    def _set_frequency(self, value: float | None) -> None:
-        super()._set_frequency(value)
-        self.heard.append(round(value or 0))
 
 
 def first_of(order: list[str], state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool) -> str:
