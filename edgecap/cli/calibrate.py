@@ -35,6 +35,15 @@ FILE.npz holds t_a, a, t_b, b; times are int64 ns, or float64 s. Of a: (n, 3) ra
 orientations w x y z (gyro); grey pictures (n, h, w) (flow); rows' brightness (n, h), with line_ns and
 exposure_ns (led). Of b: (m, 3) rates, or the LED's state after each switching (led).
 """
+EXAMPLES = """\
+examples:
+  edgecap calibrate sync ./store SESSION --streams head-cam,head-gyro --method flow
+  edgecap calibrate force ./store SESSION --stream left-force --reference 'scale' --out calibration.json
+  edgecap calibrate imu ./store SESSION --stream head-imu --method six --out calibration.json
+  edgecap calibrate camera --board 11x8:15:11 --draw board.png
+
+Each action has --help with more. See docs/CALIBRATION.md.
+"""
 METHODS = ("flow", "gyro", "tap", "led")
 
 
@@ -48,6 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "calibrate",
         help="measure lags, forces, inertial sensors and cameras",
         description="Measure from recordings what descriptors cannot know.",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = calibrate.add_subparsers(dest="action", metavar="ACTION", required=True)

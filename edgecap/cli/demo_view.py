@@ -125,8 +125,10 @@ class DemoView:
                 f"{v.stream} {number(v.stream, 'n', v.n):.0f} ±{number(v.stream, 'u_us', 0):.0f} µs"
                 for v in self.status.streams
             )
-            line = f"  {self.status.state} {seen}; {self.chunks_receipted} chunks receipted"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            line = (
+                f"{self.status.state}{f' {seen}' if seen else ''}; {self.chunks_receipted} chunks receipted"
+            )
+            self.console.print(f"  {line}", highlight=False, soft_wrap=True)
 
     def _number(self, stream: str, what: str, default: float) -> float:
         return float(self._numbers.get(f"{stream.replace('-', '_')}_{what}", default))

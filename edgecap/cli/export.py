@@ -205,6 +205,8 @@ def _frames_in_words(result: Result) -> str:
             line += f", {camera['lost']} frames lost"
         for stream, rows in camera["rows_not_valid"].items():
             line += f", {stream} not valid in {rows}" if rows else ""
+        if camera["rows_not_valid"] and camera["rows_without_window"]:
+            line += f", no exposure time in {camera['rows_without_window']}: no mean and std (--window-ms)"
         lines.append(line + _doubts(result))
     return "\n".join(lines)
 

@@ -36,10 +36,9 @@ def ledger(args: argparse.Namespace) -> int:
     print_table(header, [_row(row) for row in shown], set(range(1, len(header))))
     print(_NOTE)
     if found.total.untrusted:
-        print(
-            f"* {found.total.untrusted} sessions come from rigs whose clock was not synchronised: "
-            "their day is doubtful"
-        )
+        n = found.total.untrusted
+        of = "1 session comes from a rig" if n == 1 else f"{n} sessions come from rigs"
+        print(f"* {of} whose clock was not synchronised: {'its' if n == 1 else 'their'} day is doubtful")
     return 0
 
 

@@ -15,8 +15,9 @@ def require_writable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise UsageError(
-            f"cannot write into {out}: {error.strerror}",
+            f"cannot write into {out}: {reason}",
             fix="choose another directory with --out",
             errno=error.errno,
         ) from error

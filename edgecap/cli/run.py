@@ -333,7 +333,8 @@ async def _announce(rig: Rig, *, was_grounded: bool) -> None:
     async with _feeding(needed=was_grounded):
         await rig.ready()
     notify_systemd("READY=1")
-    log.info("ready: %s", ", ".join(i.name for s in rig.open_sources for i in s.feed.info))
+    streams = ", ".join(i.name for s in rig.open_sources for i in s.feed.info)
+    log.info("ready: %s", streams or "no device works yet; each is tried again by itself")
     while True:
         if rig.advancing(now_ns()):
             notify_systemd(f"WATCHDOG=1\nSTATUS={rig.machine.state.value} {rig.last_session}")

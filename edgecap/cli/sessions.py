@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ examples:
 """
 STORE_HELP = "directory or URL that ingest writes to"
 SESSION_HELP = "session id, or RIG/SESSION, or SITE/RIG/SESSION"
+MOST_LINES = 50
+"""Of marks, and of gaps, that `show` prints."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -127,12 +129,44 @@ def _show(args: argparse.Namespace) -> int:
     print()
     header = ("STREAM", "KIND", "CHUNKS", "OF", "SAMPLES", "SENT", "GAPS", "LOST", "MB", "BOUND µs")
     print_table(header, [_stream_row(s) for s in report.streams], range(2, 10))
-    for what, lines in (("problems", report.problems), ("notes", report.notes)):
+    for what, lines in (
+        ("marks", _marks(report)),
+        ("gaps", _gaps(report)),
+        ("problems", report.problems),
+        ("notes", report.notes),
+    ):
         if lines:
             print(f"\n{what}:")
             for line in lines:
-                print(f"  {line}")
+                print(f"  {printable(line)}")
     return 0
+
+
+def _marks(report: SessionReport) -> list[str]:
+    """When in the session, what, and by whom."""
+    return _first(
+        f"{_at(report, m.t_ns)}  {m.kind}{f': {m.text}' if m.text else ''} (by {m.by})" for m in report.marks
+    )
+
+
+def _gaps(report: SessionReport) -> list[str]:
+    """Stated losses in order of time."""
+    gaps = sorted((g for s in report.streams for g in s.gaps), key=lambda g: (g.t0_ns, g.stream))
+    return _first(
+        f"{_at(report, g.t0_ns)}  {g.stream}: {(g.t1_ns - g.t0_ns) / 1e9:.3f} s, {g.cause}, "
+        f"{'uncounted' if g.lost < 0 else g.lost} lost"
+        for g in gaps
+    )
+
+
+def _at(report: SessionReport, t_ns: int) -> str:
+    return f"{(t_ns - report.t0_ns) / 1e9:9.3f} s"
+
+
+def _first(lines: Iterable[str]) -> list[str]:
+    shown = list(lines)
+    more = len(shown) - MOST_LINES
+    return shown if more <= 0 else [*shown[:MOST_LINES], f"and {more} more: --json lists them all"]
 
 
 def _stream_row(s: StreamReport) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ class CameraTable(msgspec.Struct, frozen=True):
     rows_not_valid: dict[str, int]
     """Rows without values of a stream, by stream."""
     bytes: int
+    rows_without_window: int = 0
+    """Rows without mean and deviation, because the camera did not tell its exposure time."""
 
 
 class FramesExport(msgspec.Struct, frozen=True):
@@ -188,6 +190,7 @@ class _CameraWriter:
             rows=self._count.rows,
             lost=self._count.lost,
             rows_not_valid=dict(self._table.nulls),
+            rows_without_window=self._table.windowless,
             bytes=sum(p.stat().st_size for p in paths),
         )
 

@@ -89,6 +89,8 @@ class FrameTable:
             fields += self._stream_fields(track)
         self.schema = pa.schema(fields)
         self.nulls = {track.info.name: 0 for track in tracks}
+        self.windowless = 0
+        """Rows without mean and deviation: the camera did not tell its exposure time."""
 
     def batch(self, rows: Sequence[FrameRow]) -> pa.RecordBatch:
         """The rows of frames that follow those of the call before."""
@@ -99,6 +101,7 @@ class FrameTable:
         over_ns, windowed = np.where(known, exposure_ns, 0), known
         if self._window_ns is not None:
             over_ns, windowed = np.full(len(rows), self._window_ns), np.ones(len(rows), np.bool_)
+        self.windowless += len(rows) - int(windowed.sum())
         from_ns = t_ns - over_ns // 2
         windows = Windows(
             from_ns=from_ns,

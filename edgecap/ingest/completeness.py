@@ -14,7 +14,7 @@ from edgecap.codec.records import decode_records
 from edgecap.errors import ChunkError
 from edgecap.ingest.contents import SessionContents
 from edgecap.ingest.store import SessionKey, Store
-from edgecap.model import SESSION_STREAM, Gap
+from edgecap.model import SESSION_STREAM, Gap, Mark
 
 MOST_RANGES = 20
 """Ranges of missing chunks that are listed per stream in words; the JSON lists them all."""
@@ -77,6 +77,8 @@ class SessionReport(msgspec.Struct, kw_only=True):
     """What is worth knowing and does not make it incomplete."""
     calibration: list[str] = []
     """The records that the manifest carries, with version and date."""
+    marks: list[Mark] = []
+    """What the worker and the operator marked, in order of time."""
 
     @property
     def missing(self) -> list[str]:
@@ -205,6 +207,7 @@ def report_contents(contents: SessionContents) -> SessionReport:
         problems=problems,
         notes=[*_notes(contents, reports), *_drift_notes(records)],
         calibration=list(_calibration(opening.get("calibration"))),
+        marks=sorted(records.marks, key=lambda mark: mark.t_ns),
     )
 
 
@@ -216,6 +219,7 @@ class _Records:
         self.closing: dict[str, Any] | None = None
         self.kinds: dict[str, str] = {}
         self.gaps: list[Gap] = []
+        self.marks: list[Mark] = []
         self.drifts: dict[str, str] = {}
         """Stream → how it departed from its calibration, as the rig said it."""
         self._problems = problems
@@ -256,11 +260,15 @@ class _Records:
             if record["type"] == "stream":
                 for info in _maps([record.get("stream", record)]):
                     self.kinds[_text(info, "name")] = _text(info, "kind")
-            elif record["type"] == "gap":
+            elif record["type"] in ("gap", "mark"):
                 try:
-                    self.gaps.append(msgspec.convert(record, Gap))
+                    if record["type"] == "gap":
+                        self.gaps.append(msgspec.convert(record, Gap))
+                    else:
+                        self.marks.append(msgspec.convert(record, Mark))
                 except msgspec.ValidationError as error:
-                    self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds an invalid gap: {error}")
+                    what = f"an invalid {record['type']}"
+                    self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds {what}: {error}")
             elif record["type"] == "verdict":
                 self._note_drift(record)
             elif record["type"] == "close":
@@ -333,8 +341,10 @@ def _notes(contents: SessionContents, reports: list[StreamReport]) -> Iterator[s
     for report in reports:
         stated = [g for g in report.gaps if g.cause != CRASH]
         if stated:
-            counted = f"{report.lost} samples" if report.lost else "samples that could not be counted"
-            yield f"{report.name}: {len(stated)} stated gap{'s'[: len(stated) > 1]}, {counted} lost"
+            counted = [f"{report.lost} samples"] if report.lost else []
+            counted += ["samples that could not be counted"] if any(g.lost < 0 for g in stated) else []
+            lost = " and ".join(counted) or "no sample"
+            yield f"{report.name}: {len(stated)} stated gap{'s'[: len(stated) > 1]}, {lost} lost"
         for gap in report.gaps:
             if gap.cause == CRASH:
                 length = f"{(gap.t1_ns - gap.t0_ns) / 1e9:.1f} s"

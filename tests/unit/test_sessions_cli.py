@@ -87,7 +87,7 @@ def test_a_chain_that_was_cut_and_joined_is_noticed(tmp_path: Path) -> None:
     assert "left-imu: the hash chain is broken between chunks 2 and 3" in report.problems
 
 
-def test_counts_and_gaps(tmp_path: Path) -> None:
+def test_counts_and_gaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     maker = SessionMaker()
     gap = Gap("left-imu", 5, 9, 7, "overrun")
     chunks = [
@@ -105,7 +105,8 @@ def test_counts_and_gaps(tmp_path: Path) -> None:
         "lost": 7,
         "cause": "overrun",
     }
-    chunks += [maker.records([record]), maker.close(sent={"left-imu": 210})]
+    mark = {"type": "mark", "t_ns": maker.t_ns, "kind": "recovered", "text": "found\x1b it", "by": "ctl"}
+    chunks += [maker.records([record, mark]), maker.close(sent={"left-imu": 210})]
     report = report_on(tmp_path, chunks)
     assert report.complete
     imu = next(s for s in report.streams if s.name == "left-imu")
@@ -121,6 +122,26 @@ def test_counts_and_gaps(tmp_path: Path) -> None:
     assert any("3 are unaccounted for" in n for n in report.notes)
     cam = next(s for s in report.streams if s.name == "head-cam")
     assert (cam.kind, cam.samples, cam.device_sent, cam.unaccounted) == ("video", 30, None, None)
+    assert [(m.kind, m.by) for m in report.marks] == [("recovered", "ctl")]
+    assert run("show", str(tmp_path), report.session) == 0
+    said = capsys.readouterr().out
+    assert "recovered: found· it (by ctl)" in said
+    assert "left-imu: 0.000 s, overrun, 7 lost" in said
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ((0,), "1 stated gap, no sample lost"),
+        ((-1,), "1 stated gap, samples that could not be counted lost"),
+        ((3, -1, 0), "3 stated gaps, 3 samples and samples that could not be counted lost"),
+    ],
+)
+def test_what_gaps_lost_in_words(tmp_path: Path, lost: tuple[int, ...], words: str) -> None:
+    maker = SessionMaker()
+    gaps = tuple(Gap("left-imu", 10 * i, 10 * i + 5, n, "silent") for i, n in enumerate(lost))
+    chunks = [maker.open(), maker.data("left-imu", gaps=gaps), maker.data("head-cam"), maker.close()]
+    assert f"left-imu: {words}" in report_on(tmp_path, chunks).notes
 
 
 def test_verify_exit_codes_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
