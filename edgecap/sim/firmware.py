@@ -26,6 +26,7 @@ SOURCES = Path(__file__).parents[2] / "hw" / "firmware"
 COMPILERS = ("cc", "gcc", "clang")
 ANSWER_TIMEOUT_S = 60.0
 _BUILD_TIMEOUT_S = 120.0
+PRIORITY = -10
 
 LIGHT = 0xFF
 """In place of a stream's number in the truth file."""
@@ -305,6 +306,8 @@ class HostFirmware:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        with contextlib.suppress(OSError):  # a real board is not slowed by what else its host does
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, PRIORITY)
         try:
             line = await self._read_line()
             while not line.startswith("port "):

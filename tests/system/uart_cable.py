@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import termios
 import tty
 from types import TracebackType
 from typing import Self
@@ -44,6 +45,7 @@ class UartCable:
             self._board = -1
         if port is not None:
             self._board = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+            termios.tcflush(self._board, termios.TCIFLUSH)  # a wire keeps nothing; this pty did
             loop.add_reader(self._board, self._to_daemon)
 
     def _to_board(self) -> None:
