@@ -17,7 +17,7 @@ from edgecap.errors import NameRefused, SessionError, StoreError
 from edgecap.ingest.contents import SessionContents, StoredSegment
 from edgecap.ingest.session_log import CONFLICT, SEGMENT_NAME, SessionLog
 from edgecap.ingest.store import CommitGroup, SessionKey, Stored
-from edgecap.spool.files import Files, OsFiles, make_dirs
+from edgecap.spool.files import Files, OsFiles, make_dirs, refusal
 from edgecap.spool.segment import SEGMENT_BYTES
 from edgecap.topics import check_name
 
@@ -82,6 +82,10 @@ class LocalStore:
                 raise StoreError(
                     f"store {path} does not exist", fix="check the path, or let `edgecap ingest` make it"
                 )
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(
+                f"store {path} cannot be opened: it is, or lies in, a file", fix="give a directory"
+            ) from error
         except OSError as error:
             raise _failure(files, path, "cannot be opened", error) from error
         return cls(path, files=files, worker=worker, segment_bytes=segment_bytes)
@@ -140,6 +144,11 @@ class LocalStore:
                 # A crash between making the directory and the first segment leaves nothing of a session.
                 if any(map(SEGMENT_NAME.fullmatch, self._files.names(self.path / site / rig / session)))
             )
+        except NotADirectoryError as error:
+            raise StoreError(
+                f"{self.path} is no store: {error.filename or 'a file'} lies where rigs should",
+                fix="give the directory that `edgecap ingest` writes to",
+            ) from error
         except OSError as error:
             raise _failure(self._files, self.path, "cannot be read", error) from error
 
@@ -263,12 +272,9 @@ def _sync(log: SessionLog) -> OSError | None:
 
 
 def _failure(files: Files, path: Path, what: str, error: OSError) -> StoreError:
-    text, free = "", -1
-    with contextlib.suppress(OSError):
-        free = files.free_bytes(path)
-        text = f" ({free / 1e6:.0f} MB free)"
+    reason, free = refusal(files, path, error)
     return StoreError(
-        f"store {path} {what}: {error.strerror or error}{text}",
+        f"store {path} {what}: {reason}",
         fix="check permissions, mount and free space of this directory",
         path=str(path),
         free_bytes=free,

@@ -196,3 +196,12 @@ def test_unknown_sessions_and_stores(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
     with pytest.raises(StoreError, match="does not exist"):
         run("ls", str(tmp_path / "nothing"))
+
+
+def test_what_is_no_store_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "notes").write_text("x")
+    with pytest.raises(StoreError, match=r"is no store: .*notes lies where rigs should; give the directory"):
+        run("ls", str(tmp_path))
+    with pytest.raises(StoreError, match="it is, or lies in, a file; give a directory"):
+        LocalStore.open(tmp_path / "lab" / "notes", create=True)
