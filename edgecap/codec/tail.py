@@ -212,7 +212,7 @@ class TailReader:
             learned.states,
             adaptive.PRESETS,
             built.parts,
-            built.guess,
+            built.buckets,
             built.splits,
             self.coder,
             self.words,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edgecap.kernels.bits import i8
 from edgecap.kernels.compile import part
-from edgecap.kernels.lanes import LANES, Eight, load, same, store, within
+from edgecap.kernels.equations import LAGS, ROW, SHARES_SIZE, SQUARE_SIZE, solve
+from edgecap.kernels.lanes import LANES, Eight, load, same, store
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -24,11 +25,8 @@ I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 I8 = NDArray[np.int8]
 
-LAGS = 16
 PAST = LAGS + 2
 """Differences before the first of a payload that kernels read; two of them count nowhere."""
-ROW = LAGS + 4
-"""A row of the equations: what the weights multiply, the sum with the target, and three that only pad."""
 FIRST_BLOCK, BLOCK = 8, 32
 """Samples of the first blocks of a channel, and of all that come after its youth."""
 
@@ -39,8 +37,8 @@ MODEL = SUMS + LANES * LAGS * ROW
 """Length of a group's model; the names above are places in it. Latest differences come first."""
 
 SHARES = 18 * LANES
-SQUARE = SHARES + 3 * LAGS * LANES
-SCRATCH = SQUARE + LAGS * ROW * LANES
+SQUARE = SHARES + SHARES_SIZE
+SCRATCH = SQUARE + SQUARE_SIZE
 """Length of what `learn` needs besides the model: sums, and from these places on shares and a square."""
 
 LAST, FAST, SLOW, SHAPE, SPEED, AGE = range(6)
@@ -49,8 +47,6 @@ STATE = 6
 
 FORGET = 192.0
 LEAST_ERROR = 0.2
-RIDGE, RELATIVE_RIDGE = 0.25, 1.0001220703125
-WEIGHT_LIMIT = 8.0
 PRIOR = 16.0
 
 PRESETS = np.array(
@@ -135,78 +131,6 @@ def correlate(u: F32, begin: int, end: int, sums: F32) -> None:
 
 
 @part
-def solve(q: F32, w: F32, a: F32, shares: F32) -> None:
-    """Solve the equations `q` for the weights `w` by elimination, two rows and four columns at a time.
-
-    Args:
-        q: LAGS rows of ROW; of the square part only what is right of or on the diagonal counts.
-        a: Scratch of the same size.
-        shares: Scratch of 3 LAGS: what two rows have of the earlier ones, and one part of every diagonal.
-    """
-    one = same(1.0)
-    inverses = 2 * LAGS * LANES
-    for i in range(0, LAGS, 2):
-        r0 = LANES * ROW * i
-        r1 = r0 + LANES * ROW
-        for k in range(i):
-            at = LANES * (ROW * k + i)
-            inverse = load(shares, inverses + LANES * k)
-            store(shares, 2 * LANES * k, load(a, at) * inverse)
-            store(shares, 2 * LANES * k + LANES, load(a, at + LANES) * inverse)
-        for j in range(i, LAGS + 1, 4):
-            at0 = r0 + LANES * j
-            at1 = r1 + LANES * j
-            s00, s01, s02, s03 = (
-                load(q, at0),
-                load(q, at0 + LANES),
-                load(q, at0 + 2 * LANES),
-                load(q, at0 + 3 * LANES),
-            )
-            s10, s11, s12, s13 = (
-                load(q, at1),
-                load(q, at1 + LANES),
-                load(q, at1 + 2 * LANES),
-                load(q, at1 + 3 * LANES),
-            )
-            if i == j:
-                s00 = s00 * same(RELATIVE_RIDGE) + same(RIDGE)
-                s11 = s11 * same(RELATIVE_RIDGE) + same(RIDGE)
-            for k in range(i):
-                g0, g1 = load(shares, 2 * LANES * k), load(shares, 2 * LANES * k + LANES)
-                at = LANES * (ROW * k + j)
-                x = load(a, at)
-                s00, s10 = s00 - g0 * x, s10 - g1 * x
-                x = load(a, at + LANES)
-                s01, s11 = s01 - g0 * x, s11 - g1 * x
-                x = load(a, at + 2 * LANES)
-                s02, s12 = s02 - g0 * x, s12 - g1 * x
-                x = load(a, at + 3 * LANES)
-                s03, s13 = s03 - g0 * x, s13 - g1 * x
-            store(a, at0, s00)
-            store(a, at0 + LANES, s01)
-            store(a, at0 + 2 * LANES, s02)
-            store(a, at0 + 3 * LANES, s03)
-            store(a, at1, s10)
-            store(a, at1 + LANES, s11)
-            store(a, at1 + 2 * LANES, s12)
-            store(a, at1 + 3 * LANES, s13)
-        inverse = one / load(a, r0 + LANES * i)
-        store(shares, inverses + LANES * i, inverse)
-        share = load(a, r0 + LANES * i + LANES) * inverse
-        for j in range(i + 1, LAGS + 1):
-            at = r1 + LANES * j
-            store(a, at, load(a, at) - share * load(a, r0 + LANES * j))
-        store(shares, inverses + LANES * i + LANES, one / load(a, r1 + LANES * i + LANES))
-    for k in range(LAGS - 1, -1, -1):
-        at = LANES * (ROW * k + LAGS)
-        v = within(load(a, at) * load(shares, inverses + LANES * k), WEIGHT_LIMIT)
-        store(w, LANES * k, v)
-        for i in range(k):
-            at = LANES * (ROW * i + LAGS)
-            store(a, at, load(a, at) - load(a, LANES * (ROW * i + k)) * v)
-
-
-@part
 def learn(u: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, a: F32, shares: F32) -> None:
     """Take the block of samples [begin, end) of `u` into the equations and solve them.
 
@@ -214,7 +138,7 @@ def learn(u: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, 
         u: Differences of a group, eight by eight, known from sample `begin - PAST` to `end - 1`.
         errors: Sums of the magnitudes of the block's residuals, one for each lane.
         q, w: The group's sums and weights.
-        sums, a, shares: Scratch of 18, LAGS · ROW and 3 LAGS times eight.
+        sums, a, shares: Scratch of 18 · LANES, SQUARE_SIZE and SHARES_SIZE.
     """
     count = same(float(end - begin))
     error = load(errors, 0) / count + same(LEAST_ERROR)

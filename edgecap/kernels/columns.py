@@ -27,7 +27,7 @@ def warm_up() -> None:
         states,
         adaptive.PRESETS,
         built.parts,
-        built.guess,
+        built.buckets,
         built.splits,
         coder,
         words,

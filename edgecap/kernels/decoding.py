@@ -59,7 +59,7 @@ from edgecap.kernels.quads import (
     turn,
 )
 from edgecap.kernels.rans import ALL, AT, MOST_BITS, X, least_of, take, take_plain
-from edgecap.kernels.tables import ESCAPE, GUESS_SHIFT, PLAIN
+from edgecap.kernels.tables import BUCKET_SHIFT, ESCAPE, PLAIN
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -68,7 +68,6 @@ I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 U32 = NDArray[np.uint32]
 U16 = NDArray[np.uint16]
-Bytes = NDArray[np.uint8]
 
 (
     NOW_LAST,
@@ -179,7 +178,7 @@ def decode_block(
     places: I64,
     ahead: F32,
     parts: U16,
-    guess: Bytes,
+    buckets: U16,
     splits: I32,
     x: Any,
     at: int,
@@ -219,9 +218,9 @@ def decode_block(
                 k = i8(split & u8(PLAIN))
                 table = split >> u8(8)
                 slot = x & u8(ALL - 1)
-                symbol = u8(guess[table + (slot >> u8(GUESS_SHIFT))])
-                entry = u8(2) * (table + symbol)
-                start, size = u8(parts[entry]), u8(parts[entry + u8(1)])
+                entry = (table + (slot >> u8(BUCKET_SHIFT))) * u8(4)
+                start, size = u8(buckets[entry]), u8(buckets[entry + u8(1)])
+                symbol = u8(buckets[entry + u8(2)])
                 while slot - start >= size:
                     start += size
                     symbol += u8(1)
@@ -265,7 +264,7 @@ def decode_samples(
     states: I64,
     presets: F64,
     parts: U16,
-    guess: Bytes,
+    buckets: U16,
     splits: I32,
     coder: Words,
     words: U32,
@@ -275,7 +274,7 @@ def decode_samples(
     Args:
         values: (n, c) receives the samples, n ≥ 1; of 32 bits as (n, 2 · c) halves, low ones first.
         fresh, width, models, states, presets, parts, splits: As there.
-        guess: Of `build_tables`.
+        buckets: Of `build_tables`.
         coder: State of the decoder.
         words: What it reads, and one more.
 
@@ -323,7 +322,7 @@ def decode_samples(
         while begin < n:
             end = min(begin + block_length(age), n)
             x, at, wrong = decode_block(
-                begin, end, count, width, w, u, now, places, ahead, parts, guess, splits, x, at, words
+                begin, end, count, width, w, u, now, places, ahead, parts, buckets, splits, x, at, words
             )
             if wrong:
                 return -1

@@ -27,7 +27,7 @@ REACH = 127
 """Largest |e >> k| with a symbol of its own; `ESCAPE` stands for all others."""
 ESCAPE = 255
 ESCAPE_SIZE = 16
-GUESS_SHIFT = 8
+BUCKET_SHIFT = 8
 FIRST_SPLIT = 40
 """The first quarter octave (magnitude 8) with plain bits."""
 _ROOTS = (65536, 92682)
@@ -50,8 +50,9 @@ class Tables(NamedTuple):
 
     parts: NDArray[np.uint16]
     """(tables · 256 · 2,): where every symbol's part of 65536 starts, and its size."""
-    guess: NDArray[np.uint8]
-    """(tables · 256,): the symbol in which 256 times the index lies."""
+    buckets: NDArray[np.uint16]
+    """(tables · 256 · 4,): start, size and number of the symbol in which 256 times the index lies, and 0: one
+    look-up tells what mostly two would."""
     splits: NDArray[np.int32]
     """(SHAPES · 256 · 8,) by shape, quarter octave and `eighth_of` the prediction: 65536 times the table,
     plus 2^TURNS where residuals change their sign, plus the number of plain bits."""
@@ -86,11 +87,13 @@ def build_tables() -> Tables:
             sizes[0] += 65536 - ESCAPE_SIZE - int(sizes.sum())
             starts[shape, table, 1:SYMBOLS] = np.cumsum(sizes)
             starts[shape, table, SYMBOLS] = 65536
-    probes = np.arange(1 << (16 - GUESS_SHIFT), dtype=np.uint32) << GUESS_SHIFT
-    guess = np.empty((SHAPES, TABLES, probes.size), np.uint8)
+    probes = np.arange(1 << (16 - BUCKET_SHIFT), dtype=np.uint32) << BUCKET_SHIFT
+    buckets = np.zeros((SHAPES, TABLES, probes.size, 4), np.uint16)
     for shape in range(SHAPES):
         for table in range(TABLES):
-            guess[shape, table] = np.searchsorted(starts[shape, table], probes, side="right") - 1
+            first = np.searchsorted(starts[shape, table], probes, side="right") - 1
+            start, end = starts[shape, table][first], starts[shape, table][first + 1]
+            buckets[shape, table, :, :3] = np.stack([start, end - start, first], axis=-1)
     parts = np.stack([starts[:, :, :-1], np.diff(starts, axis=2)], axis=-1).astype(np.uint16)
     quarters, way = np.arange(256)[:, None], (32 * np.arange(8)[None, :] - 96) >> 6
     large = quarters - FIRST_SPLIT
@@ -99,7 +102,7 @@ def build_tables() -> Tables:
     splits = np.stack(
         [(book + TABLES * s) << 16 | (np.arange(8) < TURNED_PHASES) << TURNS | plain for s in range(SHAPES)]
     )
-    return Tables(parts.reshape(-1), guess.reshape(-1), splits.astype(np.int32).reshape(-1))
+    return Tables(parts.reshape(-1), buckets.reshape(-1), splits.astype(np.int32).reshape(-1))
 
 
 @part

@@ -61,10 +61,12 @@ def test_tables_are_pinned():
     assert hashlib.sha256(starts.astype("<u4").tobytes()).hexdigest() == TABLES_SHA256
     assert (np.diff(starts, axis=2) >= 0).all()
     assert (starts[:, :, 0] == 0).all()
-    guess = built.guess.reshape(tables.SHAPES, tables.TABLES, -1).astype(np.int64)
+    buckets = built.buckets.reshape(tables.SHAPES, tables.TABLES, -1, 4).astype(np.int64)
     for slot in (0, 255, 256, 40000, 65535):
-        first = np.take_along_axis(starts, guess[:, :, slot >> tables.GUESS_SHIFT, None], axis=2)
-        assert (first <= slot).all()
+        begin, size, symbol, _ = np.moveaxis(buckets[:, :, slot >> tables.BUCKET_SHIFT], -1, 0)
+        assert (begin <= slot & ~255).all()
+        assert (begin + size > slot & ~255).all()
+        assert (np.take_along_axis(starts, symbol[..., None], axis=2)[..., 0] == begin).all()
 
 
 def test_tables_equal_their_reference():
