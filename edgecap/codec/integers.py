@@ -188,12 +188,17 @@ class Meaning:
         return column.rows - (1 if self.transform == STEPS and not continued else 0)
 
 
+_SAMPLES = Meaning(PLAIN, b"")
+
+
 def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: bytes | None) -> Meaning:
     """Read what precedes a column's integers.
 
     Args:
         known: The `meaning` bytes of the payload before, when the column continues.
     """
+    if transform == PLAIN:
+        return _SAMPLES
     if transform == LATTICE:
         begin = reader.at
         if known is None:
@@ -233,7 +238,8 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
 def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Array | None) -> Array:
     """Undo `to_integers`; `last` is the state from which a continued column of steps goes on."""
     if meaning.transform == PLAIN:
-        return from_signed(lanes, column.dtype).reshape(column.shape)
+        samples = from_signed(lanes, column.dtype)
+        return samples if column.channels else samples.reshape(column.shape)
     if meaning.transform == FLOAT_ORDER:
         return lattice.from_order(lanes).reshape(column.shape)
     if meaning.transform == LATTICE and meaning.grid is not None:
@@ -308,6 +314,8 @@ def to_signed(values: Array) -> Array:
 
 def from_signed(values: Array, dtype: np.dtype[Any]) -> Array:
     """Undo `to_signed`."""
+    if values.dtype == dtype:
+        return values
     unsigned: Array = values.view(dtype)
     flip_signs(unsigned)
     return unsigned

@@ -173,9 +173,13 @@ def decode_front(
     """
     if column.rows == 0:
         return np.zeros(column.shape, column.dtype)
-    if as_before and column.name not in memories:
-        raise ChunkError(f"column {column.name} continues one that the payload before does not have")
-    head = continuation(memories[column.name]) if as_before else reader.byte()
+    if as_before:
+        known = memories.get(column.name)
+        if known is None:
+            raise ChunkError(f"column {column.name} continues one that the payload before does not have")
+        meaning = read_meaning(known.transform, column, reader, known.meaning)
+        return Pending(column, meaning, known, known.recurring)
+    head = reader.byte()
     if head == _PLAIN_RICE[0] and column.is_plain:
         samples = np.empty(column.shape, column.dtype)
         quick.decode(reader, samples)
