@@ -196,6 +196,7 @@ class Intake:
         if self.boot_id is None:
             return  # before the first HELLO nothing can be understood
         lost = self._count_seq(frames["seq"].astype(np.int64))
+        epoch = self.clock.epoch
         kinds = np.where(frames["bad"], KIND_OTHER, _CLOCK_KIND[frames["type"]])
         ticks = self.clock.feed(
             kinds,
@@ -212,6 +213,8 @@ class Intake:
         epochs = published[:, 3]
         times_ns = np.minimum(published[:, 1], frames["arrival_ns"])
         self.said_ns = int(times_ns[-1])
+        if epoch >= 0 and self.clock.epoch != epoch and not isinstance(head, Hello):
+            self._peer.on_restart_suspected()  # its counter has jumped: it may be another's
         fit = self.clock.fit()
         if isinstance(head, Hello):
             self._peer.on_hello(head)

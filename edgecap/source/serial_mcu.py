@@ -79,6 +79,8 @@ class SerialFeed:
         self._stale = False
         """The device has restarted, or was away: it must be set up again."""
         self._down = False
+        self._suspected = False
+        """It may have restarted, or be another one: it is asked until it has said who it is."""
         self._led: bytes | None = None
         self._rates: dict[int, int] = {}
         self._control = asyncio.Lock()
@@ -211,6 +213,7 @@ class SerialFeed:
     # ── conversation, in order with the data (called by the intake) ─────────────────────────────────
 
     def on_hello(self, hello: Hello) -> None:
+        self._suspected = False
         if self._device is not None and hello.boot_id != self._device.boot_id and not self._stale:
             self._stale = True
             self._attention.set()
@@ -220,6 +223,7 @@ class SerialFeed:
         self._talk.on_ack(ack)
 
     def on_restart_suspected(self) -> None:
+        self._suspected = True
         self._ask()
 
     # ── the line ────────────────────────────────────────────────────────────────────────────────────
@@ -325,7 +329,8 @@ class SerialFeed:
     def _watch(self) -> None:
         """Look for silence a few times a second."""
         t_ns = now_ns()
-        if self._intake.check_silent(t_ns) or t_ns - self._intake.heard_ns > QUIET_NS:
+        silent = self._intake.check_silent(t_ns) or t_ns - self._intake.heard_ns > QUIET_NS
+        if silent or self._suspected:
             self._ask()
         if self._port is not None:
             self._note_line(t_ns)

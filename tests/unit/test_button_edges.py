@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -46,6 +47,9 @@ class Board:
     def log(self, t_ns: int) -> bytes:
         return self.frame(Kind.LOG, Log(20, self.counter(t_ns), "x").pack(), t_ns)
 
+    def pong(self, ping_id: int, t_ns: int) -> bytes:
+        return self.frame(Kind.PONG, struct.pack("<III", ping_id, *[self.counter(t_ns)] * 2), t_ns)
+
     def edge(self, down: bool, t_ns: int, sent_ns: int = 0) -> bytes:
         code = EventCode.BUTTON_DOWN if down else EventCode.BUTTON_UP
         event = Event(code, 0xFF, self.counter(t_ns))
@@ -60,13 +64,14 @@ class Hand:
         self.intake = Intake("hand", self.queue, self.deframer, self)
         self.intake.describe(DeviceInfo(1, "fw", "sn", (IMU,)), "hand on port")
         self.found: list[tuple[str, int]] = []
-        self.edges = 0
+        self.edges = self.suspected = 0
 
     def on_hello(self, hello: Hello) -> None: ...
 
     def on_ack(self, ack: Ack) -> None: ...
 
-    def on_restart_suspected(self) -> None: ...
+    def on_restart_suspected(self) -> None:
+        self.suspected += 1
 
     def read(self, data: bytes, arrival_ns: int) -> None:
         """One read, and what the daemon makes of it."""
@@ -102,6 +107,22 @@ def test_a_board_that_is_back_after_another_was_in_its_place(older_ms: int, fram
     ((kind, t_ns),) = hand.later(now + SECOND)
     assert kind == "press"
     assert abs(t_ns - now) < 20 * MS
+
+
+@pytest.mark.parametrize("older_ms", [-3_600_000, -20, 20, 3_600_000])
+def test_a_board_that_takes_anothers_place_in_silence_is_asked_who_it_is(older_ms: int) -> None:
+    """Its first HELLO came to nobody, and its frame numbers are no further than frames get lost."""
+    now = 10_000 * SECOND
+    mine, other = Board(1, now - 7200 * SECOND), Board(2, now - 7200 * SECOND - older_ms * MS, seq=30)
+    other.done_us = other.counter(now)
+    hand = Hand()
+    hand.read(mine.hello(now), now + MS)
+    for board in (mine, other):
+        for _ in range(40):
+            now += 20 * MS
+            ping_id = hand.intake.clock.new_ping(now)
+            hand.read(board.pong(ping_id, now + MS), now + 2 * MS)
+        assert (hand.suspected > 0) is (board is other)
 
 
 @pytest.mark.parametrize("late_ms", [1, 60, 75, 90, 400, 4000])
