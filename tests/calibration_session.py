@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import msgspec
 import numpy as np
 
 from edgecap.codec.chunk import Chunk, StreamChain
@@ -17,7 +16,7 @@ from edgecap.codec.video import KEY, VideoUnit, encode_units
 from edgecap.dataset.sync import Signal
 from edgecap.ingest.store import open_store
 from edgecap.model import ChannelInfo, ClockFit, StreamInfo
-from tests.system.synthetic import BOOT, RAW0, clock_pair
+from tests.system.synthetic import BOOT, RAW0, opening_record
 
 SESSION = "20261121-121500-k3fz"
 U_NS = 40_000
@@ -70,25 +69,9 @@ class Rig:
         """Seal everything into a store; returns its URL."""
         names = {"site": "lab", "rig": "rig-07", "boot": BOOT, "session": SESSION}
         own = StreamChain(**names, stream="session")
-        manifest = {
-            "type": "open",
-            "t_ns": RAW0,
-            "v": 1,
-            "site": "lab",
-            "rig": "rig-07",
-            "boot": BOOT,
-            "session": SESSION,
-            "task": "calibration",
-            "operator": "p-001",
-            "consent": "c-1",
-            "utc_ns": 0,
-            "utc_trusted": True,
-            "clock": msgspec.to_builtins(clock_pair(RAW0)),
-            "streams": msgspec.to_builtins(self.infos),
-            "calibration": {},
-            "versions": {},
-            "config": {},
-        }
+        manifest = opening_record(
+            SESSION, self.infos, task="calibration", operator="p-001", consent="c-1", utc_ns=0
+        )
         chunks = [seal_records(own, [manifest])]
         if self.records:
             chunks.append(seal_records(own, self.records))

@@ -21,7 +21,7 @@ from edgecap.dataset.session import RecordedSession, load_session
 from edgecap.ingest.store import SessionKey, open_store
 from edgecap.model import MJPEG, ClockFit, Gap, StreamInfo
 from tests.reference.frames import Sample
-from tests.system.synthetic import BOOT, RAW0, UTC0, clock_pair
+from tests.system.synthetic import BOOT, RAW0, opening_record
 
 SESSION = "20261121-131500-fr4m"
 
@@ -78,22 +78,14 @@ def store_session(
     """
     names = {"site": "lab", "rig": "rig-07", "boot": BOOT, "session": SESSION}
     own = StreamChain(**names, stream="session")
-    opening = {
-        **names,
-        "type": "open",
-        "t_ns": RAW0,
-        "v": 1,
-        "task": "stack cups",
-        "operator": "p-1",
-        "consent": "c-9",
-        "utc_ns": UTC0,
-        "utc_trusted": True,
-        "versions": {},
-        "config": {},
-        "clock": msgspec.to_builtins(clock_pair(RAW0)),
-        "streams": msgspec.to_builtins([info for info, _ in streams] + list(infos)),
-        "calibration": dict(calibration or {}),
-    }
+    opening = opening_record(
+        SESSION,
+        [info for info, _ in streams] + list(infos),
+        task="stack cups",
+        operator="p-1",
+        consent="c-9",
+        calibration=dict(calibration or {}),
+    )
     chunks = [seal_records(own, [opening])]
     chains, counts = {}, {}
     for info, parts in streams:

@@ -20,6 +20,20 @@ from edgecap.spool.writer import SpoolWriter
 LIMIT_S = 90
 
 
+def config_text(folder: Path, calibration: object, *, task: str) -> str:
+    """A rig whose spool is in a folder, in the words of a configuration file."""
+    return f"""
+    site = "lab"
+    rig = "rig-01"
+    spool.dir = "{folder / "spool"}"
+    calibration.file = "{calibration}"
+    [session]
+    task = "{task}"
+    operator = "p-001"
+    consent = "c-1"
+    """
+
+
 async def record(
     config: Config, sources: Sequence[Source], store: Path, during: Callable[[Rig], Awaitable[None]]
 ) -> RecordedSession:

@@ -165,6 +165,15 @@ def make_dirs(files: Files, path: Path) -> None:
         files.make_dir(path)
 
 
+def refusal(files: Files, path: Path, error: OSError | sqlite3.Error) -> tuple[str, int]:
+    """Why a disk refused, and the bytes that are free there: -1 where it does not say."""
+    reason, free = getattr(error, "strerror", None) or str(error), -1
+    with contextlib.suppress(OSError):
+        free = files.free_bytes(path)
+        reason = f"{reason} ({free / 1e6:.0f} MB free)"
+    return reason, free
+
+
 def nearest_existing(path: Path) -> Path:
     """The path itself, or the directory nearest above it that exists."""
     path = path.absolute()

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgecap.codec.chunk import Chunk, ChunkId
 from edgecap.errors import SpoolError
 from edgecap.spool.backlog import Backlog
-from edgecap.spool.files import Files, OsFiles, make_dirs
+from edgecap.spool.files import Files, OsFiles, make_dirs, refusal
 from edgecap.spool.held import Entry, HeldSegment
 from edgecap.spool.receipts import Receipts, SessionState, StreamHead
 from edgecap.spool.recovery import Quarantine, Recovery, open_receipts, recover
@@ -434,13 +434,9 @@ def _name(id_: ChunkId) -> str:
 
 
 def _failure(files: Files, path: Path, what: str, error: OSError | sqlite3.Error) -> SpoolError:
-    reason = getattr(error, "strerror", None) or str(error)
-    free, text = -1, ""
-    with contextlib.suppress(OSError):
-        free = files.free_bytes(path)
-        text = f" ({_mb(free)} free)"
+    reason, free = refusal(files, path, error)
     return SpoolError(
-        f"spool {path} {what}: {reason}{text}",
+        f"spool {path} {what}: {reason}",
         fix="check permissions, mount and free space of this directory",
         path=str(path),
         free_bytes=free,

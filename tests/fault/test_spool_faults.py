@@ -23,18 +23,24 @@ def tmp_path(memory: Path) -> Path:
     return memory
 
 
+def cut_in(directory: Path, number: int, seed: int) -> tuple[SimDisk, Story]:
+    """A disk after a power cut in one of the story's operations."""
+    directory.mkdir()
+    disk = SimDisk(directory, lambda n, _: "cut" if n == number else "", seed)
+    story = Story(disk)
+    with pytest.raises(PowerCut):
+        story.tell()
+    disk.crash()
+    return disk, story
+
+
 def test_power_cut_during_every_operation(tmp_path: Path) -> None:
     names = operations(tmp_path)
     assert {n.split()[0] for n in names} >= {"create", "write", "sync", "sync_dir", "unlink"}
     for number in range(1, len(names) + 1):
         for seed in range(3):
             directory = tmp_path / f"{number}-{seed}"
-            directory.mkdir()
-            disk = SimDisk(directory, lambda n, _, number=number: "cut" if n == number else "", seed)
-            story = Story(disk)
-            with pytest.raises(PowerCut):
-                story.tell()
-            disk.crash()
+            disk, story = cut_in(directory, number, seed)
             try:
                 spool = story.check()
                 # And it works on: the session can be closed, everything delivered, nothing is left.
@@ -55,12 +61,7 @@ def test_power_cut_during_recovery(tmp_path: Path) -> None:
         recovery = 1
         while True:
             directory = tmp_path / f"{number}-{recovery}"
-            directory.mkdir()
-            disk = SimDisk(directory, lambda n, _, number=number: "cut" if n == number else "", number)
-            story = Story(disk)
-            with pytest.raises(PowerCut):
-                story.tell()
-            disk.crash()
+            disk, story = cut_in(directory, number, number)
             start = disk.count
             disk.fail = lambda n, _, at=start + recovery: "cut" if n == at else ""
             try:

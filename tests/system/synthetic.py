@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -88,6 +89,26 @@ class Synthetic:
     gaps: list[Gap] = field(default_factory=list)
 
 
+def opening_record(session: str, infos: Sequence[StreamInfo], **told: Any) -> dict[str, Any]:
+    """What a session of this rig begins with; `told` is what this one says otherwise."""
+    return {
+        "type": "open",
+        "t_ns": RAW0,
+        "v": 1,
+        "site": "lab",
+        "rig": "rig-07",
+        "boot": BOOT,
+        "session": session,
+        "utc_ns": UTC0,
+        "utc_trusted": True,
+        "clock": msgspec.to_builtins(clock_pair(RAW0)),
+        "streams": msgspec.to_builtins(list(infos)),
+        "calibration": {},
+        "versions": {},
+        "config": {},
+    } | told
+
+
 def make_session(
     *,
     seconds: int = 4,
@@ -104,26 +125,19 @@ def make_session(
     names = {"site": "lab", "rig": "rig-07", "boot": BOOT, "session": session}
     infos = [imu_info(), force_info(), tactile_info(), camera_info(width=size[0], height=size[1])]
     own = StreamChain(**names, stream="session")
-    manifest = {
-        "type": "open",
-        "t_ns": RAW0,
-        "v": 1,
-        "site": "lab",
-        "rig": "rig-07",
-        "boot": BOOT,
-        "session": session,
-        "task": "Screw the lid onto the jar and put it on the shelf",
-        "operator": "p-014",
-        "consent": "c-2026-031",
-        "utc_ns": UTC0,
-        "utc_trusted": synced,
-        "clock": msgspec.to_builtins(clock_pair(RAW0, synced=synced)),
-        "streams": msgspec.to_builtins(infos),
-        "calibration": calibration
+    manifest = opening_record(
+        session,
+        infos,
+        task="Screw the lid onto the jar and put it on the shelf",
+        operator="p-014",
+        consent="c-2026-031",
+        utc_trusted=synced,
+        clock=msgspec.to_builtins(clock_pair(RAW0, synced=synced)),
+        calibration=calibration
         or {"left-hand-force": {"version": 3, "zero": [1, 2, 3, 4, 5], "by": "scale-2"}},
-        "versions": {"edgecap": "0", "python": platform.python_version()},
-        "config": {"site": "lab"},
-    }
+        versions={"edgecap": "0", "python": platform.python_version()},
+        config={"site": "lab"},
+    )
     made.chunks.append(seal_records(own, [manifest]))
     chains = {info.name: StreamChain(**names, stream=info.name, man=own.man) for info in infos}
     samples = {info.name: 0 for info in infos}

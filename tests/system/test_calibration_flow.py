@@ -18,7 +18,7 @@ from edgecap.dataset.mcap_export import export_mcap
 from edgecap.model import ChannelInfo, Mark
 from edgecap.sim.firmware import FirmwareStream, HostFirmware
 from edgecap.source.serial_mcu import SerialSource
-from tests.rig_session import record
+from tests.rig_session import config_text, record
 from tests.system.test_mcap_export import read
 
 RATE, HELD = 500, 1250  # 2.5 s a weight
@@ -37,16 +37,7 @@ def weights(path: Path) -> FirmwareStream:
 
 def test_weights_become_newtons(tmp_path: Path, capsys) -> None:
     out = tmp_path / "calibration.json"
-    text = f"""
-    site = "lab"
-    rig = "rig-01"
-    spool.dir = "{tmp_path / "spool"}"
-    calibration.file = "%s"
-    [session]
-    task = "calibrate"
-    operator = "p-001"
-    consent = "c-1"
-    """
+    text = config_text(tmp_path, "%s", task="calibrate")
     stream = weights(tmp_path / "weights.npy")
     glove = SerialSource("left-hand", str(tmp_path / "board"))
 
@@ -113,16 +104,7 @@ def test_a_zero_that_has_moved_is_in_the_sessions_verdicts(tmp_path: Path, capsy
     kept = ForceRecord(stream="left-hand-force", channels=(thumb, index), date=date, edgecap="0")
     assert add_to_map(file, kept) == 1
     assert add_to_map(file, kept) == 2
-    text = f"""
-    site = "lab"
-    rig = "rig-01"
-    spool.dir = "{tmp_path / "spool"}"
-    calibration.file = "{file}"
-    [session]
-    task = "fold a towel"
-    operator = "p-001"
-    consent = "c-1"
-    """
+    text = config_text(tmp_path, file, task="fold a towel")
 
     async def worn():
         stream = weights(tmp_path / "weights.npy")

@@ -18,7 +18,7 @@ from edgecap.daemon.rig import Rig
 from edgecap.dataset.session import RecordedSession
 from edgecap.source.iio import IioSource
 from tests.iio_tree import SCAN, IioTree, host_ns, iio_tree
-from tests.rig_session import record
+from tests.rig_session import config_text, record
 
 RATE = 200
 PERIOD = 1_000_000_000 // RATE
@@ -64,15 +64,8 @@ def recorded(tmp_path: Path) -> tuple[str, RecordedSession]:
     )  # fmt: skip
     calibration = tmp_path / "calibration.json"
     calibration.write_bytes(msgspec.json.encode({bias.key: bias}))
-    text = f"""
-    site = "lab"
-    rig = "rig-01"
-    spool.dir = "{tmp_path / "spool"}"
-    calibration.file = "{calibration}"
-    [session]
-    task = "lie still"
-    operator = "p-001"
-    consent = "c-1"
+    text = config_text(tmp_path, calibration, task="lie still")
+    text += f"""
     [[iio]]
     name = "head-imu"
     device = "icm42688"

@@ -1,5 +1,7 @@
 // An ICM-42688-P on SPI, as its registers behave (TDK DS-000347, user bank 0): soft reset, 1 kHz from its own
 // oscillator, a 2 KB FIFO of 16-byte packets, data-ready pulses on interrupt 1. What the datasheet forbids is noted.
+import { SpiImu } from './spiimu.mjs';
+
 const R = {
   DEVICE_CONFIG: 0x11, INT_CONFIG: 0x14, FIFO_CONFIG: 0x16, INT_STATUS: 0x2d, FIFO_COUNTH: 0x2e, FIFO_COUNTL: 0x2f,
   FIFO_DATA: 0x30, SIGNAL_PATH_RESET: 0x4b, INTF_CONFIG0: 0x4c, PWR_MGMT0: 0x4e, GYRO_CONFIG0: 0x4f,
@@ -10,39 +12,26 @@ const DEFAULTS = {
   [R.INTF_CONFIG0]: 0x30, [R.GYRO_CONFIG0]: 0x06, [R.ACCEL_CONFIG0]: 0x06, 0x51: 0x16, 0x52: 0x11, 0x53: 0x0d,
   [R.TMST_CONFIG]: 0x23, 0x63: 0x00, [R.INT_CONFIG1]: 0x10, [R.INT_SOURCE0]: 0x10, [R.WHO_AM_I]: 0x47,
 };
-const FIFO_BYTES = 2048, PACKET = 16, PULSE_NANOS = 100e3, PERIOD_NANOS = 1e6;
+const FIFO_BYTES = 2048, PACKET = 16, PULSE_NANOS = 100e3;
 
-export class Icm42688 {
-  /** `int1(level)` drives the interrupt pin; `sample(t_ns, values)` is told of every sample. */
-  constructor(clock, { int1, sample, random, ppm = 0 }) {
-    Object.assign(this, { clock, int1, sample, random, ppm });
-    this.whoAmI = 0x47;
-    this.present = true;
-    this.frozen = false;
-    this.fifoBytes = FIFO_BYTES;
-    this.violations = [];
-    this.tick = clock.createAlarm(() => this.measure());
-    this.fall = clock.createAlarm(() => this.int1(false));
+export class Icm42688 extends SpiImu {
+  constructor(clock, wires) {
+    super(clock, 0x47, FIFO_BYTES, wires);
     this.reset();
   }
   reset() {
-    this.registers = new Uint8Array(128);
+    this.restart(1e6);
     for (const [address, value] of Object.entries(DEFAULTS)) this.registers[address] = value;
-    this.fifo = [];
-    this.selected = false;
-    this.address = null;
-    this.readyAt = this.clock.nanos + 1e6;
     this.quietUntil = 0;
-    this.tick.cancel();
   }
   get on() {
     return (this.registers[R.PWR_MGMT0] & 0x0f) === 0x0f;
   }
   measure() {
-    this.tick.schedule(PERIOD_NANOS * (1 + this.ppm * 1e-6));
+    this.scheduleSample();
     if (this.frozen) return;
     const now = this.clock.nanos;
-    const values = Array.from({ length: 6 }, () => Math.floor(this.random() * 65535) - 32767);
+    const values = this.randomValues();
     const packet = Buffer.alloc(PACKET);
     packet[0] = 0x68;
     values.forEach((value, i) => packet.writeInt16BE(value, 1 + 2 * i));
@@ -55,26 +44,10 @@ export class Icm42688 {
     }
     this.sample(now, values);
     if (this.registers[R.INT_SOURCE0] & 0x08 && (this.registers[R.INT_CONFIG] & 0x03) === 0x03 &&
-        !(this.registers[R.INT_CONFIG1] & 0x10)) {
-      this.int1(true);
-      this.fall.schedule(PULSE_NANOS);
-    }
+        !(this.registers[R.INT_CONFIG1] & 0x10)) this.pulse(PULSE_NANOS);
   }
-  select(selected) {
-    this.selected = selected;
-    this.address = null;
-  }
-  /** One byte in, one byte out. */
-  exchange(byte) {
-    if (!this.selected || !this.present) return 0;
-    if (this.address === null) {
-      this.reading = !!(byte & 0x80);
-      this.address = byte & 0x7f;
-      return 0;
-    }
-    const value = this.reading ? this.read(this.address) : this.write(this.address, byte);
-    if (this.address !== R.FIFO_DATA) this.address = (this.address + 1) & 0x7f;
-    return value;
+  after(address) {
+    return address === R.FIFO_DATA ? address : (address + 1) & 0x7f;
   }
   read(address) {
     if (this.clock.nanos < this.readyAt) this.violations.push(`read of ${address.toString(16)} during reset`);
@@ -102,7 +75,7 @@ export class Icm42688 {
     if (address !== R.WHO_AM_I) this.registers[address] = value;
     if (this.on && !before) {
       this.quietUntil = now + 200e3;
-      this.tick.schedule(PERIOD_NANOS * (1 + this.ppm * 1e-6));
+      this.scheduleSample();
     }
     return 0;
   }

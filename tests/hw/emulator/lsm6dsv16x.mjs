@@ -1,44 +1,35 @@
 // An LSM6DSV16X on SPI, as its registers behave (ST DS13510, main page): software reset, 1 kHz in high-accuracy mode
 // from its own oscillator, a FIFO of tagged words, pulses of new samples on interrupt 1. What the datasheet forbids is
 // noted. Words of one sample come as time stamp, gyroscope, accelerometer.
+import { SpiImu } from './spiimu.mjs';
+
 const R = {
   IF_CFG: 0x03, FIFO_CTRL3: 0x09, FIFO_CTRL4: 0x0a, INT1_CTRL: 0x0d, WHO_AM_I: 0x0f, CTRL1: 0x10, CTRL2: 0x11,
   CTRL3: 0x12, CTRL4: 0x13, CTRL6: 0x15, CTRL8: 0x17, FIFO_STATUS1: 0x1b, FIFO_STATUS2: 0x1c, FUNCTIONS_ENABLE: 0x50,
   HAODR_CFG: 0x62, TAG: 0x78, LAST: 0x7e,
 };
-const WORD = 7, PULSE_NANOS = 65e3, PERIOD_NANOS = 1e6, STAMP_NANOS = 21750, RESET_NANOS = 30e6;
+const WORD = 7, PULSE_NANOS = 65e3, STAMP_NANOS = 21750, RESET_NANOS = 30e6;
 
-export class Lsm6dsv16x {
-  /** `int1(level)` drives the interrupt pin; `sample(t_ns, values)` is told of every sample. */
-  constructor(clock, { int1, sample, random, ppm = 0 }) {
-    Object.assign(this, { clock, int1, sample, random, ppm });
-    this.whoAmI = 0x70;
-    this.present = true;
-    this.frozen = false;
-    this.fifoBytes = 219 * WORD;
-    this.violations = [];
-    this.tick = clock.createAlarm(() => this.measure());
-    this.fall = clock.createAlarm(() => this.int1(false));
+export class Lsm6dsv16x extends SpiImu {
+  torn = 0;
+
+  constructor(clock, wires) {
+    super(clock, 0x70, 219 * WORD, wires);
     this.reset(10e6);
   }
   reset(nanos) {
-    this.registers = new Uint8Array(128);
+    this.restart(nanos);
     this.registers[R.CTRL3] = 0x44;
-    this.fifo = [];
     this.count = 0;
-    this.selected = false;
-    this.address = null;
-    this.readyAt = this.clock.nanos + nanos;
-    this.tick.cancel();
   }
   get on() {
     return this.registers[R.CTRL1] === 0x19 && this.registers[R.CTRL2] === 0x19;
   }
   measure() {
-    this.tick.schedule(PERIOD_NANOS * (1 + this.ppm * 1e-6));
+    this.scheduleSample();
     if (this.frozen) return;
     const now = this.clock.nanos;
-    const values = Array.from({ length: 6 }, () => Math.floor(this.random() * 65535) - 32767);
+    const values = this.randomValues();
     const continuous = (this.registers[R.FIFO_CTRL4] & 0x07) === 0x06;
     if (continuous && this.registers[R.FIFO_CTRL3] === 0x99) {
       const stamp = Math.floor(now / STAMP_NANOS / (1 + this.ppm * 1e-6)) >>> 0;
@@ -49,10 +40,7 @@ export class Lsm6dsv16x {
       this.push(0x02, (word) => values.slice(0, 3).forEach((v, i) => word.writeInt16LE(v, 1 + 2 * i)));
     }
     this.sample(now, values);
-    if (this.registers[R.INT1_CTRL] & 0x02 && this.registers[R.CTRL4] & 0x02) {
-      this.int1(true);
-      this.fall.schedule(PULSE_NANOS);
-    }
+    if (this.registers[R.INT1_CTRL] & 0x02 && this.registers[R.CTRL4] & 0x02) this.pulse(PULSE_NANOS);
   }
   push(tag, fill) {
     const word = Buffer.alloc(WORD);
@@ -62,26 +50,15 @@ export class Lsm6dsv16x {
     while (this.fifo.length > this.fifoBytes) this.fifo.splice(0, WORD);
   }
   select(selected) {
-    this.selected = selected;
-    this.address = null;
+    super.select(selected);
     // A word is gone from the FIFO once any of it was read.
     this.fifo.splice(0, this.torn);
     this.torn = 0;
   }
-  torn = 0;
-  /** One byte in, one byte out. */
-  exchange(byte) {
-    if (!this.selected || !this.present) return 0;
-    if (this.address === null) {
-      this.reading = !!(byte & 0x80);
-      this.address = byte & 0x7f;
-      return 0;
-    }
-    const value = this.reading ? this.read(this.address) : this.write(this.address, byte);
-    // The FIFO's word begins again where it ends; elsewhere addresses count up, if they are told to.
-    if (this.address === R.LAST) this.address = R.TAG;
-    else if (this.registers[R.CTRL3] & 0x04) this.address = (this.address + 1) & 0x7f;
-    return value;
+  /** The FIFO's word begins again where it ends; elsewhere addresses count up, if they are told to. */
+  after(address) {
+    if (address === R.LAST) return R.TAG;
+    return this.registers[R.CTRL3] & 0x04 ? (address + 1) & 0x7f : address;
   }
   read(address) {
     if (this.clock.nanos < this.readyAt) this.violations.push(`read of ${address.toString(16)} during reset`);
@@ -108,7 +85,7 @@ export class Lsm6dsv16x {
     if (address === R.FIFO_CTRL4 && (value & 0x07) === 0) this.fifo = [];
     if (this.on && !before) {
       if (this.registers[R.HAODR_CFG] !== 1) this.violations.push('1 kHz without its set of rates');
-      this.tick.schedule(PERIOD_NANOS * (1 + this.ppm * 1e-6));
+      this.scheduleSample();
     }
     return 0;
   }
