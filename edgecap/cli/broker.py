@@ -1,4 +1,4 @@
-"""The `--broker` option that all networked commands share."""
+"""The options that say which broker, and which rig, a command is for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgecap.mqtt import Broker
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, a rig's."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: ./edgecap.toml, then /etc/edgecap"
+    )
+
+
+def add_rig_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, and the `--broker` that may take the place of the one it names."""
+    add_config_option(parser)
+    parser.add_argument(
+        "--broker", metavar="URL", help="mqtt[s]://[user@]host:port; overrides the configuration"
+    )
 
 
 def add_broker_options(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.cli.broker import add_config_option
+
 if TYPE_CHECKING:
     from edgecap.config import Config
 
@@ -31,9 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=["check", "schema", "show"])
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="default: ./edgecap.toml, then /etc/edgecap"
-    )
+    add_config_option(parser)
     parser.set_defaults(run=run_config)
 
     warm = commands.add_parser(

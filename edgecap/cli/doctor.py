@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.cli.broker import add_rig_options
 from edgecap.cli.tables import print_json, print_table
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="default: ./edgecap.toml, then /etc/edgecap"
-    )
-    parser.add_argument(
-        "--broker", metavar="URL", help="mqtt[s]://[user@]host:port; overrides the configuration"
-    )
+    add_rig_options(parser)
     parser.add_argument(
         "--seconds", type=float, default=3.0, metavar="N", help="record for this long (default 3)"
     )

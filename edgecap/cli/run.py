@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.cli.broker import add_rig_options
 from edgecap.errors import SpoolError
 
 if TYPE_CHECKING:
@@ -43,12 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="default: ./edgecap.toml, then /etc/edgecap"
-    )
-    parser.add_argument(
-        "--broker", metavar="URL", help="mqtt[s]://[user@]host:port; overrides the configuration"
-    )
+    add_rig_options(parser)
     parser.set_defaults(run=run)
 
 

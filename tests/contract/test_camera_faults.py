@@ -130,9 +130,13 @@ def test_closing_a_hung_camera_leaves_nothing():
     assert time.monotonic() - t0 < 20
 
 
-def test_a_process_on_standby_takes_over(monkeypatch):
+@pytest.fixture
+def soon_on_standby(monkeypatch):
     monkeypatch.setattr(camera_standby, "AFTER_S", 0.05)
 
+
+@pytest.mark.usefixtures("soon_on_standby")
+def test_a_process_on_standby_takes_over():
     async def body(feed, taker):
         await feed.start()
         await until(lambda: feed.standby_pid)
@@ -150,9 +154,8 @@ def test_a_process_on_standby_takes_over(monkeypatch):
     assert_losses_are_stated(taker, produced)
 
 
-def test_a_process_that_dies_on_standby_is_not_missed(monkeypatch):
-    monkeypatch.setattr(camera_standby, "AFTER_S", 0.05)
-
+@pytest.mark.usefixtures("soon_on_standby")
+def test_a_process_that_dies_on_standby_is_not_missed():
     async def body(feed, taker):
         await feed.start()
         await until(lambda: feed.standby_pid)

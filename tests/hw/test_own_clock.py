@@ -47,16 +47,21 @@ def test_rows_and_times_are_those_of_the_truth(binary, tmp_path, ppm, start_us):
     assert set(np.diff(joined(board.samples(1))[1]) % WRAP) == {1000}
 
 
+async def told_between_samples(firmware, board, command, event):
+    """Something befalls the sensor amid a capture; the answer to its end."""
+    await board.command(sf.OP_START)
+    await board.until(lambda: board.n_samples() > 50, "samples")
+    await firmware.command(command)
+    await board.until(lambda: board.events(event), "the event")
+    n = board.n_samples()
+    await board.until(lambda: board.n_samples() > n + 50, "samples after it")
+    return await board.command(sf.OP_STOP)
+
+
 def test_lost_rows_leave_a_jump_and_an_event(binary, tmp_path):
     async def main():
         async with running(binary, tmp_path, [own(1500.0)]) as (firmware, board):
-            await board.command(sf.OP_START)
-            await board.until(lambda: board.n_samples() > 50, "samples")
-            await firmware.command("lose imu 7")
-            await board.until(lambda: board.events(sf.OVERRUN), "the event")
-            n = board.n_samples()
-            await board.until(lambda: board.n_samples() > n + 50, "samples after it")
-            return board, await board.command(sf.OP_STOP)
+            return board, await told_between_samples(firmware, board, "lose imu 7", sf.OVERRUN)
 
     board, ack = asyncio.run(main())
     index, t_us, _ = joined(board.samples())
@@ -72,13 +77,7 @@ def test_lost_rows_leave_a_jump_and_an_event(binary, tmp_path):
 def test_a_silent_sensor_is_told_of_and_comes_back(binary, tmp_path):
     async def main():
         async with running(binary, tmp_path, [own(0.0)]) as (firmware, board):
-            await board.command(sf.OP_START)
-            await board.until(lambda: board.n_samples() > 50, "samples")
-            await firmware.command("silence imu 400")
-            await board.until(lambda: board.events(sf.SENSOR_OK), "its return")
-            n = board.n_samples()
-            await board.until(lambda: board.n_samples() > n + 50, "samples again")
-            return board, await board.command(sf.OP_STOP)
+            return board, await told_between_samples(firmware, board, "silence imu 400", sf.SENSOR_OK)
 
     board, ack = asyncio.run(main())
     index, t_us, _ = joined(board.samples())
