@@ -94,14 +94,14 @@ class Search:
             self.steps, self.enough = rounded.at_shift(steps, was - now), 0
 
     def _adopted(self, x: Array, known: Split | None) -> Split | None:
-        """What a look shows, if it saves bytes and is better than the steps that are known."""
+        """What a look shows, if it is better than the steps that are known, and saves bytes."""
         found = self._look(x)
         if found is None:
             return None
         if known is not None:
             # Of float32 the whole numbers show only a part of what a more exact step saves.
             most = cost(known) if rounded.shift_in(self.grid) is None else cost(known) * 9 // 8
-            if cost(found) >= most or not serves(found):
+            if cost(found) >= most:
                 return None
         self.steps = found.steps
         return found if serves(found) else None
@@ -133,14 +133,17 @@ class Search:
     def _look(self, x: Array) -> Split | None:
         """These integers by the steps that they show together with the rows kept, if they show any."""
         rows = self._keep(x)
-        if rows.shape[0] < min(self.wanted, _most_rows(x)):
+        most = _most_rows(x)
+        if rows.shape[0] < min(self.wanted, most):
             return None
         spaced, seen = np.empty(rows.shape[1], np.int64), np.empty(kernels.SEEN_WORDS, np.uint64)
         steps = find_steps(rows, spaced) if kernels.find_spaced(rows, spaced, seen) else None
         found = split(x, steps) if steps is not None else None
         # Where nothing moves it says little, and may end at any time.
         self._rest(PAUSE_AT_REST if (spaced == kernels.TOO_FEW).all() else 2 * self.pause)
-        self.wanted, self.enough = LEAST_ROWS, min(4 * rows.shape[0], _most_rows(x))
+        self.wanted, self.enough = LEAST_ROWS, min(4 * rows.shape[0], most)
+        if rows.shape[0] > most // 2:
+            self.enough = most + 1  # enough was seen
         if found is not None and serves(found):
             self._rest(1)
         elif found is None and rows.shape[0] >= ROWS_THAT_TELL:
