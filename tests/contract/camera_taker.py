@@ -119,6 +119,11 @@ def assert_losses_are_stated(taker, produced, codec="h264"):
     assert len(decode(frames, codec)) == len(frames)
 
 
+def held_up(taker):
+    """Whether a busy machine drew frames late; those that would be half a second late are skipped."""
+    return max(f.arrival_ns - rig_ns(f) for f in taker.frames) > 300_000_000
+
+
 def rig_ns(frame):
     elapsed = frame.tick - frame.fit.ref_tick
     return frame.fit.ref_ns + elapsed + round(elapsed * frame.fit.drift_ppm * 1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgecap.source import camera_feed
+from edgecap.source import camera_feed, camera_watchdog
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +12,10 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that runs other tests beside is slow to start a process and to give a first frame."""
     for limit in ("OPEN_LIMIT_S", "START_LIMIT_S", "FIRST_FRAME_LIMIT_S"):
         monkeypatch.setattr(camera_feed, limit, 60.0)
+
+
+@pytest.fixture
+def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is replaced because a busy machine held it up for a second."""
+    for limit in ("LEAST_S", "MOST_S"):
+        monkeypatch.setattr(camera_watchdog, limit, 60.0)

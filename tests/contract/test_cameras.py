@@ -15,7 +15,7 @@ from edgecap.model import DeviceEvent
 from edgecap.source.camera_encoder import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.source.camera_file import FileCamera
 from edgecap.source.camera_synthetic import DrawnScene, SyntheticCamera, read_index
-from tests.contract.camera_taker import decode, play, record
+from tests.contract.camera_taker import assert_losses_are_stated, decode, held_up, play, record
 from tests.contract.software_cameras import CAMERAS, CLIP, SMALL, clip_offsets_ns
 
 
@@ -26,9 +26,8 @@ def test_frames_are_whole_ordered_counted_and_on_time(make):
     assert (info.name, info.device, info.kind, info.codec) == ("head", "head", "video", "h264-annexb")
     assert (info.clock, info.tick_ns, info.width, info.height) == ("raw", 1, 160, 96)
     frames = taker.frames
-    assert taker.gaps == []
-    assert produced == {"head": len(frames)}
-    assert [f.index for f in frames] == list(range(len(frames)))
+    assert taker.gaps == [] or held_up(taker)
+    assert_losses_are_stated(taker, produced)
     assert isinstance(taker.items[-1], DeviceEvent)
     assert taker.items[-1].kind == "stopped"
     for f in frames:
@@ -50,14 +49,14 @@ def test_every_decoded_synthetic_frame_is_the_one_it_says():
     taker, _ = record(SyntheticCamera("head", 320, 240, 60.0, 3), lambda f, t: play(f, t, 40))
     assert [read_index(p) for p in decode(taker.frames)] == [f.index for f in taker.frames]
     ticks = np.array([f.tick for f in taker.frames])
-    assert [t - ticks[0] for t in ticks] == [round(k * 10**9 / 60) for k in range(len(ticks))]
+    assert [t - ticks[0] for t in ticks] == [round(f.index * 10**9 / 60) for f in taker.frames]
 
 
 def test_a_file_keeps_its_own_times_exactly():
     offsets = clip_offsets_ns()
     taker, _ = record(FileCamera("head", CLIP, **SMALL), lambda f, t: play(f, t, 20))
     frames = taker.frames
-    assert [f.tick - frames[0].tick for f in frames] == offsets[: len(frames)]
+    assert [f.tick - frames[0].tick for f in frames] == [offsets[f.index] for f in frames]
 
 
 @pytest.fixture
@@ -97,11 +96,14 @@ def test_a_clip_with_a_long_pause_is_no_fault(tmp_path):
 def test_a_loop_goes_on_one_frame_later(short_clip):
     taker, _ = record(FileCamera("head", short_clip), lambda f, t: play(f, t, 30))
     frames = taker.frames
-    period = frames[12].tick - frames[0].tick
-    once = [f.tick - frames[0].tick for f in frames[:12]]
-    assert once == [t * 10**6 for t in [0, 16, 33, 50, 67, 83, 100, 150, 167, 183, 200, 217]]
+    once = [t * 10**6 for t in [0, 16, 33, 50, 67, 83, 100, 150, 167, 183, 200, 217]]
+    later = next(f for f in frames if f.index >= 12)  # a busy machine may skip some
+    turns, at = divmod(later.index, 12)
+    period = (later.tick - frames[0].tick - once[at]) // turns
     assert 15 * 10**6 <= period - once[-1] <= 18 * 10**6
-    assert [f.tick - frames[0].tick - period for f in frames[12:24]] == once
+    assert [f.tick - frames[0].tick for f in frames] == [
+        f.index // 12 * period + once[f.index % 12] for f in frames
+    ]
     assert [read_index(p) for p in decode(frames)] == [f.index % 12 for f in frames]
 
 
@@ -120,9 +122,7 @@ def test_a_file_that_is_not_looped_ends_without_a_fault(short_clip):
 
 def test_fps_replaces_the_clips_times(short_clip):
     taker, _ = record(FileCamera("head", short_clip, fps=100), lambda f, t: play(f, t, 20))
-    assert [f.tick - taker.frames[0].tick for f in taker.frames] == [
-        k * 10**7 for k in range(len(taker.frames))
-    ]
+    assert [f.tick - taker.frames[0].tick for f in taker.frames] == [f.index * 10**7 for f in taker.frames]
     assert taker.feed.info[0].rate_hz_nominal == 100
 
 

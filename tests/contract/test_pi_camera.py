@@ -180,7 +180,7 @@ def test_an_unplugged_camera_is_awaited_and_used_again(tmp_path):
     assert_losses_are_stated(taker, produced)
 
 
-def test_two_cameras_at_once_and_neither_disturbs_the_other():
+def test_two_cameras_at_once_and_neither_disturbs_the_other(no_watchdog):
     async def body():
         front, side = camera(), camera(camera_id="Side")
         async with front.open() as one, side.open() as two:

@@ -92,7 +92,7 @@ def assert_each_is_the_one_it_says(taker, codec):
 def assert_in_rig_time(taker, t0_ns):
     for f in taker.frames:
         assert t0_ns < rig_ns(f) <= f.arrival_ns < now_ns()
-        assert f.fit.u_ns < 100_000
+        assert f.fit.u_ns < 1_000_000  # 500 ppm of half the time between two frames
 
 
 def test_a_cameras_own_jpeg_is_kept(device, pictures):
@@ -135,7 +135,7 @@ def test_raw_pictures_become_jpeg(device):
 
 
 @pytest.mark.parametrize("codec", ["h264", "mjpeg"])
-def test_lost_and_damaged_frames_are_gaps(device, codec):
+def test_lost_and_damaged_frames_are_gaps(device, codec, no_watchdog):
     device.plug("miss=20,21 cut=30 error=33")
     taker, produced = record(device.camera(codec=codec), lambda f, t: play(f, t, 50))
     numbers = assert_each_is_the_one_it_says(taker, codec)
@@ -160,7 +160,7 @@ def test_a_camera_that_falls_silent_is_replaced(device):
     assert_losses_are_stated(taker, produced)
 
 
-def test_an_unplugged_camera_is_awaited_and_used_again(device):
+def test_an_unplugged_camera_is_awaited_and_used_again(device, no_watchdog):
     device.plug("unplug=20")
 
     async def body(feed, taker):
