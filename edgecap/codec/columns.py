@@ -185,7 +185,7 @@ class ColumnDecoder:
             key, since_key, as_before = True, 0, False
         else:
             key, since_key, as_before, layout = self._read_front(reader)
-            front = payload[: reader.at]
+        front_bytes = reader.at
         before = {} if key else self._memories
         tables: dict[str, Any] = {}
         pending = []
@@ -196,7 +196,7 @@ class ColumnDecoder:
                 pending.append(found)
         memories: dict[str, Memory] = {}
         if pending:
-            tail = self._tail.begin(memoryview(payload)[reader.at :])
+            tail = self._tail.begin(payload, reader.at)
             try:
                 for found in pending:
                     tables[found.column.name] = decode_tail(found, tail, memories)
@@ -209,8 +209,8 @@ class ColumnDecoder:
         elif reader.at != len(payload):
             raise ChunkError(f"columns payload: {len(payload) - reader.at} bytes left over")
         self._memories = memories
-        if key:
-            self._key_front = front, layout
+        if key and layout is not self._key_front[1]:
+            self._key_front = payload[:front_bytes], layout
         self._since_key, self._layout = since_key, layout
         self._last = payload
         return tables
@@ -218,21 +218,21 @@ class ColumnDecoder:
     def _read_front(self, reader: Reader) -> tuple[bool, int, bool, Layout]:
         """Whether it is a key, its number after the key, whether columns go on as before, and the columns."""
         head = reader.byte()
-        short = head - _ALL_SAME
-        if short > 0:
-            head = _VERSION << 4 | _SAME_ROWS | _AS_BEFORE
-        if head >> 4 != _VERSION:
-            raise ChunkError(
-                f"columns payload has version {head >> 4}, this program reads version {_VERSION}",
-                fix="update edgecap on this side",
-            )
-        if head & 15 == _KEY:
-            return True, 0, False, read_layout(reader)
-        if head & 15 & ~(_SAME_ROWS | _AS_BEFORE):
-            raise ChunkError(f"columns payload: unknown flags {head & 15:#x}")
-        since_key = short if short > 0 else reader.byte()
-        if since_key == 0:
-            raise ChunkError("columns payload is neither a key nor after one")
+        if head > _ALL_SAME:
+            since_key, head = head - _ALL_SAME, _SAME_ROWS | _AS_BEFORE
+        else:
+            if head >> 4 != _VERSION:
+                raise ChunkError(
+                    f"columns payload has version {head >> 4}, this program reads version {_VERSION}",
+                    fix="update edgecap on this side",
+                )
+            if head & 15 == _KEY:
+                return True, 0, False, read_layout(reader)
+            if head & 15 & ~(_SAME_ROWS | _AS_BEFORE):
+                raise ChunkError(f"columns payload: unknown flags {head & 15:#x}")
+            since_key = reader.byte()
+            if since_key == 0:
+                raise ChunkError("columns payload is neither a key nor after one")
         if self._since_key != since_key - 1:
             raise _needs(since_key, "this chunk continues the one before it")
         layout = self._layout if head & _SAME_ROWS else read_rows(reader, self._layout)

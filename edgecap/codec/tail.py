@@ -177,21 +177,21 @@ class TailReader:
         self.coder = np.zeros(2, np.uint64)
         self.length = 0
 
-    def begin(self, data: memoryview) -> TailReader:
-        """Begin with the tail of another payload."""
-        length = len(data)
+    def begin(self, payload: bytes, at: int) -> TailReader:
+        """Begin with the tail of another payload, which is all of it from `at` on."""
+        self.length = length = len(payload) - at
         # With words, the state has 5 to 8 bytes; without, up to 8.
-        state = length if length <= 8 else 5 + (length - 5) % 4
-        count = (length - state) >> 2
+        words_at = at + (length if length <= 8 else 5 + (length - 5) % 4)
+        words = payload[words_at:]
+        count = len(words) >> 2
         if self.kept.size <= count or self.kept.nbytes > KEPT_BYTES:
             self.kept = np.empty(count + 1, np.uint32)
             self.bytes = self.kept.data.cast("B")
-        self.bytes[: 4 * count] = data[state:]
+        self.bytes[: 4 * count] = words
         self.words = self.kept[: count + 1]
         self.words[count] = 0
-        self.coder[rans.X] = int.from_bytes(data[:state], "little")
+        self.coder[rans.X] = int.from_bytes(payload[at:words_at], "little")
         self.coder[rans.AT] = 0
-        self.length = length
         return self
 
     def take(self, rows: int, channels: int, width: int, learned: Learned | None) -> tuple[Array, Learned]:
