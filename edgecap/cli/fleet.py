@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from edgecap.cli.rig_name import split_rig, unknown_rig
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgecap.fleet.roster import RigRow
     from edgecap.mqtt import Broker
 
 EXAMPLE = """\
@@ -117,7 +119,7 @@ def _once(broker: Broker, site: str, rig: str | None, *, as_json: bool) -> int:
         console = Console()
         # Into a file or pipe nothing needs to be cut.
         console = console if console.is_terminal else Console(width=200)
-        for shown in [roster_table(rows)] if rig is None else map(rig_details, rows):
+        for shown in [roster_table(rows, console.width)] if rig is None else map(rig_details, rows):
             console.print(shown)
     else:
         print(f"no rig {'' if site == '+' else f'of site {site} '}has spoken to this broker yet")
@@ -135,9 +137,13 @@ async def _live(broker: Broker, site: str) -> None:
     wanted = [topics.subscription(topics.STATUS, site=site)]
     roster = Roster()
     with Live(roster_table([]), refresh_per_second=4) as live:
+
+        def show(rows: Sequence[RigRow]) -> None:
+            live.update(roster_table(rows, live.console.width))
+
         async with (
             connect(broker, client_id=client_id("fleet"), subscribe=wanted) as connection,
             asyncio.TaskGroup() as group,
         ):
             group.create_task(follow(connection, roster), name="follow")
-            group.create_task(redraw(roster, lambda rows: live.update(roster_table(rows))), name="redraw")
+            group.create_task(redraw(roster, show), name="redraw")

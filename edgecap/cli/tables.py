@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Sequence
+from typing import Literal
+
+LEAST_FOLDED = 16
+"""Characters below which a column is not worth folding into."""
 
 
 def printable(text: str) -> str:
@@ -18,28 +22,52 @@ def print_json(value: object) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Container[int]) -> None:
-    """Print a table: by rich on a terminal, else as plain text; `right` are the columns set flush right."""
+    """Print a table: by rich on a terminal that is wide enough, else as plain text.
+
+    Only the last column is ever folded: half an id can be neither read nor copied. On a terminal, columns in
+    which nothing stands are left out.
+
+    Args:
+        header: Names of the columns.
+        rows: The cells.
+        right: The columns set flush right.
+    """
     rows = [[printable(text) for text in row] for row in rows]
+    shown = list(range(len(header)))
     if sys.stdout.isatty():
-        try:
-            from rich import box
-            from rich.console import Console
-            from rich.table import Table
-            from rich.text import Text
-        except ImportError:
-            pass
-        else:
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for number, name in enumerate(header):
-                table.add_column(name, justify="right" if number in right else "left", overflow="fold")
-            for row in rows:
-                table.add_row(*map(Text, row))
-            Console().print(table)
-            return
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
+        shown = [i for i in shown if not rows or any(row[i] for row in rows)]
+    lines = [[row[i] for i in shown] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(shown))]
+    flush = {at for at, i in enumerate(shown) if i in right}
+    if sys.stdout.isatty() and _print_rich(lines, widths, flush):
+        return
+    for row in lines:
         cells = [
-            text.rjust(width) if i in right else text.ljust(width)
+            text.rjust(width) if i in flush else text.ljust(width)
             for i, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def _print_rich(lines: Sequence[Sequence[str]], widths: Sequence[int], flush: Container[int]) -> bool:
+    """Print with a ruled head; false where rich is missing or the terminal too narrow."""
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
+    console = Console()
+    room = console.width - sum(widths[:-1]) - 3 * len(widths)
+    if room < min(widths[-1], LEAST_FOLDED):
+        return False
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    last = len(widths) - 1
+    for number, name in enumerate(lines[0]):
+        side: Literal["left", "right"] = "right" if number in flush else "left"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=number != last)
+    for row in lines[1:]:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    return True

@@ -22,12 +22,38 @@ _STYLE = {
 }
 
 
-def roster_table(rows: Sequence[RigRow]) -> Table:
-    """One line per rig: state, session, what is wrong, what waits, how good the clock is."""
+COLUMNS = ("rig", "state", "needs attention", "session", "waiting", "free", "bound", "task")
+_WIDTHS = {"session": 22, "waiting": 11, "free": 9, "bound": 9, "task": 14}
+"""Of the columns that a narrow terminal may do without, about, padding included."""
+_ATTENTION = 40
+"""What is wrong has at least so much room."""
+
+
+def columns_for(rows: Sequence[RigRow], width: int) -> list[str]:
+    """The columns that fit into a terminal: which rig, and what is wrong with it, always."""
+    names = max((len(f"{row.site}/{row.rig}") for row in rows), default=3) + 2
+    room = width - names - 12 - _ATTENTION - 2
+    shown = set(COLUMNS) - _WIDTHS.keys()
+    for name in ("free", "waiting", "bound", "session", "task"):
+        room -= _WIDTHS[name]
+        if room < 0:
+            break
+        shown.add(name)
+    return [name for name in COLUMNS if name in shown]
+
+
+def roster_table(rows: Sequence[RigRow], width: int = 200) -> Table:
+    """One line per rig: state, session, what is wrong, what waits, how good the clock is.
+
+    Args:
+        rows: The rigs, in the order to be shown.
+        width: Characters of the terminal; a narrow one has fewer columns.
+    """
+    columns = columns_for(rows, width)
     table = Table(
         title=f"{len(rows)} rig{'s' if len(rows) != 1 else ''}", title_justify="left", box=box.SIMPLE
     )
-    for name in ("rig", "state", "needs attention", "session", "waiting", "free", "bound", "task"):
+    for name in columns:
         justify: Literal["left", "right"] = "right" if name in ("waiting", "free", "bound") else "left"
         table.add_column(name, justify=justify, no_wrap=name != "needs attention")
     for row in rows:
@@ -35,20 +61,17 @@ def roster_table(rows: Sequence[RigRow]) -> Table:
         status = row.status
         wrong = [reason.text for reason in row.reasons(row.heard_ns and clock.now_ns())]
         said = f"[red]{escape('; '.join(wrong))}[/]" if wrong else "–"
-        if status is None:
-            table.add_row(f"{row.site}/{row.rig}", state, said, *[""] * 5)
-            continue
-        bound_us = max((v.u_ns for v in status.streams), default=0) / 1000
-        table.add_row(
-            f"{row.site}/{row.rig}",
-            state,
-            said,
-            status.session or "–",
-            f"{status.spool.bytes / 1e6:.1f} MB",
-            _free(status.spool),
-            f"±{bound_us:.0f} µs" if bound_us else "–",
-            escape(status.task),
-        )
+        cells = {"rig": f"{row.site}/{row.rig}", "state": state, "needs attention": said}
+        if status is not None:
+            bound_us = max((v.u_ns for v in status.streams), default=0) / 1000
+            cells |= {
+                "session": status.session or "–",
+                "waiting": f"{status.spool.bytes / 1e6:.1f} MB",
+                "free": _free(status.spool),
+                "bound": f"±{bound_us:.0f} µs" if bound_us else "–",
+                "task": escape(status.task),
+            }
+        table.add_row(*(cells.get(name, "") for name in columns))
     return table
 
 

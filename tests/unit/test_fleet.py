@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from edgecap import clock, topics
 from edgecap.cli.fleet import address
@@ -27,6 +28,7 @@ from edgecap.fleet.attention import HOURS_LEFT, ORDER, OVERDUE_NS, reasons
 from edgecap.fleet.metrics import exposition
 from edgecap.fleet.roster import REMEMBERED_EVENTS, Roster
 from edgecap.fleet.server import MAX_ROWS, FleetServer
+from edgecap.fleet.table import columns_for, roster_table
 from edgecap.model import Verdict
 from edgecap.mqtt import Message, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
@@ -131,6 +133,21 @@ def test_the_worst_comes_first_and_a_rig_that_vanished_while_recording_is_named(
     assert rows["c"].state == "unreadable"
     roster.see(told("a", b'{"state":"offline"}'), 30 * S)
     assert {r.rig: r.since_ns for r in roster.rows()}["a"] == 5 * S
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 140, 200])
+def test_which_rig_and_what_is_wrong_fit_any_terminal(width: int) -> None:
+    roster = Roster()
+    roster.see(told("rig-01", status(problems={"hand": "hand is disconnected: plug it in again"})), 1 * S)
+    rows = roster.rows(2 * S)
+    columns = columns_for(rows, width)
+    assert columns[:3] == ["rig", "state", "needs attention"]
+    assert ("free" in columns, "task" in columns) == (width >= 80, width >= 140)
+    console = Console(width=width, file=io.StringIO())
+    console.print(roster_table(rows, width))
+    out = console.file.getvalue()
+    assert "lab/rig-01" in out
+    assert "hand is disconnected" in " ".join(out.split())
 
 
 def test_two_rigs_under_one_name_are_found_out_and_a_restart_is_not() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,19 @@ def test_what_is_no_store_is_said(tmp_path: Path) -> None:
         run("ls", str(tmp_path))
     with pytest.raises(StoreError, match="it is, or lies in, a file; give a directory"):
         LocalStore.open(tmp_path / "lab" / "notes", create=True)
+
+
+@pytest.mark.parametrize("width", [40, 62, 80, 110, 200])
+def test_ids_are_never_folded_on_a_terminal(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = store_of(tmp_path, SessionMaker().whole())
+    assert run("ls", store) == 0
+    assert "MISSING" in capsys.readouterr().out  # into a pipe all columns go, whatever stands in them
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("ls", store) == 0
+    out = capsys.readouterr().out
+    for whole in ("20260102-030405-abcd", "site-a/rig-01", "complete"):
+        assert whole in out
+    assert "MISSING" not in out
