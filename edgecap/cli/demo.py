@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -115,6 +116,8 @@ async def _demo(args: argparse.Namespace, firmware: Path, view: DemoView) -> dic
     from edgecap.mqtt import connect
     from edgecap.sim.demo import RIG, SITE, DemoSite
 
+    # Told to end, it ends its parts first, as by Ctrl-C: they would go on without it, and hold the spool.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
     view.step("starting broker, three devices, ingest and daemon")
     async with DemoSite(args.out, firmware, args.port) as site:
         from edgecap.mqtt import parse_broker

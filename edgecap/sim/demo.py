@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecap.errors import EdgecapError
+from edgecap.mqtt import BROKER_VARIABLE
 from edgecap.sim.broker import LoopbackBroker
 from edgecap.sim.firmware import HostFirmware, recorded_stream
 from edgecap.sim.recordings import RECORDINGS, VIDEO
@@ -68,6 +69,10 @@ class Part:
                 await self.process.wait()
 
 
+OF_OTHERS = (BROKER_VARIABLE, "CREDENTIALS_DIRECTORY")
+"""What the environment may say of a real site's broker: nothing of the demo may go there."""
+
+
 @contextlib.asynccontextmanager
 async def run_part(name: str, args: Sequence[str], log: Path) -> AsyncIterator[Part]:
     """Run `edgecap ARGS`, its words going to `log`; ended on exit.
@@ -84,7 +89,7 @@ async def run_part(name: str, args: Sequence[str], log: Path) -> AsyncIterator[P
             stdout=out,
             stderr=out,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={k: v for k, v in os.environ.items() if k not in OF_OTHERS} | {"PYTHONUNBUFFERED": "1"},
         )
     part = Part(name, process, log)
     try:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +187,25 @@ def test_a_demo_that_cannot_run(
     refused(
         capsys, ["demo", "--out", str(tmp_path / "out")], code=1, says=["no C compiler", "apt install gcc"]
     )
+
+
+def test_a_demo_that_is_told_to_end_leaves_no_process(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "edgecap", "demo", "--seconds", "600", "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        deadline = time.monotonic() + 90
+        while not (out / "logs" / "daemon.log").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        demo.send_signal(signal.SIGTERM)
+        said, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 130, said
+    assert "edgecap: interrupted" in said
+    left = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            left += [words for words in [process.read_bytes()] if os.fsencode(tmp_path) in words]
+    assert not left
 
 
 def test_the_firmware_says_what_it_cannot_do(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -13,6 +16,7 @@ from edgecap import topics
 from edgecap.cli.demo_view import DemoView
 from edgecap.cli.demo_wait import MOST_S, PATIENCE_S, SAID_EVERY_S, Patience
 from edgecap.mqtt import Message
+from edgecap.sim.demo import run_part
 
 
 @given(st.lists(st.tuples(st.floats(0.01, PATIENCE_S * 0.9), st.booleans()), max_size=60))
@@ -56,3 +60,18 @@ def test_the_view_tells_progress_and_where_the_rig_stands() -> None:
     assert view.progress_made() == after  # that time passes is no progress
     view.wait_for("waiting until the rig is idle (6 s)")
     assert "waiting until the rig is idle (6 s)" in out.getvalue()
+
+
+def test_a_sites_broker_in_the_environment_is_not_the_demos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon takes EDGECAP_BROKER before its configuration: the demo would have delivered to the site."""
+    monkeypatch.setenv("EDGECAP_BROKER", "mqtt://127.0.0.1:1")
+
+    async def body() -> None:
+        log = tmp_path / "log"
+        async with run_part("fleet", ["fleet", "--once"], log) as part, asyncio.timeout(60):
+            assert await part.process.wait() == 2
+        assert log.read_text() == "edgecap: no MQTT broker is named; give --broker, or set EDGECAP_BROKER\n"
+
+    asyncio.run(body())
