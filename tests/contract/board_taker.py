@@ -97,7 +97,7 @@ async def recording(
             taker = Taker(feed, device)
             task = asyncio.create_task(taker.take())
             yield taker
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 60)
 
 
 def joined(taker: Taker, stream: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

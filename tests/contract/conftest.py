@@ -1,10 +1,10 @@
-"""What a camera does is asked here; how soon, only where a test sets its own limit."""
+"""What cameras and boards do is asked here; how soon, only where a test sets its own limit."""
 
 from __future__ import annotations
 
 import pytest
 
-from edgecap.source import camera_feed, camera_watchdog
+from edgecap.source import camera_feed, camera_watchdog, conversation
 
 
 @pytest.fixture(autouse=True)
@@ -12,6 +12,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that runs other tests beside is slow to start a process and to give a first frame."""
     for limit in ("OPEN_LIMIT_S", "START_LIMIT_S", "FIRST_FRAME_LIMIT_S"):
         monkeypatch.setattr(camera_feed, limit, 60.0)
+    monkeypatch.setattr(conversation, "ACK_TRIES", 30)  # a board is a process here, too
 
 
 @pytest.fixture
