@@ -1,6 +1,7 @@
 """Prediction that learns from the samples already coded, the same way in encoder and decoder.
 
-A channel's next difference u(t) is expected to be a weighted sum of its last 16. The weights solve
+A channel's next difference u(t) is expected to be a weighted sum of its last 15 and of a leaking sum v: how
+far the channel has gone from where it was, which noise around a level goes back to. The weights solve
 least-squares equations whose sums forget the past; they are solved anew after every block of samples. Blocks
 count in inverse proportion to their squared error, so that a violent movement does not drown what was learned
 at rest. Eight channels, a group, learn side by side in the lanes of a vector.
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgecap.kernels.bits import i8
 from edgecap.kernels.compile import part
-from edgecap.kernels.equations import LAGS, ROW, SHARES_SIZE, SQUARE_SIZE, solve
+from edgecap.kernels.equations import ROW, SHARES_SIZE, SQUARE_SIZE, TERMS, solve
 from edgecap.kernels.lanes import LANES, Eight, load, same, store
 
 F32 = NDArray[np.float32]
@@ -25,18 +26,24 @@ I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 I8 = NDArray[np.int8]
 
-PAST = LAGS + 2
-"""Differences before the first of a payload that kernels read; two of them count nowhere."""
-FIRST_BLOCK, BLOCK = 8, 32
+LAGS = TERMS - 1
+"""An expected difference is a weighted sum of so many that came before, and of their level."""
+PAST = LAGS
+"""Differences before the first of a payload that kernels read."""
+LEAK = 0.875
+"""What the level keeps of itself and of a difference, which enters it one sample late."""
+FIRST_BLOCK, BLOCK = 8, 64
 """Samples of the first blocks of a channel, and of all that come after its youth."""
 
 RECENT = 0
-WEIGHTS = RECENT + LANES * LAGS
-SUMS = WEIGHTS + LANES * LAGS
-MODEL = SUMS + LANES * LAGS * ROW
+LEVEL = RECENT + LANES * LAGS
+WEIGHTS = LEVEL + LANES
+SUMS = WEIGHTS + LANES * TERMS
+MODEL = SUMS + LANES * TERMS * ROW
 """Length of a group's model; the names above are places in it. Latest differences come first."""
 
-SHARES = 18 * LANES
+PRODUCTS = TERMS + 2
+SHARES = (PRODUCTS + TERMS) * LANES
 SQUARE = SHARES + SHARES_SIZE
 SCRATCH = SQUARE + SQUARE_SIZE
 """Length of what `learn` needs besides the model: sums, and from these places on shares and a square."""
@@ -45,9 +52,13 @@ LAST, FAST, SLOW, SHAPE, SPEED, AGE = range(6)
 STATE = 6
 """Length of one channel's other state, and the places in it; a group's age is that of its first channel."""
 
-FORGET = 192.0
+NOISE = 16
+"""What is added to the sum of the running means: magnitudes are taken for 1/8 at least."""
+FORGET = 160.0
 LEAST_ERROR = 0.2
 PRIOR = 16.0
+SMOOTH_PRIOR, SMOOTH_LEVEL_PRIOR = 8.0, 256.0
+"""What first weights are worth, in samples: a channel that goes on as it goes has no level to return to."""
 
 PRESETS = np.array(
     (
@@ -85,70 +96,115 @@ def group_of(channel: int, channels: int) -> tuple[int, int]:
 
 
 @part
-def expected(u: F32, at: int, w: F32) -> Eight:
+def next_level(u: F32, v: F32, at: int) -> None:
+    """Set the levels `v` at index `at`, from those and from the differences one sample before."""
+    store(v, at, (load(v, at - LANES) + load(u, at - 2 * LANES)) * same(LEAK))
+
+
+@part
+def expected(u: F32, v: F32, at: int, w: F32) -> Eight:
     """The expected differences but for the share of the latest ones, which are not needed yet.
 
     Args:
         u: Differences of a group, eight by eight; those that are expected will be at index `at`.
+        v: Levels.
         w: Weights, eight by eight.
     """
-    even = load(w, 15 * LANES) * load(u, at - 16 * LANES)
-    odd = load(w, 14 * LANES) * load(u, at - 15 * LANES)
-    for k in range(13, 1, -2):
-        even = even + load(w, k * LANES) * load(u, at - (k + 1) * LANES)
+    even = load(w, (LAGS - 2) * LANES) * load(u, at - (LAGS - 1) * LANES)
+    odd = load(w, (LAGS - 1) * LANES) * load(u, at - LAGS * LANES)
+    for k in range(LAGS - 2, 1, -2):
         odd = odd + load(w, (k - 1) * LANES) * load(u, at - k * LANES)
-    even = even + load(w, LANES) * load(u, at - 2 * LANES)
-    return even + odd
+        even = even + load(w, (k - 2) * LANES) * load(u, at - (k - 1) * LANES)
+    # The level is known last, with the second difference before.
+    return even + odd + load(w, LAGS * LANES) * load(v, at)
 
 
 @part
-def correlate(u: F32, begin: int, end: int, sums: F32) -> None:
-    """Sums over the samples [begin, end) of u(t)·u(t−k), eight by eight, for k = 0 to 17."""
-    for k in range(0, 18, 9):
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = same(0.0)
-        for t in range(begin, end):
-            x = load(u, LANES * t)
-            at = LANES * (t - k)
-            s0 = s0 + x * load(u, at)
-            s1 = s1 + x * load(u, at - LANES)
-            s2 = s2 + x * load(u, at - 2 * LANES)
-            s3 = s3 + x * load(u, at - 3 * LANES)
-            s4 = s4 + x * load(u, at - 4 * LANES)
-            s5 = s5 + x * load(u, at - 5 * LANES)
-            s6 = s6 + x * load(u, at - 6 * LANES)
-            s7 = s7 + x * load(u, at - 7 * LANES)
-            s8 = s8 + x * load(u, at - 8 * LANES)
-        at = LANES * k
-        store(sums, at, s0)
-        store(sums, at + LANES, s1)
-        store(sums, at + 2 * LANES, s2)
-        store(sums, at + 3 * LANES, s3)
-        store(sums, at + 4 * LANES, s4)
-        store(sums, at + 5 * LANES, s5)
-        store(sums, at + 6 * LANES, s6)
-        store(sums, at + 7 * LANES, s7)
-        store(sums, at + 8 * LANES, s8)
-
-
-@part
-def learn(u: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, a: F32, shares: F32) -> None:
-    """Take the block of samples [begin, end) of `u` into the equations and solve them.
+def correlate(u: F32, v: F32, begin: int, end: int, sums: F32) -> None:
+    """Sums over the samples [begin, end), eight by eight.
 
     Args:
-        u: Differences of a group, eight by eight, known from sample `begin - PAST` to `end - 1`.
+        sums: Receives those of u(t)·u(t−k) for k = 0 to LAGS, of u(t)·v(t), and of v(t)·v(t).
+    """
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = same(0.0)
+    for t in range(begin, end):
+        at = LANES * t
+        x = load(u, at)
+        s0 = s0 + x * x
+        s1 = s1 + x * load(u, at - LANES)
+        s2 = s2 + x * load(u, at - 2 * LANES)
+        s3 = s3 + x * load(u, at - 3 * LANES)
+        s4 = s4 + x * load(u, at - 4 * LANES)
+        s5 = s5 + x * load(u, at - 5 * LANES)
+        s6 = s6 + x * load(u, at - 6 * LANES)
+        s7 = s7 + x * load(u, at - 7 * LANES)
+        s8 = s8 + x * load(u, at - 8 * LANES)
+    store(sums, 0, s0)
+    store(sums, LANES, s1)
+    store(sums, 2 * LANES, s2)
+    store(sums, 3 * LANES, s3)
+    store(sums, 4 * LANES, s4)
+    store(sums, 5 * LANES, s5)
+    store(sums, 6 * LANES, s6)
+    store(sums, 7 * LANES, s7)
+    store(sums, 8 * LANES, s8)
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = same(0.0)
+    for t in range(begin, end):
+        at = LANES * t
+        x = load(u, at)
+        s0 = s0 + x * load(u, at - 9 * LANES)
+        s1 = s1 + x * load(u, at - 10 * LANES)
+        s2 = s2 + x * load(u, at - 11 * LANES)
+        s3 = s3 + x * load(u, at - 12 * LANES)
+        s4 = s4 + x * load(u, at - 13 * LANES)
+        s5 = s5 + x * load(u, at - 14 * LANES)
+        s6 = s6 + x * load(u, at - 15 * LANES)
+        y = load(v, at)
+        s7 = s7 + x * y
+        s8 = s8 + y * y
+    store(sums, 9 * LANES, s0)
+    store(sums, 10 * LANES, s1)
+    store(sums, 11 * LANES, s2)
+    store(sums, 12 * LANES, s3)
+    store(sums, 13 * LANES, s4)
+    store(sums, 14 * LANES, s5)
+    store(sums, 15 * LANES, s6)
+    store(sums, 16 * LANES, s7)
+    store(sums, 17 * LANES, s8)
+
+
+@part
+def take_in(q: F32, row: int, column: int, keep: Eight, total: Eight, weight: Eight) -> None:
+    """Forget a part of one number of the equations, and add a block's."""
+    at = LANES * (row * ROW + column)
+    store(q, at, load(q, at) * keep + total * weight)
+
+
+@part
+def learn(
+    u: F32, v: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, a: F32, shares: F32
+) -> None:
+    """Take the block of samples [begin, end) into the equations and solve them.
+
+    Args:
+        u, v: Differences and levels of a group, eight by eight, known from `begin - PAST` to `end - 1`.
         errors: Sums of the magnitudes of the block's residuals, one for each lane.
         q, w: The group's sums and weights.
-        sums, a, shares: Scratch of 18 · LANES, SQUARE_SIZE and SHARES_SIZE.
+        sums, a, shares: Scratch of PRODUCTS + TERMS times eight, of SQUARE_SIZE and SHARES_SIZE.
     """
     count = same(float(end - begin))
     error = load(errors, 0) / count + same(LEAST_ERROR)
     weight = same(1.0) / (error * error)
     keep = same(1.0) - count / same(FORGET)
-    correlate(u, begin, end, sums)
+    correlate(u, v, begin, end, sums)
+    crossed = load(sums, LANES * (LAGS + 1))
     for i in range(LAGS):
-        at = LANES * (i * ROW + LAGS)
-        store(q, at, load(q, at) * keep + load(sums, LANES * (i + 1)) * weight)
+        take_in(q, i, i8(TERMS), keep, load(sums, LANES * (i + 1)), weight)
+    take_in(q, i8(LAGS), i8(TERMS), keep, crossed, weight)
+    take_in(q, i8(LAGS), i8(LAGS), keep, load(sums, LANES * (LAGS + 2)), weight)
     # A sum over products of earlier differences differs from the one before by the ends of the block.
+    # So does one over products with the level, which the second difference before enters.
+    level_enters, level_leaves = load(v, LANES * (begin - 1)), load(v, LANES * (end - 1))
     for i in range(1, LAGS + 1):
         enters = load(u, LANES * (begin - i))
         leaves = load(u, LANES * (end - i))
@@ -159,8 +215,13 @@ def learn(u: F32, begin: int, end: int, errors: F32, q: F32, w: F32, sums: F32, 
                 - leaves * load(u, LANES * (end - j))
             )
             store(sums, LANES * j, total)
-            at = LANES * ((i - 1) * ROW + j - 1)
-            store(q, at, load(q, at) * keep + total * weight)
+            take_in(q, i - 1, j - 1, keep, total, weight)
+        if i <= 2:
+            for j in range(2, LAGS + 1 if i == 2 else 3):
+                store(sums, LANES * (PRODUCTS + i + j - 2), load(sums, LANES * j))
+        change = enters * level_enters - leaves * level_leaves + load(sums, LANES * (PRODUCTS + i))
+        crossed = (crossed + change) * same(LEAK)
+        take_in(q, i - 1, i8(LAGS), keep, crossed, weight)
     solve(q, w, a, shares)
 
 
@@ -203,26 +264,37 @@ def start_state(
     state[SLOW] = i8(1) << octave
     state[SHAPE] = 1
     state[SPEED] = 2
-    for k in range(LAGS):
-        prior = PRIOR * (k + 1)
+    smooth = presets[preset, 0] + presets[preset, 1] + presets[preset, 2] > 0.0
+    for k in range(TERMS):
+        prior = (SMOOTH_PRIOR if smooth else PRIOR) * (k + 1)
+        if k == LAGS:
+            prior = SMOOTH_LEVEL_PRIOR if smooth else PRIOR
         model[SUMS + LANES * (k * ROW + k) + lane] = prior
         if k < presets.shape[1]:
             model[WEIGHTS + LANES * k + lane] = presets[preset, k]
-            model[SUMS + LANES * (k * ROW + LAGS) + lane] = prior * presets[preset, k]
+            model[SUMS + LANES * (k * ROW + TERMS) + lane] = prior * presets[preset, k]
 
 
 @part
-def recall(model: F32, u: F32) -> None:
-    """Put a model's latest differences before the first sample of `u`."""
+def recall(model: F32, u: F32, v: F32) -> None:
+    """Put a model's latest differences and level before the first sample of `u` and `v`."""
     for k in range(LAGS):
         store(u, LANES * (PAST - 1 - k), load(model, RECENT + LANES * k))
+    store(v, LANES * (PAST - 1), load(model, LEVEL))
 
 
 @part
-def keep_recent(u: F32, n: int, model: F32) -> None:
-    """Leave the latest of `n` samples' differences in the model."""
+def keep_recent(u: F32, v: F32, n: int, model: F32) -> None:
+    """Leave the latest of `n` samples' differences and level in the model."""
     for k in range(LAGS):
         store(model, RECENT + LANES * k, load(u, LANES * (PAST + n - 1 - k)))
+    store(model, LEVEL, load(v, LANES * (PAST + n - 1)))
+
+
+@part
+def calmness(speed: int) -> int:
+    """The slow running mean follows with 2^-calmness; the quick one with 2^-(speed + 1)."""
+    return speed + 3 if speed > 0 else i8(2)
 
 
 @part
@@ -234,4 +306,6 @@ def eighth_of(p: int) -> int:
 @part
 def block_length(age: int) -> int:
     """How many samples to learn from at once after `age` samples."""
-    return FIRST_BLOCK if age < 64 else 2 * FIRST_BLOCK if age < 128 else BLOCK
+    if age < 128:
+        return FIRST_BLOCK if age < 64 else 2 * FIRST_BLOCK
+    return BLOCK // 2 if age < 512 else BLOCK

@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.adaptive import FAST, SHAPE, SLOW, SPEED
+from edgecap.kernels.adaptive import FAST, NOISE, SHAPE, SLOW, SPEED
 from edgecap.kernels.bits import Words, i8, u8
 from edgecap.kernels.compile import part
-from edgecap.kernels.quads import SCALES_BEFORE, all_four, falling_four, floor_four, keep_scales
+from edgecap.kernels.quads import SCALES_BEFORE, all_four, falling_four, floor_four, keep_scales, most_four
 from edgecap.kernels.tables import ESCAPE, PLAIN, SHAPES, TURNED_PHASES, Tables, build_tables
 
 U16 = NDArray[np.uint16]
@@ -19,11 +19,13 @@ I32 = NDArray[np.int32]
 I8 = NDArray[np.int8]
 
 SPEEDS = 4
-"""Speed s has running means over 2^(s+1) and 2^(s+3) residuals."""
+"""Speed s has running means over 2^(s+1) and, as of `calmness`, more residuals."""
 CHOICE_BITS = 4
 """Plain bits that say shape and speed."""
 SAME = 61440
 """Of 65536: how likely a channel keeps shape and speed."""
+CHANGE = 1408
+"""What a change must save, in 1/256 of a bit: less than the 8 bits it costs, since it saves later too."""
 
 
 FOUND = 3 * SPEEDS
@@ -47,11 +49,12 @@ def find_costs(
     found[:] = u8(0)
     quick, calm = all_four(float(state[FAST])), all_four(float(state[SLOW]))
     rate = falling_four(0.5)
-    slow_rate = rate * all_four(0.25)
+    # As of `calmness`: 1/4, 1/16, 1/32, 1/64.
+    slow_rate = rate * all_four(0.25) + most_four(rate - all_four(0.375), all_four(0.0))
     for t in range(e.size):
         value, phase = e[u8(t)], i8(phases[u8(t)])
         # Their quarter octaves only: a prediction of -128 is in the first eighth.
-        keep_scales(index, 0, quick + calm + all_four(1.0), all_four(-128.0), index[SPEEDS:])
+        keep_scales(index, 0, quick + calm + all_four(float(NOISE)), all_four(-128.0), index[SPEEDS:])
         grown = all_four(float(abs(value) << 6))
         quick = quick + floor_four((grown - quick) * rate)
         calm = calm + floor_four((grown - calm) * slow_rate)
@@ -80,21 +83,15 @@ def cost_of(found: Words, shape: int, speed: int) -> int:
 
 @part
 def choose(found: Words, state: I64) -> tuple[int, int]:
-    """A channel's best speed for the shape it has, and its best shape then."""
+    """A channel's best shape and speed."""
     shape, speed = state[SHAPE], state[SPEED]
-    change = CHOICE_BITS * 256
     best = cost_of(found, shape, speed)
-    chosen = speed
-    for other in range(SPEEDS):
-        if other != speed:
-            cost = cost_of(found, shape, i8(other)) + change
+    chosen_shape, chosen = shape, speed
+    for other_shape in range(SHAPES):
+        for other in range(SPEEDS):
+            cost = cost_of(found, i8(other_shape), i8(other)) + CHANGE
             if cost < best:
-                best, chosen = cost, i8(other)
-    chosen_shape = shape
-    for other in range(SHAPES):
-        cost = cost_of(found, i8(other), chosen) + change
-        if cost < best:
-            best, chosen_shape = cost, i8(other)
+                best, chosen_shape, chosen = cost, i8(other_shape), i8(other)
     return chosen_shape, chosen
 
 

@@ -17,6 +17,7 @@ from edgecap.kernels.adaptive import (
     BLOCK,
     FAST,
     LAST,
+    NOISE,
     PAST,
     RECENT,
     SCRATCH,
@@ -28,10 +29,12 @@ from edgecap.kernels.adaptive import (
     SUMS,
     WEIGHTS,
     block_length,
+    calmness,
     expected,
     keep_recent,
     lane_of,
     learn,
+    next_level,
     recall,
 )
 from edgecap.kernels.bits import Words, i8, u8
@@ -84,8 +87,8 @@ U16 = NDArray[np.uint16]
 ) = range(0, 11 * LANES, LANES)
 NOW = 11 * LANES
 """Length of what is known of a group's lanes while it is decoded, and the places in it: last sample, the step
-to it, quick and slow running mean, their sum plus one, sum of the block's |e|, how fast the means follow; and
-of the next sample the prediction, its distance from the last sample, and the sign of e."""
+to it, quick and slow running mean, their sum plus NOISE, sum of the block's |e|, how fast the means follow;
+and of the next sample the prediction, its distance from the last sample, and the sign of e."""
 MOST_SCALE = 2199023255552.0
 """2^41, which no valid residuals reach; others are only noticed at the end of their block."""
 
@@ -97,9 +100,9 @@ def begin_lane(now: F64, places: I64, lane: int, state: I64, step: float) -> Non
     now[NOW_STEP + lane] = step
     now[NOW_QUICK + lane] = state[FAST]
     now[NOW_CALM + lane] = state[SLOW]
-    now[NOW_SCALE + lane] = state[FAST] + state[SLOW] + 1
+    now[NOW_SCALE + lane] = state[FAST] + state[SLOW] + NOISE
     now[QUICKNESS + lane] = 1.0 / float(i8(2) << state[SPEED])
-    now[CALMNESS + lane] = 1.0 / float(i8(8) << state[SPEED])
+    now[CALMNESS + lane] = 1.0 / float(i8(1) << calmness(state[SPEED]))
     places[LANES + lane] = (state[SHAPE] << 11) - SCALES_BEFORE
 
 
@@ -143,12 +146,12 @@ def look_ahead(
 
 @part
 def follow(now: F64, place: int, size: Four) -> Four:
-    """Let running means follow the magnitudes `size` of four residuals; returns their sums plus one."""
+    """Let running means follow the magnitudes `size` of four residuals; returns their sums plus NOISE."""
     grown = size * all_four(64.0)
     quick, calm = four(now, NOW_QUICK + place), four(now, NOW_CALM + place)
     quick = quick + floor_four((grown - quick) * four(now, QUICKNESS + place))
     calm = calm + floor_four((grown - calm) * four(now, CALMNESS + place))
-    scale = least_four(quick + calm + all_four(1.0), all_four(MOST_SCALE))
+    scale = least_four(quick + calm + all_four(float(NOISE)), all_four(MOST_SCALE))
     keep_four(now, NOW_QUICK + place, quick)
     keep_four(now, NOW_CALM + place, calm)
     keep_four(now, NOW_SCALE + place, scale)
@@ -174,6 +177,7 @@ def decode_block(
     width: int,
     w: F32,
     u: F32,
+    v: F32,
     now: F64,
     places: I64,
     ahead: F32,
@@ -187,7 +191,7 @@ def decode_block(
     """Decode the samples [begin, end) of a group of `count` channels, between which nothing is learned.
 
     Args:
-        w, u: The group's weights and differences.
+        w, u, v: The group's weights, differences and levels.
         now: What is known of the lanes, and from NOW on, eight by eight, receives the samples.
         places: Scratch for the places in `splits`, and from LANES on what `begin_lane` put there.
         ahead: Scratch of 3 · LANES: what is expected in two rows, and the latest differences' weights.
@@ -201,7 +205,8 @@ def decode_block(
     word, least = words[u8(at)], least_of(at, words)
     # Predictions are in units of 2^-8. A factor of 256 leaves float32 as exact as it was.
     store(latest, 0, load(w, 0) * same(256.0))
-    store(ahead, LANES * (begin & 1), expected(u, LANES * (PAST + begin), w) * same(256.0))
+    next_level(u, v, LANES * (PAST + begin))
+    store(ahead, LANES * (begin & 1), expected(u, v, LANES * (PAST + begin), w) * same(256.0))
     for half in range(halves):
         place = WIDE * half
         last, step = four(now, NOW_LAST + place), four(now, NOW_STEP + place)
@@ -241,7 +246,8 @@ def decode_block(
             if half == 0:
                 # What the next samples are expected to be, but for the share of those decoded now.
                 # Not earlier, when the differences before those are still on their way to memory.
-                store(ahead, at_next, expected(u, LANES * (PAST + t + 1), w) * same(256.0))
+                next_level(u, v, LANES * (PAST + t + 1))
+                store(ahead, at_next, expected(u, v, LANES * (PAST + t + 1), w) * same(256.0))
             e = turn(e, four(now, NEXT_SIGNS + place))
             sample, step = four(now, NEXT_BASE + place) + e, four(now, NEXT_OFF + place) + e
             worst = most_four(worst, size_four(sample + all_four(0.5)))
@@ -293,6 +299,7 @@ def decode_samples(
             put_sample(values, i8(0), c, width, states[c, LAST])
     n -= known
     u = np.empty(LANES * (PAST + n + 1), np.float32)
+    v = np.empty(LANES * (PAST + n + 1), np.float32)
     errors = np.zeros(LANES, np.float32)
     ahead, scratch = np.zeros(3 * LANES, np.float32), np.empty(SCRATCH, np.float32)
     sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
@@ -302,12 +309,14 @@ def decode_samples(
         w, q = model[WEIGHTS:SUMS], model[SUMS:]
         count = min(LANES, channels - first)
         u[:] = 0.0
-        recall(model, u)
+        recall(model, u, v)
         now[:] = 0.0
         errors[:] = 0.0
         word, least = words[u8(at)], least_of(at, words)
         for i in range(count):
             c = first + i
+            if fresh and i > 0:
+                states[c, SHAPE], states[c, SPEED] = states[c - 1, SHAPE], states[c - 1, SPEED]
             if x & u8(ALL - 1) < u8(SAME):
                 _, x, at, word, least = take(x, at, word, least, words, u8(0), u8(SAME), u8(0))
             else:
@@ -322,7 +331,7 @@ def decode_samples(
         while begin < n:
             end = min(begin + block_length(age), n)
             x, at, wrong = decode_block(
-                begin, end, count, width, w, u, now, places, ahead, parts, buckets, splits, x, at, words
+                begin, end, count, width, w, u, v, now, places, ahead, parts, buckets, splits, x, at, words
             )
             if wrong:
                 return -1
@@ -333,12 +342,12 @@ def decode_samples(
                 for t in range(begin, end):
                     whole = i8(now[u8(NOW + LANES * (t - begin) + lane)])
                     put_sample(values, known + t, first + i, width, whole)
-            learn(u, PAST + begin, PAST + end, errors, q, w, sums, a, shares)
+            learn(u, v, PAST + begin, PAST + end, errors, q, w, sums, a, shares)
             age += end - begin
             begin = end
         for i in range(count):
             end_lane(now, lane_of(i, count), states[first + i])
         states[first, AGE] = age
-        keep_recent(u, n, model)
+        keep_recent(u, v, n, model)
     coder[X], coder[AT] = x, u8(at)
     return 0

@@ -11,6 +11,7 @@ from edgecap.kernels.adaptive import (
     FAST,
     LAST,
     MODEL,
+    NOISE,
     PAST,
     SCRATCH,
     SHAPE,
@@ -22,17 +23,19 @@ from edgecap.kernels.adaptive import (
     SUMS,
     WEIGHTS,
     block_length,
+    calmness,
     eighth_of,
     expected,
     keep_recent,
     lane_of,
     learn,
+    next_level,
     recall,
 )
 from edgecap.kernels.bits import Words, i8, u8
 from edgecap.kernels.choice import CHOICE_BITS, FOUND, SAME, SPEEDS, choose, cost_of, find_costs
 from edgecap.kernels.compile import kernel, part
-from edgecap.kernels.heads import start_fresh
+from edgecap.kernels.heads import OCTAVES_BEYOND, likely_octave, put_fresh, start_fresh
 from edgecap.kernels.lanes import LANES, load, same, store
 from edgecap.kernels.rans import ALL, MOST_BITS, put, put_plain
 from edgecap.kernels.tables import ESCAPE, PLAIN, SHAPES, TABLES, TURNS, quarter_octave
@@ -44,6 +47,10 @@ I32 = NDArray[np.int32]
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 U16 = NDArray[np.uint16]
+
+
+FIRST_RESIDUALS = 32
+"""So many tell which first magnitude is cheapest."""
 
 
 @part
@@ -80,14 +87,14 @@ def residuals(
     """
     channels, n = out.shape
     top = (i8(1) << (width - 1)) - 1
-    u = np.zeros(LANES * (PAST + n), np.float32)
+    u, v = np.zeros(LANES * (PAST + n), np.float32), np.empty(LANES * (PAST + n), np.float32)
     errors = np.zeros(LANES, np.float32)
     guess = np.zeros(LANES * BLOCK, np.float32)
     scratch = np.empty(SCRATCH, np.float32)
     sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
     w, q = model[WEIGHTS:SUMS], model[SUMS:MODEL]
     count = min(LANES, channels - first)
-    recall(model, u)
+    recall(model, u, v)
     for i in range(count):
         place = LANES * PAST + lane_of(i, count)
         last = states[first + i, LAST]
@@ -95,6 +102,8 @@ def residuals(
             sample = i8(x[u8(first + i), u8(begin + t)])
             u[u8(LANES * t + place)] = np.float32(sample - last)
             last = sample
+    for t in range(n):
+        next_level(u, v, LANES * (PAST + t))
     age = states[first, AGE]
     done = 0
     while done < n:
@@ -102,7 +111,7 @@ def residuals(
         for t in range(length):
             at = LANES * (PAST + done + t)
             # The latest differences count last, so that a decoder can do the rest without waiting for them.
-            y = (expected(u, at, w) + load(w, 0) * load(u, at - LANES)) * same(256.0)
+            y = (expected(u, v, at, w) + load(w, 0) * load(u, at - LANES)) * same(256.0)
             store(guess, LANES * t, y)
         for i in range(count):
             lane = lane_of(i, count)
@@ -119,11 +128,11 @@ def residuals(
                 total += abs(e)
             states[c, LAST] = last
             errors[lane] = np.float32(total)
-        learn(u, PAST + done, PAST + done + length, errors, q, w, sums, a, shares)
+        learn(u, v, PAST + done, PAST + done + length, errors, q, w, sums, a, shares)
         age += length
         done += length
     states[first, AGE] = age
-    keep_recent(u, n, model)
+    keep_recent(u, v, n, model)
 
 
 @part
@@ -132,13 +141,14 @@ def put_channel(
 ) -> bool:
     """Note a channel's residuals (n,) as steps `at`, `at + stride`, …; False when one takes more steps."""
     quick, calm, speed = state[FAST], state[SLOW], state[SPEED] + 1
+    slow = calmness(state[SPEED])
     book = (state[SHAPE] * TABLES) << 8
     for t in range(e.size):
         error = e[u8(t)]
-        split = i8(splits[u8(quarter_octave(quick + calm + 1) << 3 | i8(phases[u8(t)]))])
+        split = i8(splits[u8(quarter_octave(quick + calm + NOISE) << 3 | i8(phases[u8(t)]))])
         grown = abs(error) << 6
         quick += (grown - quick) >> speed
-        calm += (grown - calm) >> (speed + 2)
+        calm += (grown - calm) >> slow
         k = split & PLAIN
         flip = -(split >> TURNS & 1)
         value = (error ^ flip) - flip
@@ -161,10 +171,10 @@ def put_rows(
     for t in range(e.shape[1]):
         for c in range(e.shape[0]):
             quick, calm, speed = states[c, FAST], states[c, SLOW], states[c, SPEED] + 1
-            split = i8(splits[u8(quarter_octave(quick + calm + 1) << 3 | i8(phases[c, t]))])
+            split = i8(splits[u8(quarter_octave(quick + calm + NOISE) << 3 | i8(phases[c, t]))])
             grown = abs(e[c, t]) << 6
             states[c, FAST] = quick + ((grown - quick) >> speed)
-            states[c, SLOW] = calm + ((grown - calm) >> (speed + 2))
+            states[c, SLOW] = calm + ((grown - calm) >> calmness(speed - 1))
             k = split & PLAIN
             flip = -(split >> TURNS & 1)
             value = (e[c, t] ^ flip) - flip
@@ -182,6 +192,29 @@ def put_rows(
                 at = put(steps, at, start, size, i8(0), i8(0))
                 at = put_plain(steps, at, value, k)
     return at
+
+
+@part
+def first_octave(
+    likely: int,
+    e: I64,
+    phases: I8,
+    state: I64,
+    width: int,
+    costs: Words,
+    splits: I32,
+    index: I64,
+    found: Words,
+) -> int:
+    """The cheapest for a fresh channel's first residuals (n,) of a likely octave and its neighbours."""
+    best, least = likely, i8(-1)
+    for octave in range(max(likely - 1, 0), min(likely + 2, width + OCTAVES_BEYOND)):
+        state[FAST] = state[SLOW] = i8(1) << octave
+        find_costs(e, phases, state, width, costs, splits, index, found)
+        cost = cost_of(found, state[SHAPE], state[SPEED])
+        if least < 0 or cost < least:
+            best, least = i8(octave), cost
+    return best
 
 
 @part
@@ -226,23 +259,36 @@ def encode_samples(
     channels, n = x.shape
     total = i8(0)
     begin = 0
+    chosen = np.empty(channels, np.int64)
     if fresh:
-        head = at
-        at = start_fresh(x, width, models, states, presets, steps, at)
-        total = (at - head) << 11
+        start_fresh(x, models, states, presets, chosen)
         begin = 1
     n -= begin
-    if n == 0:
-        return at
     e = np.empty((channels, n), np.int64)
     phases = np.empty((channels, n), np.int8)
     found, index = np.empty(FOUND, np.uint64), np.zeros(2 * SPEEDS, np.int64)
     before = np.empty((LANES, STATE), np.int64)
-    for first in range(0, channels, LANES):
-        count = min(LANES, channels - first)
+    for first in range(0, channels if n else 0, LANES):
         residuals(x, begin, first, width, models[first // LANES], states, e, phases)
+    if fresh:
+        head, octave = at, i8(-1)
+        few = min(n, FIRST_RESIDUALS)
+        for c in range(channels):
+            last_octave = octave
+            octave = likely_octave(x[c], width, chosen[c], presets)
+            state = states[c]
+            octave = first_octave(
+                octave, e[c][:few], phases[c][:few], state, width, costs, splits, index, found
+            )
+            state[FAST] = state[SLOW] = i8(1) << octave
+            at = put_fresh(steps, at, i8(x[c, 0]), width, octave, last_octave, chosen[c])
+        total = (at - head) << 10
+    for first in range(0, channels if n else 0, LANES):
+        count = min(LANES, channels - first)
         for i in range(count):
             c = first + i
+            if fresh and i > 0:
+                states[c, SHAPE], states[c, SPEED] = states[c - 1, SHAPE], states[c - 1, SPEED]
             find_costs(e[c], phases[c], states[c], width, costs, splits, index, found)
             shape, speed = choose(found, states[c])
             if shape == states[c, SHAPE] and speed == states[c, SPEED]:

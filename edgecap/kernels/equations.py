@@ -16,13 +16,13 @@ from edgecap.kernels.lanes import LANES, Eight, load, same, store, within
 F32 = NDArray[np.float32]
 Two = tuple[Eight, Eight]
 
-LAGS = 16
+TERMS = 16
 """Unknowns, a multiple of four."""
-ROW = LAGS + 4
+ROW = TERMS + 4
 """A row of the equations: what the weights multiply, the sum with the target, and three that only pad."""
-SQUARE_SIZE = LAGS * ROW * LANES
-INVERSES = 4 * LAGS * LANES
-SHARES_SIZE = INVERSES + LAGS * LANES
+SQUARE_SIZE = TERMS * ROW * LANES
+INVERSES = 4 * TERMS * LANES
+SHARES_SIZE = INVERSES + TERMS * LANES
 """Length of the scratch `shares`: what four rows have of each earlier one, and from INVERSES on one part of
 every diagonal."""
 RIDGE, RELATIVE_RIDGE = 0.25, 1.0001220703125
@@ -59,11 +59,11 @@ def eliminate(q: F32, a: F32, shares: F32) -> None:
     """Bring the equations `q` into triangular form `a`; see `solve`."""
     one = same(1.0)
     row = LANES * ROW
-    for i in range(0, LAGS, 4):
+    for i in range(0, TERMS, 4):
         # First the columns with these rows' diagonals and the right side (r): the others need their shares.
         at0 = row * i + LANES * i
         at1, at2, at3 = at0 + row, at0 + 2 * row, at0 + 3 * row
-        right = LANES * (LAGS - i)
+        right = LANES * (TERMS - i)
         s00, s01 = raised(load(q, at0)), load(q, at0 + LANES)
         s02, s03 = two(q, at0 + 2 * LANES)
         s11, s12, s13 = raised(load(q, at1 + LANES)), load(q, at1 + 2 * LANES), load(q, at1 + 3 * LANES)
@@ -112,7 +112,7 @@ def eliminate(q: F32, a: F32, shares: F32) -> None:
         store(a, at1 + right, r1)
         store(a, at2 + right, r2)
         store(a, at3 + right, r3)
-        for j in range(i + 4, LAGS, 2):
+        for j in range(i + 4, TERMS, 2):
             at0 = row * i + LANES * j
             at1, at2, at3 = at0 + row, at0 + 2 * row, at0 + 3 * row
             row0, row1, row2, row3 = two(q, at0), two(q, at1), two(q, at2), two(q, at3)
@@ -135,17 +135,17 @@ def eliminate(q: F32, a: F32, shares: F32) -> None:
 def insert(a: F32, shares: F32, w: F32) -> None:
     """Find the weights `w` from the triangular form, the last four first; see `solve`."""
     row = LANES * ROW
-    for i in range(LAGS - 4, -1, -4):
+    for i in range(TERMS - 4, -1, -4):
         at0 = row * i + LANES * i
         at1, at2, at3 = at0 + row, at0 + 2 * row, at0 + 3 * row
-        right = LANES * (LAGS - i)
+        right = LANES * (TERMS - i)
         r0, r1, r2, r3 = (
             load(a, at0 + right),
             load(a, at1 + right),
             load(a, at2 + right),
             load(a, at3 + right),
         )
-        for k in range(LAGS - 1 - i, 3, -1):
+        for k in range(TERMS - 1 - i, 3, -1):
             at = LANES * k
             v = load(w, LANES * i + at)
             r0, r1 = r0 - load(a, at0 + at) * v, r1 - load(a, at1 + at) * v
@@ -167,8 +167,8 @@ def solve(q: F32, w: F32, a: F32, shares: F32) -> None:
     """Solve the equations `q` for the weights `w`.
 
     Args:
-        q: LAGS rows of ROW; of the square part only what is right of or on the diagonal counts.
-        w: Receives LAGS weights, 0 in place of those beyond WEIGHT_LIMIT.
+        q: TERMS rows of ROW; of the square part only what is right of or on the diagonal counts.
+        w: Receives TERMS weights, 0 in place of those beyond WEIGHT_LIMIT.
         a: Scratch of SQUARE_SIZE.
         shares: Scratch of SHARES_SIZE.
 

@@ -6,6 +6,7 @@ They share no code with the package: numpy only rounds to float32.
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -114,6 +115,11 @@ class Tail:
             start += size
         raise AssertionError("parts do not add up")
 
+    def even(self, count):
+        s, start, size = self.symbol([(v + 1) * 65536 // count - v * 65536 // count for v in range(count)])
+        self.take(start, size, 0)
+        return s
+
     def counted(self, counts):
         total, before, sizes = sum(counts), 0, []
         for count in counts:
@@ -132,8 +138,8 @@ class Tail:
 
 @functools.cache
 def table(shape, number):
-    w, s = ((2, 161704), (3, 363833), (5, 773777), (10, 1802249))[shape]
-    h = number % 36 - 24 if number < 108 else number - 100
+    w, s = ((1.5, 95951), (5, 862867), (8, 1839188), (30, 7162579))[shape]
+    h = number % 24 - 12 if number < 72 else number - 64
     f = h // 2
     root = 92682 if h % 2 else 65536
     c0 = (((root * 77936) >> 16) * s) >> 16
@@ -142,15 +148,18 @@ def table(shape, number):
     for y in range(-127, 128):
         total = 0
         for o in (-7, -5, -3, -1, 1, 3, 5, 7):
-            z = 16 * y + o + (8 if number >= 108 else -4 * (number // 36))
+            z = 16 * y + o + (8 if number >= 72 else -4 * (number // 24))
             ratio = (big << 24) // (big + (z * z << 12))
             weight = ratio
-            for _ in range(w - 1):
-                weight = weight * ratio >> 24
+            if w == 1.5:
+                weight = ratio * math.isqrt(ratio << 24) >> 24
+            else:
+                for _ in range(w - 1):
+                    weight = weight * ratio >> 24
             total += weight
         mass.append(total)
     sizes = {
-        y: max(m * 65000 // sum(mass), 64 >> min(2 * abs(y), 16) if number < 108 else 1)
+        y: max(m * 65000 // sum(mass), 64 >> min(2 * abs(y), 16) if number < 72 else 1)
         for y, m in zip(range(-127, 128), mass, strict=True)
     }
     sizes[0] += 65520 - sum(sizes.values())
@@ -159,42 +168,59 @@ def table(shape, number):
 
 class Channel:
     def __init__(self, first, octave, preset):
-        self.u = np.zeros(16, F)  # oldest first
+        self.u = np.zeros(15, F)  # oldest first
+        self.v = np.zeros(1, F)  # the level at the sample before the first of `errors`, and since
         self.last = first
         self.w, self.p, self.q = np.zeros(17, F), np.zeros(17, F), np.zeros((17, 17), F)
         self.w[1:4] = PRESETS[preset]
         for k in range(1, 17):
-            self.q[k, k] = 16 * k
+            if sum(PRESETS[preset]) > 0:
+                self.q[k, k] = 8 * k if k < 16 else 256
+            else:
+                self.q[k, k] = 16 * k if k < 16 else 16
             self.p[k] = self.q[k, k] * self.w[k]
         self.f = self.g = 1 << octave
         self.shape, self.speed = 1, 2
         self.age, self.errors = 0, []
 
     def expected(self):
-        even, odd = self.w[16] * self.u[-16], self.w[15] * self.u[-15]
-        for k in range(14, 0, -2):
+        self.v = np.append(self.v, (self.v[-1] + self.u[-2]) * F(0.875))
+        even, odd = self.w[14] * self.u[-14], self.w[15] * self.u[-15]
+        for k in range(12, 0, -2):
             even = even + self.w[k] * self.u[-k]
         for k in range(13, 1, -2):
             odd = odd + self.w[k] * self.u[-k]
-        return int((even + odd + self.w[1] * self.u[-1]) * F(256))
+        return int((even + odd + self.w[16] * self.v[-1] + self.w[1] * self.u[-1]) * F(256))
 
     def learn(self):
-        n, u, end = len(self.errors), self.u, len(self.u)
+        n, u, v, end = len(self.errors), self.u, self.v, len(self.u)
         begin = end - n
         error = F(sum(self.errors)) / F(n) + F(0.2)
-        weight, keep = F(1) / (error * error), F(1) - F(n) / F(192)
-        c = np.zeros(17, F)
+        weight, keep = F(1) / (error * error), F(1) - F(n) / F(160)
+        c, r, s = np.zeros(16, F), F(0), F(0)
         for t in range(begin, end):
-            c += u[t] * u[t - 16 : t + 1][::-1]
-        self.p[1:] = self.p[1:] * keep + c[1:] * weight
-        for i in range(1, 17):
-            for j in range(16, i - 1, -1):
+            level = v[t - begin + 1]
+            c += u[t] * u[t - 15 : t + 1][::-1]
+            r += u[t] * level
+            s += level * level
+        self.p[1:] = self.p[1:] * keep + np.append(c[1:], r) * weight
+        self.q[16, 16] = self.q[16, 16] * keep + s * weight
+        second = np.zeros(16, F)
+        for i in range(1, 16):
+            for j in range(15, i - 1, -1):
                 c[j] = c[j - 1] + u[begin - i] * u[begin - j] - u[end - i] * u[end - j]
-            self.q[i, i:] = self.q[i, i:] * keep + c[i:] * weight
+            if i == 1:
+                second[1] = c[2]
+            if i == 2:
+                second[2:] = c[2:]
+            self.q[i, i:16] = self.q[i, i:16] * keep + c[i:] * weight
+        for i in range(1, 16):
+            r = (r + (u[begin - i] * v[0] - u[end - i] * v[-1] + second[i])) * F(0.875)
+            self.q[i, 16] = self.q[i, 16] * keep + r * weight
         self.solve()
         self.age += n
         self.errors = []
-        self.u = self.u[-16:]
+        self.u, self.v = self.u[-15:], self.v[-1:]
 
     def solve(self):
         a = np.concatenate([self.q, self.p[:, None]], axis=1)
@@ -214,10 +240,10 @@ class Channel:
 def decode_sample(tail, state, width):
     top = (1 << (width - 1)) - 1
     y = state.expected()
-    g = state.f + state.g + 1
+    g = state.f + state.g + 16
     i = 4 * (g.bit_length() - 1) + ((4 * g >> (g.bit_length() - 1)) & 3)
     j = (((y + 128) & 255) - 96) >> 6
-    number, k = (max(i - 4, 0) + 36 * abs(j), 0) if i < 40 else (108 + (i & 3), ((i - 40) >> 2) + 1)
+    number, k = (i - 16 + 24 * abs(j), 0) if i < 40 else (72 + (i & 3), ((i - 40) >> 2) + 1)
     s, start, size = tail.symbol(table(state.shape, number))
     k = width + 1 if s == 255 else k
     if s < 255 and k <= 16:
@@ -234,8 +260,10 @@ def decode_sample(tail, state, width):
     state.errors.append(abs(e))
     state.last = x
     state.f += (64 * abs(e) - state.f) >> (state.speed + 1)
-    state.g += (64 * abs(e) - state.g) >> (state.speed + 3)
-    if len(state.errors) == (8 if state.age < 64 else 16 if state.age < 128 else 32):
+    state.g += (64 * abs(e) - state.g) >> (state.speed + 3 if state.speed else 2)
+    if len(state.errors) == (
+        8 if state.age < 64 else 16 if state.age < 128 else 32 if state.age < 512 else 64
+    ):
         state.learn()
     return x
 
@@ -246,20 +274,24 @@ def adaptive(tail, states, rows, channels, width):
     if states is None:
         if rows == 0:
             return out, [Channel(0, 0, 0) for _ in range(channels)]
-        states, known = [], 1
+        states, known, octave = [], 1, 0
         for c in range(channels):
-            short = 5 if width == 16 else 6
-            length = tail.plain(short)
-            assert length <= width
+            length = tail.even(width + 1)
             sample = unfold(length if length <= 1 else 2 ** (length - 1) + tail.plain(length - 1))
-            octave = tail.plain(short)
+            near = 7
+            if c > 0:
+                near, start, size = tail.symbol((22528, 12288, 12288, 5120, 5120, 3072, 3072, 2048))
+                tail.take(start, size, 0)
+            octave = tail.even(width + 8) if near == 7 else octave + unfold(near)
             preset = tail.plain(3)
-            assert octave <= width + 7
+            assert 0 <= octave <= width + 7
             states.append(Channel(sample, octave, preset))
             out[0][c] = sample
     for first in range(0, channels if rows > known else 0, 8):
         group = states[first : first + 8]
-        for state in group:
+        for before, state in zip([None, *group], group, strict=False):
+            if known and before:
+                state.shape, state.speed = before.shape, before.speed
             if tail.slot() < 61440:
                 tail.take(0, 61440, 0)
             else:

@@ -29,7 +29,7 @@ from edgecap.kernels import (
 from tests.reference.column_coders import PRESETS, table
 
 ROOT = Path(__file__).parents[2]
-TABLES_SHA256 = "415c31c0b8cf879e3983b7ba23dc6f739b993ccb5082bb030bb7818d3e046411"
+TABLES_SHA256 = "0ac61384a0974553df7a31d990575febe805390414d733ed37fb8f158408870d"
 
 
 def kernels():
