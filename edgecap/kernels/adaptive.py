@@ -284,6 +284,14 @@ def recall(model: F32, u: F32, v: F32) -> None:
 
 
 @part
+def slide(u: F32, v: F32, length: int) -> None:
+    """Put the latest differences and level of `length` samples before the first ones of the next block."""
+    for k in range(PAST):
+        store(u, LANES * k, load(u, LANES * (length + k)))
+    store(v, LANES * (PAST - 1), load(v, LANES * (PAST + length - 1)))
+
+
+@part
 def keep_recent(u: F32, v: F32, n: int, model: F32) -> None:
     """Leave the latest of `n` samples' differences and level in the model."""
     for k in range(LAGS):

@@ -36,6 +36,7 @@ from edgecap.kernels.adaptive import (
     learn,
     next_level,
     recall,
+    slide,
 )
 from edgecap.kernels.bits import Words, i8, u8
 from edgecap.kernels.choice import CHOICE_BITS, SAME
@@ -171,8 +172,7 @@ def put_sample(values: I16, row: int, channel: int, width: int, sample: int) -> 
 
 @part
 def decode_block(
-    begin: int,
-    end: int,
+    length: int,
     count: int,
     width: int,
     w: F32,
@@ -188,10 +188,10 @@ def decode_block(
     at: int,
     words: U32,
 ) -> tuple[Any, int, bool]:
-    """Decode the samples [begin, end) of a group of `count` channels, between which nothing is learned.
+    """Decode `length` samples of each of a group of `count` channels, between which nothing is learned.
 
     Args:
-        w, u, v: The group's weights, differences and levels.
+        w, u, v: The group's weights, differences and levels, of which those from index PAST on are filled.
         now: What is known of the lanes, and from NOW on, eight by eight, receives the samples.
         places: Scratch for the places in `splits`, and from LANES on what `begin_lane` put there.
         ahead: Scratch of 3 · LANES: what is expected in two rows, and the latest differences' weights.
@@ -205,15 +205,15 @@ def decode_block(
     word, least = words[u8(at)], least_of(at, words)
     # Predictions are in units of 2^-8. A factor of 256 leaves float32 as exact as it was.
     store(latest, 0, load(w, 0) * same(256.0))
-    next_level(u, v, LANES * (PAST + begin))
-    store(ahead, LANES * (begin & 1), expected(u, v, LANES * (PAST + begin), w) * same(256.0))
+    next_level(u, v, LANES * PAST)
+    store(ahead, 0, expected(u, v, LANES * PAST, w) * same(256.0))
     for half in range(halves):
         place = WIDE * half
         last, step = four(now, NOW_LAST + place), four(now, NOW_STEP + place)
         scale = four(now, NOW_SCALE + place)
-        look_ahead(now, index, books, place, ahead, LANES * (begin & 1), latest, top, last, step, scale)
+        look_ahead(now, index, books, place, ahead, i8(0), latest, top, last, step, scale)
     worst = all_four(0.0)
-    for t in range(begin, end):
+    for t in range(length):
         at_next = LANES * (~t & 1)
         for half in range(halves):
             place = WIDE * half
@@ -252,7 +252,7 @@ def decode_block(
             sample, step = four(now, NEXT_BASE + place) + e, four(now, NEXT_OFF + place) + e
             worst = most_four(worst, size_four(sample + all_four(0.5)))
             keep_single(u, LANES * (PAST + t) + place, step)
-            keep_four(out, LANES * (t - begin) + place, sample)
+            keep_four(out, LANES * t + place, sample)
             keep_four(now, NOW_LAST + place, sample)
             keep_four(now, NOW_STEP + place, step)
             scale = follow(now, place, size_four(e))
@@ -298,8 +298,7 @@ def decode_samples(
         for c in range(channels):
             put_sample(values, i8(0), c, width, states[c, LAST])
     n -= known
-    u = np.empty(LANES * (PAST + n + 1), np.float32)
-    v = np.empty(LANES * (PAST + n + 1), np.float32)
+    u, v = np.empty(LANES * (PAST + BLOCK + 1), np.float32), np.empty(LANES * (PAST + BLOCK + 1), np.float32)
     errors = np.zeros(LANES, np.float32)
     ahead, scratch = np.zeros(3 * LANES, np.float32), np.empty(SCRATCH, np.float32)
     sums, shares, a = scratch[:SHARES], scratch[SHARES:SQUARE], scratch[SQUARE:]
@@ -327,11 +326,11 @@ def decode_samples(
             lane = lane_of(i, count)
             begin_lane(now, places, lane, states[c], float(model[RECENT + lane]))
         age = states[first, AGE]
-        begin = i8(0)
-        while begin < n:
-            end = min(begin + block_length(age), n)
+        done = i8(0)
+        while done < n:
+            length = min(block_length(age), n - done)
             x, at, wrong = decode_block(
-                begin, end, count, width, w, u, v, now, places, ahead, parts, buckets, splits, x, at, words
+                length, count, width, w, u, v, now, places, ahead, parts, buckets, splits, x, at, words
             )
             if wrong:
                 return -1
@@ -339,15 +338,17 @@ def decode_samples(
                 lane = lane_of(i, count)
                 errors[lane] = np.float32(now[NOW_TOTAL + lane])
                 now[NOW_TOTAL + lane] = 0.0
-                for t in range(begin, end):
-                    whole = i8(now[u8(NOW + LANES * (t - begin) + lane)])
-                    put_sample(values, known + t, first + i, width, whole)
-            learn(u, v, PAST + begin, PAST + end, errors, q, w, sums, a, shares)
-            age += end - begin
-            begin = end
+                for t in range(length):
+                    put_sample(
+                        values, known + done + t, first + i, width, i8(now[u8(NOW + LANES * t + lane)])
+                    )
+            learn(u, v, i8(PAST), PAST + length, errors, q, w, sums, a, shares)
+            slide(u, v, length)
+            age += length
+            done += length
         for i in range(count):
             end_lane(now, lane_of(i, count), states[first + i])
         states[first, AGE] = age
-        keep_recent(u, v, n, model)
+        keep_recent(u, v, i8(0), model)
     coder[X], coder[AT] = x, u8(at)
     return 0
