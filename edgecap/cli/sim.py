@@ -31,7 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "clock",
         help="simulate a device link and judge the clock estimator on it",
         description="Simulate the frames of a device over a link with drift, tails, stalls, losses and\n"
-        "resets, run the daemon's clock estimator over them, and compare with the truth.",
+        "resets, run the daemon's clock estimator over them, and compare with the truth. Exit code 1 if the\n"
+        "truth left the published bound more than once in a thousand samples.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
