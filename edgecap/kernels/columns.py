@@ -36,12 +36,7 @@ def warm_up() -> None:
     recurring.start_steps(state)
     recurring.encode_steps(row[0], state, steps, 0)
     recurring.decode_steps(row[0], state, coder, words)
-    state = rests.start_rests(1)
-    channels, wide = np.zeros(1, np.int64), np.zeros((1, 1), np.int64)
-    multiples.find_spaced(row, channels, np.zeros(multiples.SEEN_WORDS, np.uint64))
-    places = np.zeros(multiples.PLACES, np.int64)
-    multiples.split_samples(wide, wide[0] + 1, wide[0], wide[0], row, row, places)
-    channels[0] = 0  # a channel's number, not what was found of it
-    rests.encode_rests(row, row, channels, state, steps, 0, 999)
-    rests.decode_rests(row, row, channels, state, coder, words)
-    rice.warm_up()  # last: `edgecap warmup` compiles it in the other of its processes
+    # Last: `edgecap warmup` compiles these in the other of its processes.
+    rice.warm_up()
+    rests.warm_up()
+    multiples.warm_up()

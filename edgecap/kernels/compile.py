@@ -21,6 +21,8 @@ WARM_UP_MODULES = (
     "edgecap.kernels.statistics",
     "edgecap.kernels.resample",
     "edgecap.kernels.rice",
+    "edgecap.kernels.rests",
+    "edgecap.kernels.multiples",
     "edgecap.kernels.columns",  # the longest, last: `edgecap warmup` has a second process begin with it
 )
 """Modules that define `warm_up()`: it calls every kernel once with each dtype that the daemon uses.

@@ -114,3 +114,10 @@ def find_spaced(samples: I32, channels: I64, seen: Words) -> int:
             channels[c] = SPACED
             found += 1
     return found
+
+
+def warm_up() -> None:
+    """Compile the kernels of this module."""
+    row, wide = np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int64)
+    find_spaced(row, np.zeros(1, np.int64), np.zeros(SEEN_WORDS, np.uint64))
+    split_samples(wide, wide[0] + 1, wide[0], wide[0], row, row, np.zeros(PLACES, np.int64))

@@ -196,3 +196,11 @@ def decode_rests(multiples: I32, rests: I32, channels: I64, state: I64, coder: W
             rests[t, c] = rest
     coder[X], coder[AT] = x, u8(at)
     return 0
+
+
+def warm_up() -> None:
+    """Compile the kernels of this module."""
+    state = start_rests(1)
+    row, channels = np.zeros((1, 1), np.int32), np.zeros(1, np.int64)
+    encode_rests(row, row, channels, state, np.zeros(64, np.uint64), 0, 999)
+    decode_rests(row, row, channels, state, np.zeros(2, np.uint64), np.zeros(64, np.uint32))
