@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +309,26 @@ def test_buttons_come_in_rig_time(tmp_path: Path) -> None:
             (down,), (up,) = taker.events("button-down"), taker.events("button-up")
             assert before - 1e6 < down.t_ns < up.t_ns < now_ns() + 1e6
             assert abs(up.t_ns - down.t_ns - 80e6) < 30e6
+
+    asyncio.run(run())
+
+
+def test_a_button_is_known_to_be_down_only_as_far_as_its_board_has_spoken(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.device.command("down")
+            await taker.until(lambda: taker.events("button-down"))
+            (down,) = taker.events("button-down")
+            async with asyncio.timeout(60):
+                while taker.feed.told_ns < down.t_ns + 300_000_000:  # it answers pings
+                    await asyncio.sleep(0.01)
+                os.kill(taker.device.pid, signal.SIGSTOP)
+                stopped_ns = now_ns()
+                while now_ns() < stopped_ns + 500_000_000:
+                    await asyncio.sleep(0.01)
+            told_ns = taker.feed.told_ns
+            os.kill(taker.device.pid, signal.SIGCONT)
+            assert told_ns < stopped_ns + 100_000_000
 
     asyncio.run(run())
 

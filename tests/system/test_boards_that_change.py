@@ -133,6 +133,33 @@ def test_a_board_swapped_in_mid_session(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_board_that_is_pulled_while_its_button_is_down_discards_nothing(tmp_path: Path) -> None:
+    """Nobody tells of the release: three seconds later it was taken for held."""
+
+    async def run() -> None:
+        async with Site(tmp_path) as site:
+            glove = await site.add_device("glove", [motion_imu()])
+            left = await site.add_device("left", [motion_imu()])
+            await site.start_ingest()
+            async with daemon(site, site.config()):
+                await site.until_state("idle")
+                await glove.press(80)
+                await site.until_state("recording")
+                session = str(site.status["session"])
+                await left.command("down")
+                sent = (await left.totals())["imu"] + 20  # by then the edge has been told, too
+                await site.until("heard", lambda: verdict_count(site, "left-imu") > sent)
+                await left.command("unplug 60000")
+                await site.until("told", lambda: any("left was lost" in e["text"] for e in site.events))
+                assert site.status["state"] == "recording"
+                await ended(site, glove, session)
+                report = site.report(session)
+                assert report is not None
+                assert report.outcome == "complete"
+
+    asyncio.run(run())
+
+
 def test_a_board_on_a_uart_that_is_pulled_and_swapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
