@@ -60,7 +60,7 @@ def run_config(args: argparse.Namespace) -> int:
         print(json.dumps(msgspec.to_builtins(config), indent=2))
         return 0
     devices = refuse_unrunnable(config)
-    to = config.broker.url or "nowhere: no broker is configured"
+    to = config.broker.url or "nowhere (no broker.url)"
     print(f"ok: {config.site}/{config.rig} with {', '.join(devices)}, delivering to {to}")
     return 0
 

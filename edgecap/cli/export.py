@@ -213,6 +213,7 @@ def _frames_in_words(result: Result) -> str:
 
 def _doubts(result: Result) -> str:
     line = "" if result["complete"] else ", INCOMPLETE"
+    line += ", DISCARDED by its worker" if result["outcome"] == "discarded" else ""
     return line if result["utc_trusted"] else f"{line}, wall clock not trusted"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecap.cli import sessions
+from edgecap.cli import export, sessions
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import SessionError, StoreError
 from edgecap.ingest.completeness import SessionReport, verify_session
@@ -222,3 +222,11 @@ def test_ids_are_never_folded_on_a_terminal(
     for whole in ("20260102-030405-abcd", "site-a/rig-01", "complete"):
         assert whole in out
     assert "MISSING" not in out
+
+
+def test_exports_say_what_is_doubtful() -> None:
+    good = {"complete": True, "outcome": "complete", "utc_trusted": True}
+    assert export._doubts(good) == ""
+    assert export._doubts(good | {"outcome": "discarded"}) == ", DISCARDED by its worker"
+    cut = {"complete": False, "outcome": "open", "utc_trusted": False}
+    assert export._doubts(cut) == ", INCOMPLETE, wall clock not trusted"
