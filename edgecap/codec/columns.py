@@ -15,6 +15,7 @@ from edgecap.codec.layout import (
     Layout,
     Reader,
     layout_of,
+    put_varint,
     read_layout,
     read_rows,
     same_columns,
@@ -22,6 +23,7 @@ from edgecap.codec.layout import (
     write_rows,
 )
 from edgecap.codec.numeric import (
+    PLAIN_FRESH,
     Pending,
     continuation,
     decode_front,
@@ -44,6 +46,11 @@ _VERSION = 2
 _KEY = 1
 _SAME_ROWS = 2
 _AS_BEFORE = 4
+_SHORT_KEY = 8
+_ALL_FRESH = 4
+_SHORT_COLUMNS = 4
+"""A key of so many columns at most has their number in its first byte, and whether none of them says how it
+is coded, since all are plain samples that begin afresh."""
 _ALL_SAME = 128
 """First byte of a payload whose columns all go on, with as many rows, plus its place after the key."""
 
@@ -108,15 +115,16 @@ class ColumnEncoder:
         )
         memories: dict[str, Memory] = {}
         if self.level == "fast":
-            parts = [self._front(layout)]
-            parts += [encode_quickly(column, columns[column.name], self._quick) for column in layout]
-            payload = b"".join(parts)
+            bodies = [encode_quickly(column, columns[column.name], self._quick) for column in layout]
+            payload = b"".join([self._front(layout), *bodies])
         elif key or before is None:
             tail = self._tail.begin()
-            out = bytearray(self._front(layout))
-            for column in layout:
-                out += encode_column(column, columns[column.name], memories, tail, self._searches)
-            payload = bytes(out + tail.finish(0))
+            bodies = [encode_column(c, columns[c.name], memories, tail, self._searches) for c in layout]
+            front = self._front(layout)
+            if front[0] & _SHORT_KEY and all(body[0] == PLAIN_FRESH for body in bodies if body):
+                front = bytes([front[0] | _ALL_FRESH]) + front[1:]
+                bodies = [body[1:] for body in bodies]
+            payload = b"".join([front, *bodies, tail.finish(0)])
         else:
             memories = self._memories
             payload = self._continue(columns, before, layout)
@@ -130,7 +138,11 @@ class ColumnEncoder:
         """What a key payload begins with; most have the same."""
         front, of = self._key_front
         if of is not layout:
-            out = bytearray([_VERSION << 4 | _KEY])
+            count = len(layout)
+            short = 1 <= count <= _SHORT_COLUMNS
+            out = bytearray([_VERSION << 4 | (_SHORT_KEY | count - 1 if short else _KEY)])
+            if not short:
+                put_varint(out, count)
             write_layout(out, layout)
             front = bytes(out)
             self._key_front = front, layout
@@ -182,15 +194,16 @@ class ColumnDecoder:
         # Most key payloads have the same front, which says itself where it ends.
         if front and payload.startswith(front):
             reader.at = len(front)
-            key, since_key, as_before = True, 0, False
+            since_key, left_out = 0, _is_all_fresh(payload[0])
         else:
-            key, since_key, as_before, layout = self._read_front(reader)
+            since_key, left_out, layout = self._read_front(reader)
+        key = since_key == 0
         front_bytes = reader.at
-        before = {} if key else self._memories
+        before = None if key else self._memories
         tables: dict[str, Any] = {}
         pending = []
         for column in layout:
-            found = decode_front(column, reader, before, as_before, self._quick)
+            found = decode_front(column, reader, before, left_out, self._quick)
             tables[column.name] = found
             if isinstance(found, Pending):
                 pending.append(found)
@@ -215,8 +228,8 @@ class ColumnDecoder:
         self._last = payload
         return tables
 
-    def _read_front(self, reader: Reader) -> tuple[bool, int, bool, Layout]:
-        """Whether it is a key, its number after the key, whether columns go on as before, and the columns."""
+    def _read_front(self, reader: Reader) -> tuple[int, bool, Layout]:
+        """Its number after the key, whether columns leave out how they are coded, and the columns."""
         head = reader.byte()
         if head > _ALL_SAME:
             since_key, head = head - _ALL_SAME, _SAME_ROWS | _AS_BEFORE
@@ -226,8 +239,10 @@ class ColumnDecoder:
                     f"columns payload has version {head >> 4}, this program reads version {_VERSION}",
                     fix="update edgecap on this side",
                 )
+            if head & _SHORT_KEY:
+                return 0, _is_all_fresh(head), read_layout(reader, (head & _SHORT_COLUMNS - 1) + 1)
             if head & 15 == _KEY:
-                return True, 0, False, read_layout(reader)
+                return 0, False, read_layout(reader, reader.varint(MAX_COLUMNS))
             if head & 15 & ~(_SAME_ROWS | _AS_BEFORE):
                 raise ChunkError(f"columns payload: unknown flags {head & 15:#x}")
             since_key = reader.byte()
@@ -236,7 +251,12 @@ class ColumnDecoder:
         if self._since_key != since_key - 1:
             raise _needs(since_key, "this chunk continues the one before it")
         layout = self._layout if head & _SAME_ROWS else read_rows(reader, self._layout)
-        return False, since_key, bool(head & _AS_BEFORE), layout
+        return since_key, bool(head & _AS_BEFORE), layout
+
+
+def _is_all_fresh(head: int) -> bool:
+    """Whether the first byte of a key says that all columns are plain samples that begin afresh."""
+    return bool(head & _SHORT_KEY and head & _ALL_FRESH)
 
 
 def _check(payload: bytes) -> int:

@@ -136,8 +136,7 @@ def layout_of(columns: Mapping[str, Array]) -> Layout:
 
 
 def write_layout(out: bytearray, layout: Layout) -> None:
-    """Append the number of columns, then for each its kind, name, rows and channels."""
-    put_varint(out, len(layout))
+    """Append for each column its kind, name, rows and channels."""
     for column in layout:
         number = KNOWN_NAMES.index(column.name) if column.name in KNOWN_NAMES else 0
         out.append(number << 5 | NUMBERS[column.dtype] << 1 | (column.channels > 0))
@@ -150,10 +149,10 @@ def write_layout(out: bytearray, layout: Layout) -> None:
             put_varint(out, column.channels)
 
 
-def read_layout(reader: Reader) -> Layout:
-    """Read what `write_layout` wrote; raises `ChunkError` on anything else."""
+def read_layout(reader: Reader, count: int) -> Layout:
+    """Read what `write_layout` wrote for `count` columns; raises `ChunkError` on anything else."""
     layout: list[ColumnLayout] = []
-    for _ in range(reader.varint(MAX_COLUMNS)):
+    for _ in range(count):
         kind = reader.byte()
         number, dtype = kind >> 5, kind >> 1 & 15
         if number >= len(KNOWN_NAMES) or dtype >= len(DTYPES):

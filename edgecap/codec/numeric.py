@@ -31,6 +31,7 @@ STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED = range(6)
 """Coders: the low half of a column's first byte. FRESH and CONTINUED predict, the others know steps again."""
 
 _PLAIN_RICE = bytes([PLAIN << 4 | RICE])
+PLAIN_FRESH = PLAIN << 4 | FRESH
 
 
 RESTS_PART = 4
@@ -164,17 +165,27 @@ def continuation(memory: Memory) -> int:
 
 
 def decode_front(
-    column: ColumnLayout, reader: Reader, memories: dict[str, Memory], as_before: bool, quick: QuickReader
+    column: ColumnLayout,
+    reader: Reader,
+    memories: dict[str, Memory] | None,
+    left_out: bool,
+    quick: QuickReader,
 ) -> Array | Pending:
     """Decode one column, or the part of it that lies before the tail.
 
     Args:
-        as_before: The column goes on from its memory, and its first byte is left out.
+        memories: Those that a payload goes on from; None for a key.
+        left_out: There is no first byte: the column goes on from its memory, or, in a key, its samples begin
+            afresh.
     """
     if column.rows == 0:
         return np.zeros(column.shape, column.dtype)
-    if as_before:
-        known = memories.get(column.name)
+    if left_out and memories is None:
+        if not column.is_plain:
+            raise ChunkError(f"column {column.name}: {column.dtype} samples are not coded as they are")
+        return Pending(column, read_meaning(PLAIN, column, reader, None), None, False)
+    if left_out:
+        known = memories.get(column.name) if memories else None
         if known is None:
             raise ChunkError(f"column {column.name} continues one that the payload before does not have")
         meaning = read_meaning(known.transform, column, reader, known.meaning)
@@ -198,7 +209,7 @@ def decode_front(
     ):
         raise ChunkError(f"column {column.name}: coding {head:#04x} does not fit {column.dtype} samples")
     continued = coder in (CONTINUED, STEPS_CONTINUED)
-    before = memories.get(column.name) if continued else None
+    before = memories.get(column.name) if continued and memories else None
     if continued and (before is None or before.transform != transform or before.recurring != again):
         raise ChunkError(f"column {column.name} continues one that the payload before does not have")
     meaning = read_meaning(transform, column, reader, before.meaning if before else None)

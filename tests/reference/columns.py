@@ -78,9 +78,10 @@ class ReferenceDecoder:
         if k > 0:
             head = 32 + 6
         assert head >> 4 == 2
-        if head & 15 == 1:
+        fresh = head & 8
+        if fresh or head & 15 == 1:
             self.memory, self.k, columns = {}, 0, []
-            for _ in range(b.varint()):
+            for _ in range((head & 3) + 1 if fresh else b.varint()):
                 kind = b.byte()
                 name = NAMES[kind >> 5] or b.take(b.byte()).decode()
                 rows = b.varint()
@@ -91,7 +92,12 @@ class ReferenceDecoder:
             columns = self.columns
             if not head & 2:
                 columns = [(name, dtype, b.varint(), channels) for name, dtype, _, channels in columns]
-        parts = [self.front(b, head & 15 != 1 and head & 4, *column) for column in columns]
+        left_out = None
+        if head & 15 != 1 and head & 4:
+            left_out = {
+                name: 2 if fresh else self.memory[name]["head"] for name, _, rows, _ in columns if rows
+            }
+        parts = [self.front(b, left_out, *column) for column in columns]
         tail = Tail(payload[b.at :])
         memory, table_ = {}, {}
         for (name, dtype, rows, channels), part in zip(columns, parts, strict=True):
@@ -101,17 +107,17 @@ class ReferenceDecoder:
             else:
                 table_[name] = self.finish(part, tail, name, dtype, rows, channels, memory).reshape(shape)
         if any(part.get("adaptive") for part in parts if isinstance(part, dict)):
-            tail.finish(0 if head & 15 == 1 else self.crc & 0xFFFF)
+            tail.finish(0 if fresh or head & 15 == 1 else self.crc & 0xFFFF)
         else:
             assert b.at == len(payload)
         self.columns, self.memory, self.crc = columns, memory, zlib.crc32(payload)
         return table_
 
-    def front(self, b, continues, name, dtype, rows, channels):
+    def front(self, b, left_out, name, dtype, rows, channels):
         lanes = channels or 1
         if rows == 0:
             return b""
-        head = self.memory[name]["head"] if continues else b.byte()
+        head = left_out[name] if left_out else b.byte()
         transform, coder = head >> 4, head & 15
         if coder == 0:
             return b.take(rows * lanes * np.dtype(dtype).itemsize)
