@@ -181,6 +181,7 @@ def print_small_tables():
 
 
 def plot(rows, folder):
+    folder.mkdir(parents=True, exist_ok=True)
     import matplotlib as mpl
 
     mpl.use("Agg")
