@@ -19,12 +19,9 @@ import pyarrow.parquet as pq
 from edgecap.dataset.exportable import Progress, require_exportable, whole_file
 from edgecap.dataset.frames_sensors import SensorTrack
 from edgecap.dataset.frames_table import FrameRow, FrameTable
-from edgecap.dataset.frames_video import DEMUXER, Mp4Writer
-from edgecap.dataset.h264 import ParameterSets
+from edgecap.dataset.frames_video import Mp4Writer, carried_cameras, decodable_frames
 from edgecap.dataset.session import RecordedSession, VideoFrame
-from edgecap.errors import ExportError
-from edgecap.model import H264, Gap, StreamInfo
-from edgecap.topics import check_name
+from edgecap.model import Gap, StreamInfo
 
 BATCH_ROWS = 256
 BATCH_NS = 4_000_000_000
@@ -89,19 +86,7 @@ def export_frames(
         ChunkError: a frame's numbers cannot be.
     """
     require_exportable(session, allow_incomplete=allow_incomplete)
-    cameras = session.video_streams()
-    if not cameras:
-        raise ExportError(
-            f"session {session.key.session} has no camera, so there are no frames",
-            fix="export it with --to mcap",
-        )
-    for camera in cameras:
-        check_name("camera", camera.name)
-        if camera.codec not in DEMUXER:
-            raise ExportError(
-                f"stream {camera.name} is encoded as {camera.codec!r}, which no MP4 can carry",
-                fix=f"it can carry {', '.join(DEMUXER)}",
-            )
+    cameras = carried_cameras(session)
     tracks = [
         SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
         for info in session.sample_streams()
@@ -219,11 +204,9 @@ class _CameraWriter:
 
     def _decodable(self) -> Iterator[tuple[VideoFrame, bytes]]:
         """Frames with the bytes that a decoder wants; counts those that are missing between them."""
-        sets, expected = ParameterSets(), 0
-        for frame in self._session.frames(self._camera.name):
+        expected = 0
+        for frame, data in decodable_frames(self._session, self._camera):
             self._count.gaps += [g for g in frame.gaps if g not in self._count.gaps]
-            is_h264 = self._camera.codec == H264
-            data = sets.complete(frame.data, key=frame.key) if is_h264 else frame.data
             if data is None:
                 continue
             self._count.lost += max(frame.index - expected, 0)

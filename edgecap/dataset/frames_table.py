@@ -69,6 +69,8 @@ class FrameTable:
     Attributes:
         schema: Of the table.
         nulls: Rows so far in which a stream is not valid, by stream.
+        linear: Columns of values at mid-exposure, by stream, in the order of its channels.
+        valid: Name of the column that says whether they may be used, by stream.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class FrameTable:
         self._over = "the exposure" if window_ns is None else f"{window_ns} ns around t_ns"
         self._fixed = (session.key.session, str(session.manifest.get("task", "")), episode)
         self._columns: dict[str, dict[str, str]] = {}
+        self.linear: dict[str, list[str]] = {}
+        self.valid: dict[str, str] = {}
         fields = [self._field(*column) for column in FRAME_COLUMNS]
         for track in tracks:
             fields += self._stream_fields(track)
@@ -153,7 +157,7 @@ class FrameTable:
             "height": camera.height,
             "window_ns": self._window_ns,
             "frames": {"rows": rows, "lost": lost, "gaps": msgspec.to_builtins(list(gaps))},
-            "streams": {track.info.name: self._stream_facts(track) for track in self._tracks},
+            "streams": {track.info.name: self.stream_facts(track) for track in self._tracks},
             "marks": msgspec.to_builtins(session.marks),
             "time": {k: v for k, v in told["edgecap.time"].items() if k != "law"},
             "manifest": session.manifest,
@@ -161,7 +165,8 @@ class FrameTable:
         }
         return {KEY: as_json(facts)}
 
-    def _stream_facts(self, track: SensorTrack) -> dict[str, Any]:
+    def stream_facts(self, track: SensorTrack) -> dict[str, Any]:
+        """What is to be known of a stream beside its values."""
         info = track.info
         records: list[Record] = [q.record for q in track.quantities if q.record is not None]
         return {
@@ -193,11 +198,13 @@ class FrameTable:
                 f"{name}_saturated", pa.int32(), "", "channels that were at full scale in any of them"
             ),
         ]
+        self.valid[name], self.linear[name] = fields[0].name, []
         units = {c: u for q in track.quantities for c, u in zip(q.columns, q.units, strict=True)}
         for c, channel in enumerate(track.info.channels):
             unit = units[c]
             column = "_".join(word for word in (f"{name}.{channel.name}", unit_word(unit)) if word)
             what = f"{channel.name} of {name}"
+            self.linear[name].append(self._unique(column))
             fields += [
                 self._field(column, pa.float64(), unit, f"{what}, linear between samples, at t_ns"),
                 self._field(f"{column}.mean", pa.float64(), unit, f"{what}, mean over {self._over}"),
@@ -208,11 +215,16 @@ class FrameTable:
         return fields
 
     def _field(self, name: str, kind: pa.DataType, unit: str, definition: str) -> pa.Field:
+        unique = self._unique(name)
+        self._columns[unique] = {"unit": unit, "definition": definition}
+        return pa.field(unique, kind)
+
+    def _unique(self, name: str) -> str:
+        """A name that no column has yet."""
         unique, k = name, 2
         while unique in self._columns:
             unique, k = f"{name}_{k}", k + 1
-        self._columns[unique] = {"unit": unit, "definition": definition}
-        return pa.field(unique, kind)
+        return unique
 
 
 def unit_word(unit: str) -> str:
