@@ -32,8 +32,8 @@ PAST = LAGS
 """Differences before the first of a payload that kernels read."""
 LEAK = 0.875
 """What the level keeps of itself and of a difference, which enters it one sample late."""
-FIRST_BLOCK, BLOCK = 8, 64
-"""Samples of the first blocks of a channel, and of all that come after its youth."""
+BLOCK = 96
+"""Samples of the longest blocks, those of channels that are no longer young."""
 
 RECENT = 0
 LEVEL = RECENT + LANES * LAGS
@@ -315,5 +315,7 @@ def eighth_of(p: int) -> int:
 def block_length(age: int) -> int:
     """How many samples to learn from at once after `age` samples."""
     if age < 128:
-        return FIRST_BLOCK if age < 64 else 2 * FIRST_BLOCK
-    return BLOCK // 2 if age < 512 else BLOCK
+        return 8 if age < 64 else 16
+    if age < 1024:
+        return 32 if age < 512 else 64
+    return BLOCK

@@ -22,6 +22,8 @@ PRESETS = (
     (-0.625, -0.3125, -0.125),
 )
 
+BLOCKS = ((64, 8), (128, 16), (512, 32), (1024, 64), (math.inf, 96))
+
 
 class Bits:
     """Bits from the lowest of the first byte up."""
@@ -261,9 +263,7 @@ def decode_sample(tail, state, width):
     state.last = x
     state.f += (64 * abs(e) - state.f) >> (state.speed + 1)
     state.g += (64 * abs(e) - state.g) >> (state.speed + 3 if state.speed else 2)
-    if len(state.errors) == (
-        8 if state.age < 64 else 16 if state.age < 128 else 32 if state.age < 512 else 64
-    ):
+    if len(state.errors) == next(block for young, block in BLOCKS if state.age < young):
         state.learn()
     return x
 

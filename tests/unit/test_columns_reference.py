@@ -89,6 +89,13 @@ def test_a_step_that_was_rounded_itself():
     check([table], "fast")
 
 
+def test_channels_that_grow_old():
+    """Blocks become longer with age, up to 96 samples after 1024."""
+    rng = np.random.default_rng(8)
+    values = np.rint(np.cumsum(rng.normal(0, 40, 1500))).astype("<i4")
+    check([{"values": values[:700]}, {"values": values[700:]}], "stream")
+
+
 @pytest.mark.parametrize("dtype", ["<i2", "<i4"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 64, 65, 66, 200])
 def test_rice_codes_of_smooth_channels_with_outliers(rows, dtype):
