@@ -124,6 +124,10 @@ def print_speeds(rows):
         encode = [found[codec]["encode_mb_s"] for *_, found in rows if codec in found]
         decode = [found[codec]["decode_mb_s"] for *_, found in rows if codec in found]
         print(f"  {codec:28} {np.median(encode):8.1f} / {np.median(decode):8.1f}")
+
+
+def print_blocks():
+    """Blocks of one size, from one channel to twelve."""
     print("\nblocks of 500 rows of int16, least process time of 60 passes over 8 blocks: encode / decode")
     for channels in (1, 3, 6, 12):
         whole = np.tile(synthetic()["synthetic imu 16 bit"][:4000], (1, 4))[:, :channels]
@@ -224,6 +228,7 @@ def main():
     t0 = time.perf_counter()
     columns.warm_up()
     print(f"kernels ready in {time.perf_counter() - t0:.2f} s")
+    print_blocks()
     rows = ratios(recordings(args.folders), (1.0,) if args.quick else (0.25, 0.5, 1.0, 2.0))
     rows += ratios(synthetic(), (1.0,))
     print_ratios(rows)
