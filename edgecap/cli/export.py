@@ -7,8 +7,8 @@ import difflib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ examples:
   edgecap export ./store 20261121-101500-k3fz --to mcap --out ./datasets --overview
   edgecap export ./store rig-07/20261121-101500-k3fz --to mcap --out ./datasets --json
   edgecap export ./store 20261121-101500-k3fz 20261121-103000-m2qd --to frames --out ./datasets
+  edgecap export ./store 20261121-101500-k3fz 20261121-103000-m2qd --to lerobot --out ./lids
 
 A session is exported only when it is proven to be whole and was not discarded; --allow-incomplete exports
 what there is.
@@ -32,6 +33,8 @@ what there is.
   mcap     every sample: ROS 2 messages, open in Foxglove, Rerun and rosbags
   frames   one row per camera frame: a Parquet table of every sensor at mid-exposure and over the exposure,
            beside an MP4 whose picture i is row i (docs/FRAMES.md)
+  lerobot  all sessions as one LeRobotDataset v3.0 in DIR, with true times, masks, and every sample at its
+           own rate beside (docs/LEROBOT.md)
 """
 NEAREST = 3
 LONGEST_WINDOW_MS = 10_000
@@ -48,6 +51,8 @@ class _Options:
     apply_lags: bool
     window_ns: int | None
     episode: int = 0
+    dataset: Any = None
+    """Where a format puts all sessions into one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +63,15 @@ class _Format:
         write: Writes a session.
         in_words: Tells what it wrote.
         needs: Modules that it imports, of the extra `export`.
+        begin: Begins what all sessions go into: a context manager with `finish`.
+        end_in_words: Tells what that has become.
     """
 
     write: Callable[[RecordedSession, _Options, Progress], Result]
     in_words: Callable[[Result], str]
     needs: tuple[str, ...]
+    begin: Callable[[Path], Any] | None = None
+    end_in_words: Callable[[Result], str] | None = None
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -87,7 +96,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--apply-lags",
         action="store_true",
-        help="frames: take each sensor's stated delay (lag_ns) off its times",
+        help="frames, lerobot: take each sensor's stated delay (lag_ns) off its times",
     )
     parser.add_argument(
         "--window-ms",
@@ -95,7 +104,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=float,
         help="frames: mean and deviation over this long around mid-exposure, not over the exposure",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per session")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per session (lerobot: and one of all)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -104,17 +115,20 @@ def run(args: argparse.Namespace) -> int:
     format_ = FORMATS.get(args.to)
     if format_ is None:
         raise UsageError(f"there is no export format {args.to!r}", fix=f"available are: {', '.join(FORMATS)}")
-    for option, given in (("--apply-lags", args.apply_lags), ("--window-ms", args.window_ms is not None)):
-        if given and args.to != "frames":
+    for option, given, formats in (
+        ("--apply-lags", args.apply_lags, ("frames", "lerobot")),
+        ("--window-ms", args.window_ms is not None, ("frames",)),
+    ):
+        if given and args.to not in formats:
             raise UsageError(
-                f"{option} means nothing for {args.to}", fix="leave it out, or export --to frames"
+                f"{option} means nothing for {args.to}",
+                fix=f"leave it out, or export --to {' or '.join(formats)}",
             )
     if args.window_ms is not None and not 0 < args.window_ms <= LONGEST_WINDOW_MS:
         raise UsageError(
             f"--window-ms {args.window_ms:g} is no window", fix=f"give 0 to {LONGEST_WINDOW_MS} milliseconds"
         )
     _require_modules(*format_.needs, *(["matplotlib"] if args.overview else []), "rich")
-    from edgecap.dataset.session import load_session
     from edgecap.ingest.store import open_store
 
     window_ns = None if args.window_ms is None else round(args.window_ms * 1e6)
@@ -122,27 +136,51 @@ def run(args: argparse.Namespace) -> int:
     store = open_store(args.store)
     keys = [find_session(store, wanted) for wanted in args.sessions]
     require_writable(args.out)
+    with ExitStack() as stack:
+        if format_.begin is not None:
+            options = replace(options, dataset=stack.enter_context(format_.begin(args.out)))
+        failed = _write_all(store, keys, format_, options, is_json=args.json)
+        if options.dataset is not None and format_.end_in_words is not None:
+            whole = options.dataset.finish()
+            if whole is not None:
+                import msgspec
+
+                result: Result = msgspec.to_builtins(whole)
+                _tell(result, [format_.end_in_words(result)], is_json=args.json)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise ExceptionGroup("sessions that could not be exported", failed)
+    return 0
+
+
+def _write_all(
+    store: Store, keys: Sequence[SessionKey], format_: _Format, options: _Options, *, is_json: bool
+) -> list[EdgecapError]:
+    """Write one session after another; returns what went wrong with those that could not be."""
+    from edgecap.dataset.session import load_session
+
     failed: list[EdgecapError] = []
     for key in keys:
         try:
             session = load_session(store, key)
             with _progress(key.session) as progress:
                 result = format_.write(session, options, progress)
-            if args.overview:
+            if options.overview:
                 from edgecap.dataset.overview import draw_overview
 
-                result["overview"] = str(draw_overview(session, args.out / f"{key.session}.png"))
+                result["overview"] = str(draw_overview(session, options.out / f"{key.session}.png"))
         except EdgecapError as error:
             failed.append(error)
             continue
         options = replace(options, episode=options.episode + 1)
-        words = [format_.in_words(result), *([result["overview"]] if args.overview else [])]
-        print(json.dumps(result, ensure_ascii=False) if args.json else "\n".join(words), flush=True)
-    if len(failed) == 1:
-        raise failed[0]
-    if failed:
-        raise ExceptionGroup("sessions that could not be exported", failed)
-    return 0
+        words = [format_.in_words(result), *([result["overview"]] if options.overview else [])]
+        _tell(result, words, is_json=is_json)
+    return failed
+
+
+def _tell(result: Result, words: Sequence[str], *, is_json: bool) -> None:
+    print(json.dumps(result, ensure_ascii=False) if is_json else "\n".join(words), flush=True)
 
 
 def find_session(store: Store, wanted: str) -> SessionKey:
@@ -211,6 +249,43 @@ def _frames_in_words(result: Result) -> str:
     return "\n".join(lines)
 
 
+def _begin_lerobot(out: Path) -> Any:
+    from edgecap.dataset.lerobot_export import LerobotDataset
+
+    return LerobotDataset(out)
+
+
+def _to_lerobot(session: RecordedSession, options: _Options, progress: Progress) -> Result:
+    import msgspec
+
+    added = options.dataset.add(
+        session,
+        allow_incomplete=options.allow_incomplete,
+        apply_lags=options.apply_lags,
+        progress=progress,
+    )
+    result: Result = msgspec.to_builtins(added)
+    return result
+
+
+def _lerobot_in_words(result: Result) -> str:
+    first, last = result["episodes"][0], result["episodes"][-1]
+    episodes = f"episode {first}" if first == last else f"episodes {first} to {last}"
+    line = f"{result['session']}: {episodes}, {result['rows']} rows at {result['fps']} Hz"
+    if result["lost"]:
+        line += f", {result['lost']} frames lost"
+    for stream, rows in result["rows_not_valid"].items():
+        line += f", {stream} not valid in {rows}" if rows else ""
+    again = [camera for camera, how in result["cameras"].items() if how != "copied"]
+    line += f", encoded again: {', '.join(again)}" if again else ""
+    return line + _doubts(result)
+
+
+def _lerobot_end_in_words(result: Result) -> str:
+    counts = f"{result['episodes']} episodes, {result['rows']} rows"
+    return f"{result['path']}: {counts}, {result['bytes'] / 1e6:.2f} MB"
+
+
 def _doubts(result: Result) -> str:
     line = "" if result["complete"] else ", INCOMPLETE"
     line += ", DISCARDED by its worker" if result["outcome"] == "discarded" else ""
@@ -220,6 +295,9 @@ def _doubts(result: Result) -> str:
 FORMATS = {
     "mcap": _Format(_to_mcap, _mcap_in_words, ("av", "mcap.writer")),
     "frames": _Format(_to_frames, _frames_in_words, ("av", "pyarrow.parquet")),
+    "lerobot": _Format(
+        _to_lerobot, _lerobot_in_words, ("av", "pyarrow.parquet"), _begin_lerobot, _lerobot_end_in_words
+    ),
 }
 
 

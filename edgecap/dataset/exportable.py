@@ -37,18 +37,26 @@ def whole_file(target: Path) -> Iterator[Path]:
     """
     partial = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with disk_told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_told(target: Path) -> Iterator[None]:
+    """Turn what a disk refuses into an `ExportError` that names `target` and the free space."""
+    try:
+        yield
     except OSError as error:
         raise ExportError(
             f"cannot write {target}: {error.strerror or error}", fix=_disk_fix(target.parent)
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _disk_fix(out_dir: Path) -> str:

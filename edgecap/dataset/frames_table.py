@@ -139,10 +139,25 @@ class FrameTable:
 
     def head(self, video: str | None, rows: int, lost: int, gaps: Sequence[Gap]) -> dict[str, str]:
         """What the file says of itself, once all rows are made."""
-        session, camera = self._session, self._camera
-        told = metadata(session)
+        camera = self._camera
         facts: dict[str, Any] = {
             "edgecap": __version__,
+            **self.facts(),
+            "camera": camera.name,
+            "video": video,
+            "rate_hz_nominal": camera.rate_hz_nominal,
+            "width": camera.width,
+            "height": camera.height,
+            "frames": {"rows": rows, "lost": lost, "gaps": msgspec.to_builtins(list(gaps))},
+            "columns": self._columns,
+        }
+        return {KEY: as_json(facts)}
+
+    def facts(self) -> dict[str, Any]:
+        """What is to be known of the session and its streams, once all rows are made."""
+        session = self._session
+        told = metadata(session)
+        return {
             **{
                 k: told["edgecap.manifest"][k]
                 for k in ("site", "rig", "session", "task", "operator", "consent")
@@ -150,20 +165,12 @@ class FrameTable:
             "outcome": session.outcome,
             "complete": session.report.complete,
             "manifest_sha256": session.manifest_hash.hex(),
-            "camera": camera.name,
-            "video": video,
-            "rate_hz_nominal": camera.rate_hz_nominal,
-            "width": camera.width,
-            "height": camera.height,
             "window_ns": self._window_ns,
-            "frames": {"rows": rows, "lost": lost, "gaps": msgspec.to_builtins(list(gaps))},
             "streams": {track.info.name: self.stream_facts(track) for track in self._tracks},
             "marks": msgspec.to_builtins(session.marks),
             "time": {k: v for k, v in told["edgecap.time"].items() if k != "law"},
             "manifest": session.manifest,
-            "columns": self._columns,
         }
-        return {KEY: as_json(facts)}
 
     def stream_facts(self, track: SensorTrack) -> dict[str, Any]:
         """What is to be known of a stream beside its values."""
