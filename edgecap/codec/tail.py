@@ -152,7 +152,7 @@ class TailWriter:
             return b""
         if self.words.size < self.count:
             self.words = np.empty(self.steps.size, np.uint32)
-        x, place = rans.encode(self.steps, self.count, check, self.words)
+        x, place = rans.encode(self.steps, self.count, check, self.words, *rans.reciprocals())
         first = int(x)
         state = first.to_bytes((first.bit_length() + 7) >> 3, "little")
         coded = state + self.words[place:].tobytes()

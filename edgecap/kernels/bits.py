@@ -33,6 +33,33 @@ def bit_length(word: Any) -> int:
     return int(word).bit_length()
 
 
+def quotient(x: Any, reciprocal: Any, more: Any, shift: Any) -> Any:
+    """(x · reciprocal + more) // 2^(64 + shift) of uint64: with `reciprocals_of`, a division in less time."""
+    return np.uint64((int(x) * int(reciprocal) + int(more)) >> 64 + int(shift))
+
+
+def reciprocals_of(divisors: Words) -> tuple[Words, NDArray[np.uint8]]:
+    """For each of `divisors` (n,) below 2^31 what makes `quotient` exact for every uint64.
+
+    Returns:
+        (n,) reciprocals, and (n,) uint8 shifts plus 128 where the reciprocal is added as well.
+
+    Source: A. D. Robison, N-bit unsigned division via N-bit multiply-add (ARITH 2005), § 3.
+    """
+    shift = np.log2(divisors).astype(np.uint64)
+    high, rest = np.divmod(np.uint64(1) << (shift + u8(32)), divisors)
+    low, rest = np.divmod(rest << u8(32), divisors)
+    down = high << u8(32) | low
+    up = divisors - rest <= np.uint64(1) << shift
+    power = divisors & (divisors - u8(1)) == 0
+    # A power of two has a reciprocal of 65 bits: half of it serves, and for 1, all ones added once more.
+    reciprocal = np.where(power, u8(1 << 63), down + up)
+    shift = np.where(power & (divisors > 1), shift - u8(1), shift)
+    reciprocal[divisors == 1] = (1 << 64) - 1
+    add = ~up & ~power | (divisors == 1)
+    return reciprocal, (shift | add.astype(np.uint64) << u8(7)).astype(np.uint8)
+
+
 def _cttz(typingctx: Any, word: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
@@ -47,7 +74,19 @@ def _ctlz(typingctx: Any, word: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
+def _divide(typingctx: Any, x: Any, reciprocal: Any, more: Any, shift: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        double = ir.IntType(128)
+        x, reciprocal, more = (builder.zext(arg, double) for arg in args[:3])
+        product = builder.add(builder.mul(x, reciprocal), more)
+        high = builder.trunc(builder.lshr(product, ir.Constant(double, 64)), ir.IntType(64))
+        return builder.lshr(high, args[3])
+
+    return types.uint64(types.uint64, types.uint64, types.uint64, types.uint64), codegen
+
+
 _count_trailing: Any = intrinsic(_cttz)
+_divided: Any = intrinsic(_divide)
 _count_leading: Any = intrinsic(_ctlz)
 
 
@@ -55,6 +94,14 @@ _count_leading: Any = intrinsic(_ctlz)
 def _trailing_zeros(word: Any) -> Any:
     def implementation(word: Any) -> Any:
         return types.int64(_count_trailing(types.uint64(word)))
+
+    return implementation
+
+
+@overload(quotient)
+def _quotient(x: Any, reciprocal: Any, more: Any, shift: Any) -> Any:
+    def implementation(x: Any, reciprocal: Any, more: Any, shift: Any) -> Any:
+        return _divided(types.uint64(x), types.uint64(reciprocal), types.uint64(more), types.uint64(shift))
 
     return implementation
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,17 @@ and 3, and the number of plain bits."""
 
 
 @part
+def price(value: int, sign: int, split: int, width: int, costs: Words) -> tuple[Any, Any, int]:
+    """What one residual costs with all shapes: words of `build_costs`, and plain bits."""
+    k = split & PLAIN
+    folded = ((value >> k) << 1) ^ sign
+    if folded >= ESCAPE:
+        folded, k = i8(ESCAPE), i8(width + 1)
+    where = u8((split >> 8) + folded) << u8(1)
+    return costs[where], costs[where | u8(1)], k
+
+
+@part
 def find_costs(
     e: I64, phases: I8, state: I64, width: int, costs: Words, splits: I32, index: I64, found: Words
 ) -> None:
@@ -46,7 +58,8 @@ def find_costs(
         index: Scratch of 2 · SPEEDS, the second half zeros.
         found: (FOUND,).
     """
-    found[:] = u8(0)
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = u8(0)
+    k0 = k1 = k2 = k3 = i8(0)
     quick, calm = all_four(float(state[FAST])), all_four(float(state[SLOW]))
     rate = falling_four(0.5)
     # As of `calmness`: 1/4, 1/16, 1/32, 1/64.
@@ -61,16 +74,18 @@ def find_costs(
         if phase < TURNED_PHASES:
             value = -value
         sign = value >> 63
-        for s in range(SPEEDS):
-            split = i8(splits[u8(index[u8(s)] + phase - SCALES_BEFORE)])
-            k = split & PLAIN
-            folded = ((value >> k) << 1) ^ sign
-            if folded >= ESCAPE:
-                folded, k = i8(ESCAPE), i8(width + 1)
-            where = u8((split >> 8) + folded) << u8(1)
-            found[u8(s)] += costs[where]
-            found[u8(SPEEDS + s)] += costs[where | u8(1)]
-            found[u8(2 * SPEEDS + s)] += u8(k)
+        # Sums in names of their own stay in registers, which those in an array do not.
+        a, b, k = price(value, sign, i8(splits[u8(index[u8(0)] + phase - SCALES_BEFORE)]), width, costs)
+        a0, b0, k0 = a0 + a, b0 + b, k0 + k
+        a, b, k = price(value, sign, i8(splits[u8(index[u8(1)] + phase - SCALES_BEFORE)]), width, costs)
+        a1, b1, k1 = a1 + a, b1 + b, k1 + k
+        a, b, k = price(value, sign, i8(splits[u8(index[u8(2)] + phase - SCALES_BEFORE)]), width, costs)
+        a2, b2, k2 = a2 + a, b2 + b, k2 + k
+        a, b, k = price(value, sign, i8(splits[u8(index[u8(3)] + phase - SCALES_BEFORE)]), width, costs)
+        a3, b3, k3 = a3 + a, b3 + b, k3 + k
+    found[0], found[1], found[2], found[3] = a0, a1, a2, a3
+    found[4], found[5], found[6], found[7] = b0, b1, b2, b3
+    found[8], found[9], found[10], found[11] = u8(k0), u8(k1), u8(k2), u8(k3)
 
 
 @part

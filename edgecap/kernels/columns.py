@@ -16,7 +16,7 @@ def warm_up() -> None:
     count = encoding.encode_samples(
         short, True, 16, 999, models, states, adaptive.PRESETS, built.parts, built.splits, costs, steps, 0
     )
-    rans.encode(steps, count, 0, words)
+    rans.encode(steps, count, 0, words, *rans.reciprocals())
     coder = np.zeros(2, np.uint64)
     models[:], states[:] = 0, 0
     decoding.decode_samples(

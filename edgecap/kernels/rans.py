@@ -9,12 +9,13 @@ decoding, with no word: 16 bits that would else be lost, and that can say which 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.bits import Words, i8, u8
+from edgecap.kernels.bits import Words, i8, quotient, reciprocals_of, u8
 from edgecap.kernels.compile import kernel, part
 
 U32 = NDArray[np.uint32]
@@ -45,13 +46,22 @@ def put_plain(steps: Words, at: int, bits: int, k: int) -> int:
     return at
 
 
+@cache
+def reciprocals() -> tuple[Words, NDArray[np.uint8]]:
+    """Of every size of a part, from 1 on: see `reciprocals_of`."""
+    return reciprocals_of(np.arange(1, ALL + 1, dtype=np.uint64))
+
+
 @kernel
-def encode(steps: Words, count: int, seed: int, words: U32) -> tuple[Any, int]:
+def encode(
+    steps: Words, count: int, seed: int, words: U32, inverses: Words, shifts: NDArray[np.uint8]
+) -> tuple[Any, int]:
     """Code `count` steps.
 
     Args:
         seed: What decoding shall end with, below 2^16.
         words: Receives at its end the 32-bit words, of which there are less than steps.
+        inverses, shifts: Of `reciprocals`.
 
     Returns:
         The first state of the decoder, and the place of the first word.
@@ -60,15 +70,18 @@ def encode(steps: Words, count: int, seed: int, words: U32) -> tuple[Any, int]:
     place = words.size
     for i in range(count - 1, -1, -1):
         step = steps[u8(i)]
-        start, size = step >> u8(48), ((step >> u8(32)) & u8(65535)) + u8(1)
+        start, size_less_1 = step >> u8(48), (step >> u8(32)) & u8(65535)
+        inverse, shift = inverses[size_less_1], u8(shifts[size_less_1])
+        more = inverse if shift > u8(127) else u8(0)
         k = step & u8(255)
-        if (x >> (u8(48) - k)) >= size:
+        if (x >> (u8(48) - k)) > size_less_1:
             place -= 1
             words[u8(place)] = x & u8(LEAST - 1)
             x >>= u8(32)
         x = (x << k) | ((step >> u8(8)) & u8(65535))
-        high = x // size
-        x = (high << u8(16)) + (x - high * size) + start
+        high = quotient(x, inverse, more, shift & u8(127))
+        # What remains of x stays, and `high` comes to stand 16 bits higher.
+        x += high * (u8(ALL - 1) - size_less_1) + start
     return x, place
 
 

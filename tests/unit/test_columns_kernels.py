@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
 from edgecap.kernels import (
@@ -144,3 +147,34 @@ def test_without_compilation_the_bytes_are_the_same():
     )
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.strip() == digest_of_payloads()
+
+
+@numba.njit
+def divide(values, reciprocal, more, shift):
+    return [bits.quotient(x, reciprocal, more, shift) for x in values]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9),
+    st.integers(1, 2**31 - 1) | st.integers(1, 65536),
+)
+def test_quotients_are_exact(numbers, divisor):
+    most = (2**64 - 1) // divisor * divisor
+    values = np.array([*numbers, 0, divisor - 1, divisor, most, most - 1, 2**64 - 1], np.uint64)
+    (reciprocal,), (shift,) = bits.reciprocals_of(np.array([divisor], np.uint64))
+    more = reciprocal if shift > 127 else np.uint64(0)
+    expected = [int(x) // divisor for x in values]
+    assert [int(bits.quotient(x, reciprocal, more, shift & 127)) for x in values] == expected
+    assert divide(values, reciprocal, more, np.uint64(shift & 127)) == expected
+
+
+def test_every_part_of_the_coder_divides_exactly():
+    inverses, shifts = rans.reciprocals()
+    rng = np.random.default_rng(3)
+    for size, inverse, shift in zip(range(1, 65537), inverses.tolist(), shifts.tolist(), strict=True):
+        more = inverse if shift > 127 else 0
+        most = min((size << 48) - 1, 2**64 - 1)
+        for x in (most, most // size * size - 1, int(rng.integers(1 << 63)) * 2 + 1):
+            if x >= 0:
+                assert (x * inverse + more) >> 64 + (shift & 127) == x // size, (x, size)
