@@ -69,6 +69,7 @@ def store_session(
     gaps: Sequence[Gap] = (),
     calibration: Mapping[str, Any] | None = None,
     camera_locked_from: int = 0,
+    session: str = SESSION,
     end_ns: int = RAW0 + 10**9,
 ) -> RecordedSession:
     """Seal a session.
@@ -76,10 +77,10 @@ def store_session(
     `cameras` are frames by stream of `infos`, in tick = rig time, ten in a chunk; the clock is locked in the
     chunks that begin at frame `camera_locked_from` or later.
     """
-    names = {"site": "lab", "rig": "rig-07", "boot": BOOT, "session": SESSION}
+    names = {"site": "lab", "rig": "rig-07", "boot": BOOT, "session": session}
     own = StreamChain(**names, stream="session")
     opening = opening_record(
-        SESSION,
+        session,
         [info for info, _ in streams] + list(infos),
         task="stack cups",
         operator="p-1",
@@ -88,6 +89,7 @@ def store_session(
     )
     chunks = [seal_records(own, [opening])]
     chains, counts = {}, {}
+    codecs = {info.name: info.codec for info in infos}
     for info, parts in streams:
         chains[info.name] = chain = StreamChain(**names, stream=info.name, man=own.man)
         encoder = ColumnEncoder()
@@ -97,7 +99,7 @@ def store_session(
         chains[name] = chain = StreamChain(**names, stream=name, man=own.man)
         counts[name] = len(units)
         for at in range(0, len(units), 10):
-            chunks.append(_film(chain, units[at : at + 10], locked=at >= camera_locked_from))
+            chunks.append(_film(chain, units[at : at + 10], codecs[name], locked=at >= camera_locked_from))
     records = [{"type": "gap", **msgspec.to_builtins(g)} for g in gaps]
     records = [{**r, "t_ns": g.t1_ns} for r, g in zip(records, gaps, strict=True)]
     totals = {
@@ -109,7 +111,7 @@ def store_session(
     store = open_store(str(path), create=True)
     store.append(chunks)
     store.commit()
-    return load_session(store, SessionKey("lab", "rig-07", SESSION))
+    return load_session(store, SessionKey("lab", "rig-07", session))
 
 
 def _seal(chain: StreamChain, encoder: ColumnEncoder, part: Part) -> Chunk:
@@ -127,9 +129,9 @@ def _seal(chain: StreamChain, encoder: ColumnEncoder, part: Part) -> Chunk:
     )  # fmt: skip
 
 
-def _film(chain: StreamChain, units: Sequence[VideoUnit], *, locked: bool) -> Chunk:
+def _film(chain: StreamChain, units: Sequence[VideoUnit], codec: str, *, locked: bool) -> Chunk:
     return chain.seal(
-        kind="video", codec=MJPEG, payload=encode_units(units), n=len(units), t0_ns=units[0].tick,
+        kind="video", codec=codec, payload=encode_units(units), n=len(units), t0_ns=units[0].tick,
         t1_ns=units[-1].tick, raw_bytes=sum(len(u.data) for u in units),
         fit=ClockFit(0, 0, 0.0, 1, 2_000, 500.0, 0, locked),
     )  # fmt: skip

@@ -40,8 +40,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         with disk_told(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync(partial)
             partial.replace(target)
     finally:
         with contextlib.suppress(OSError):
@@ -57,6 +56,24 @@ def disk_told(target: Path) -> Iterator[None]:
         raise ExportError(
             f"cannot write {target}: {error.strerror or error}", fix=_disk_fix(target.parent)
         ) from error
+
+
+def settle(folder: Path) -> int:
+    """Have all files and directories in it on disk; returns the bytes."""
+    size = 0
+    for path in folder.rglob("*"):
+        sync(path)
+        size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def sync(path: Path) -> None:
+    """Have a file or directory on disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _disk_fix(out_dir: Path) -> str:

@@ -7,10 +7,9 @@ OUT/native/SESSION/STREAM.parquet   every sample of every stream at its own rate
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +21,11 @@ import pyarrow.parquet as pq
 
 from edgecap import __version__
 from edgecap.dataset import lerobot_meta as meta
-from edgecap.dataset.exportable import Progress, disk_told, require_exportable
+from edgecap.dataset.exportable import Progress, disk_told, require_exportable, settle, sync
 from edgecap.dataset.frames_sensors import SensorTrack
 from edgecap.dataset.frames_table import FrameRow, FrameTable
 from edgecap.dataset.frames_video import carried_cameras, decodable_frames
+from edgecap.dataset.lerobot_episodes import Stretch, stretches_of
 from edgecap.dataset.lerobot_features import RowFeatures
 from edgecap.dataset.lerobot_plan import NONE, Plan, plan_session
 from edgecap.dataset.lerobot_record import session_record
@@ -34,11 +34,10 @@ from edgecap.dataset.lerobot_video import (
     Clip,
     clip_path,
     join,
-    key_rows,
     read_clip,
-    sampled_pictures,
     write_clips,
 )
+from edgecap.dataset.mcap_records import as_json
 from edgecap.dataset.native_tables import write_native
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
@@ -46,8 +45,7 @@ from edgecap.errors import ExportError
 BATCH_ROWS = 256
 BATCH_NS = 4_000_000_000
 """Rows made at once span at most this: so much of every stream is in memory."""
-SAMPLED_PICTURES = 50
-"""Of each episode, for the statistics of pictures."""
+JOINED_ROWS = 4096
 PARTS = ("data", "videos", "native", "meta")
 """In the order in which they appear: LeRobot looks for `meta` first."""
 UNFINISHED = ".lerobot.part"
@@ -84,19 +82,6 @@ class LerobotResult(msgspec.Struct, frozen=True):
     bytes: int
 
 
-@dataclass(slots=True)
-class _Stretch:
-    """An episode: rows of the dataset, its clip, and its first row there."""
-
-    first: int
-    end: int
-    task: str
-    clip: int
-    clip_row: int
-    stats: dict[str, Stats]
-    pictures: dict[str, PictureStats]
-
-
 class LerobotDataset:
     """Writes sessions one after another; a context manager. Nothing has its name before `finish`.
 
@@ -118,8 +103,8 @@ class LerobotDataset:
         self._features: RowFeatures | None = None
         self._cameras: list[tuple[str, int, int]] = []
         self._fps = 0
-        self._sink: pq.ParquetWriter | None = None
-        self._stretches: list[_Stretch] = []
+        self._tables: list[Path] = []
+        self._stretches: list[Stretch] = []
         self._clips: dict[str, list[Clip]] = {}
         self._tasks: dict[str, int] = {}
         self._records: list[dict[str, Any]] = []
@@ -128,16 +113,13 @@ class LerobotDataset:
     def __enter__(self) -> Self:
         with disk_told(self._root):
             shutil.rmtree(self._part, ignore_errors=True)
-            (self._part / meta.DATA).parent.mkdir(parents=True)
-            for name in PARTS[1:]:
-                (self._part / name).mkdir()
+            for name in PARTS:
+                (self._part / name).mkdir(parents=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._sink is not None:
-            self._sink.close()
         shutil.rmtree(self._part, ignore_errors=True)
 
     def add(
@@ -202,11 +184,10 @@ class LerobotDataset:
     def finish(self) -> LerobotResult | None:
         """Put everything in its place, on disk; None if there was no session to write."""
         features = self._features
-        if features is None or self._sink is None:
+        if features is None:
             return None
         with disk_told(self._root):
-            self._sink.close()
-            self._sink = None
+            self._join_tables(features)
             videos, places = {}, {}
             for camera, clips in self._clips.items():
                 name = features.videos[camera]
@@ -230,18 +211,16 @@ class LerobotDataset:
             meta.write_stats(self._part, self._all_stats(features))
             counts = len(episodes), self._rows, len(self._tasks)
             meta.write_info(self._part, self._fps, features.features, videos, counts)
-            meta.write_json(
-                self._part / meta.OURS,
-                {
-                    "edgecap": __version__,
-                    "columns": {f.name: f.definition for f in features.features},
-                    "sessions": self._records,
-                },
-            )
-            size = _settle(self._part)
+            ours = {
+                "edgecap": __version__,
+                "columns": {f.name: f.definition for f in features.features},
+                "sessions": self._records,
+            }
+            (self._part / meta.OURS).write_text(as_json(ours) + "\n")
+            size = settle(self._part)
             for name in PARTS:
                 (self._part / name).rename(self._root / name)
-            _sync(self._root)
+            sync(self._root)
         return LerobotResult(str(self._root), len(episodes), self._rows, self._fps, len(self._tasks), size)
 
     def _require_alike(
@@ -312,20 +291,21 @@ class LerobotDataset:
         clips: dict[str, list[Clip]],
         samples: dict[str, int],
     ) -> LerobotSession:
-        """Make the files of a session part of the dataset; what can fail comes first."""
+        """Make the files of a session part of the dataset."""
         work = self._part / "session"
-        stretches = self._stretches_of(session, features, plan, clips, work / "rows.parquet")
+        clips_before = sum(len(found) for found in list(self._clips.values())[:1])
+        stretches = stretches_of(
+            plan, features, clips, work / "rows.parquet", _task(session), self._rows, clips_before
+        )
         number = len(self._records)
         kept: dict[str, list[Clip]] = {}
-        if self._sink is None:
-            self._sink = pq.ParquetWriter(self._part / meta.DATA, features.schema(), compression="zstd")
         for camera, found in clips.items():
             kept[camera] = []
             for n, clip in enumerate(found):
                 path = clip.path.rename(self._part / f"{number:06d}-{n:03d}.{camera}.mp4")
-                kept[camera].append(Clip(path, clip.rows, clip.facts, clip.head))
-        for batch in pq.ParquetFile(work / "rows.parquet").iter_batches():
-            self._sink.write_batch(batch.cast(features.schema()))
+                kept[camera].append(replace(clip, path=path))
+        # From here on nothing can fail.
+        self._tables.append((work / "rows.parquet").rename(self._part / f"{number:06d}.parquet"))
         for camera, found in kept.items():
             self._clips.setdefault(camera, []).extend(found)
         episodes = [len(self._stretches) + k for k in range(len(stretches))]
@@ -349,36 +329,14 @@ class LerobotDataset:
             samples=samples,
         )
 
-    def _stretches_of(
-        self,
-        session: RecordedSession,
-        features: RowFeatures,
-        plan: Plan,
-        clips: dict[str, list[Clip]],
-        path: Path,
-    ) -> list[_Stretch]:
-        found = []
-        before = sum(len(c) for c in list(self._clips.values())[:1])
-        clip = 0
-        for first, end in plan.episodes:
-            while first >= plan.clips[clip][1]:
-                clip += 1
-            row = first - plan.clips[clip][0]
-            pictures = {
-                features.videos[p.camera.name]: _pictures(
-                    clips[p.camera.name][clip], plan.fps, row, p.at[first:end] != NONE
-                )
-                for p in plan.pictures
-            }
-            stretch = _Stretch(
-                self._rows + first, self._rows + end, _task(session), before + clip, row, {}, pictures
-            )
-            found.append(stretch)
-        for feature in features.features:
-            values = meta.columns(path, [feature.name])[feature.name]
-            for stretch, (first, end) in zip(found, plan.episodes, strict=True):
-                stretch.stats[feature.name] = number_stats(values[first:end])
-        return found
+    def _join_tables(self, features: RowFeatures) -> None:
+        path = self._part / meta.DATA
+        path.parent.mkdir()
+        with pq.ParquetWriter(path, features.schema(), compression="zstd") as sink:
+            for table in self._tables:
+                for batch in pq.ParquetFile(table).iter_batches(JOINED_ROWS):
+                    sink.write_batch(batch.cast(features.schema()))
+                table.unlink()
 
     def _all_stats(self, features: RowFeatures) -> dict[str, Stats]:
         stats = {
@@ -424,32 +382,3 @@ def _batches(session: RecordedSession, plan: Plan) -> Iterator[list[FrameRow]]:
             rows = []
         rows.append(FrameRow(frame, number, 0))
     yield rows
-
-
-def _pictures(clip: Clip, fps: int, first: int, valid: np.ndarray[Any, Any]) -> PictureStats:
-    """Of an episode's key frames, or else of the last one before it."""
-    keys = key_rows(clip, fps)
-    inside = [k for k in keys if first <= k < first + len(valid) and valid[k - first]]
-    chosen = np.linspace(0, len(inside) - 1, min(len(inside), SAMPLED_PICTURES)).round().astype(int)
-    wanted = [inside[k] for k in chosen.tolist()] or [max(k for k in keys if k < first + len(valid))]
-    stats = PictureStats()
-    for _, picture in sampled_pictures(clip, fps, wanted):
-        stats.add(picture)
-    return stats
-
-
-def _settle(folder: Path) -> int:
-    """Have all files and directories on disk; returns the bytes."""
-    size = 0
-    for path in folder.rglob("*"):
-        _sync(path)
-        size += path.stat().st_size if path.is_file() else 0
-    return size
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -113,8 +114,8 @@ def join(clips: Sequence[Clip], fps: int, folder: Path) -> list[Place]:
     return places
 
 
-def sampled_pictures(clip: Clip, fps: int, wanted: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(row, (h, w, 3) uint8) of rows whose frames are key frames; rows rise."""
+def sampled_pictures(clip: Clip, fps: int, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """(h, w, 3) uint8 of rows whose frames are key frames."""
     rows = set(wanted)
     with av.open(str(clip.path)) as file:
         stream = file.streams.video[0]
@@ -123,11 +124,13 @@ def sampled_pictures(clip: Clip, fps: int, wanted: Sequence[int]) -> Iterator[tu
             if row is None or row not in rows:
                 continue
             context = stream.codec_context
-            shown = [*context.decode(packet), *context.decode(None)]
+            shown: list[Any] = []
+            with contextlib.suppress(av.error.FFmpegError):  # what the camera gave is kept as it is
+                shown = [*context.decode(packet), *context.decode(None)]
             context.flush_buffers()
             if shown:
                 picture: NDArray[Any] = shown[0].to_ndarray(format="rgb24")
-                yield row, picture
+                yield picture
 
 
 def key_rows(clip: Clip, fps: int) -> list[int]:
@@ -204,5 +207,5 @@ def _decoded(session: RecordedSession, pictures: Pictures) -> Iterator[tuple[int
             packet.pts = packet.dts = k
             yield from ((p.pts, p) for p in decoder.decode(packet))
         yield from ((p.pts, p) for p in decoder.decode(None))
-    except av.error.InvalidDataError:
+    except av.error.FFmpegError:
         return
