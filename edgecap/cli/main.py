@@ -38,6 +38,7 @@ examples:
   edgecap sessions ls ./store               what has arrived
   edgecap export ./store SESSION --to mcap --out ./datasets
   edgecap export ./store SESSION --to frames --out ./datasets
+  edgecap export ./store SESSION --to lerobot --out ./dataset
 """
 
 
