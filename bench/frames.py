@@ -35,8 +35,8 @@ EXPORT = """
 import sys
 from pathlib import Path
 from edgecap.cli.main import main
-store, session, out = sys.argv[1:]
-assert main(["export", store, session, "--to", "frames", "--out", out, "--json"]) == 0
+store, session, out, form = sys.argv[1:]
+assert main(["export", store, session, "--to", form, "--out", out, "--json"]) == 0
 print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
@@ -122,7 +122,7 @@ def errors(seconds: int) -> list[dict[str, object]]:
     return found
 
 
-def cost(minutes: int) -> dict[str, object]:
+def cost(minutes: int, form: str) -> dict[str, object]:
     """Export of a session with two hands at 1 kHz, 15 channels each, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         rng, tick = np.random.default_rng(0), np.arange(1000, dtype=np.int64) * 1_000_000
@@ -144,19 +144,30 @@ def cost(minutes: int) -> dict[str, object]:
             end_ns=RAW0 + minutes * 60 * SECOND,
         )  # fmt: skip
         start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-c", EXPORT, f"{folder}/store", session.key.session, f"{folder}/out"]
+        command = [
+            sys.executable,
+            "-c",
+            EXPORT,
+            f"{folder}/store",
+            session.key.session,
+            f"{folder}/out",
+            form,
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         wall_s, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        result, peak = done.stdout.splitlines()
-        (camera,) = json.loads(result)["cameras"]
-        assert camera["rows"] == len(film)
-        assert not any(camera["rows_not_valid"].values())
+        result, *_, peak = done.stdout.splitlines()
+        told = json.loads(result)
+        (told,) = told["cameras"] if form == "frames" else (told,)
+        assert told["rows"] == len(film)
+        assert not any(told["rows_not_valid"].values())
+        tables = [p for p in Path(folder, "out").rglob("*.parquet") if "native" not in p.parts]
         return {
+            "format": form,
             "minutes": minutes,
             "wall_s": round(wall_s, 1),
             "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
             "peak_mb": round(int(peak.split()[1]) / 1024),
-            "table_mb": round(Path(camera["table"]).stat().st_size / 1e6, 1),
+            "table_mb": round(sum(p.stat().st_size for p in tables) / 1e6, 1),
         }
 
 
@@ -164,10 +175,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=300, help="of motion")
     parser.add_argument("--minutes", type=int, nargs="*", default=[2, 20], help="of session, for the cost")
+    parser.add_argument("--formats", nargs="*", choices=("frames", "lerobot"), default=["frames", "lerobot"])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     wrong = errors(args.seconds)
-    costs = [cost(minutes) for minutes in args.minutes]
+    costs = [cost(minutes, form) for form in args.formats for minutes in args.minutes]
     if args.json:
         print(json.dumps({"errors": wrong, "costs": costs}, indent=1))
         return
@@ -175,7 +187,8 @@ def main() -> None:
     for r in wrong:
         rows, error = f"{r['rows']} of {r['of']}", f"{r['rms_beside_no_loss']:.2g} | {r['worst']:.2g}"
         print(f"| {r['rate_hz']:g} | {r['way']} | {rows} | {error} |")
-    print("\n| session, min | wall, s | CPU, s | peak memory, MB | table, MB |\n|---|---|---|---|---|")
+    print("\n| format | session, min | wall, s | CPU, s | peak memory, MB | table, MB |")
+    print("|---|---|---|---|---|---|")
     for c in costs:
         print("| " + " | ".join(str(v) for v in c.values()) + " |")
 
