@@ -96,7 +96,7 @@ def test_a_rig_whose_clock_is_in_1970(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["sessions", "ledger", store, "--by", "day"]) == 0
     out = capsys.readouterr().out
     assert "1970-01-01 *" in out
-    assert "their day is doubtful" in out
+    assert "its day is doubtful" in out
     assert main(["sessions", "verify", store]) == 0
 
 
