@@ -1,4 +1,4 @@
-"""The adaptive coder: channels predicted from all that was seen, in the range-coded tail of a payload."""
+"""The adaptive coder: channels predicted from all that was seen, in the rANS-coded tail of a payload."""
 
 from __future__ import annotations
 
