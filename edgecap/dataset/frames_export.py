@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edgecap.dataset.exportable import Progress, require_exportable, whole_file
-from edgecap.dataset.frames_sensors import SensorTrack
+from edgecap.dataset.frames_sensors import sensor_tracks
 from edgecap.dataset.frames_table import FrameRow, FrameTable
 from edgecap.dataset.frames_video import Mp4Writer, carried_cameras, decodable_frames
 from edgecap.dataset.session import RecordedSession, VideoFrame
@@ -87,10 +87,7 @@ def export_frames(
     """
     require_exportable(session, allow_incomplete=allow_incomplete)
     cameras = carried_cameras(session)
-    tracks = [
-        SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
-        for info in session.sample_streams()
-    ]
+    tracks = sensor_tracks(session, apply_lags=apply_lags)
     writers = [
         _CameraWriter(session, camera, FrameTable(session, camera, tracks, episode, window_ns), out_dir)
         for camera in cameras

@@ -76,6 +76,14 @@ class _Piece:
     run: I64
 
 
+def sensor_tracks(session: RecordedSession, *, apply_lags: bool) -> list[SensorTrack]:
+    """Every stream of samples of a session, with its stated delay taken off where wanted."""
+    return [
+        SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
+        for info in session.sample_streams()
+    ]
+
+
 class SensorTrack:
     """Reads a stream once, forward, as far as the frames asked for; holds what lies beside them.
 

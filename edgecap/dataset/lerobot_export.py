@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from edgecap import __version__
 from edgecap.dataset import lerobot_meta as meta
 from edgecap.dataset.exportable import Progress, disk_told, require_exportable, settle, sync
-from edgecap.dataset.frames_sensors import SensorTrack
+from edgecap.dataset.frames_export import BATCH_NS, BATCH_ROWS
+from edgecap.dataset.frames_sensors import sensor_tracks
 from edgecap.dataset.frames_table import FrameRow, FrameTable
 from edgecap.dataset.frames_video import carried_cameras, decodable_frames
 from edgecap.dataset.lerobot_episodes import Stretch, stretches_of
@@ -42,9 +43,6 @@ from edgecap.dataset.native_tables import write_native
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
 
-BATCH_ROWS = 256
-BATCH_NS = 4_000_000_000
-"""Rows made at once span at most this: so much of every stream is in memory."""
 JOINED_ROWS = 4096
 PARTS = ("data", "videos", "native", "meta")
 """In the order in which they appear: LeRobot looks for `meta` first."""
@@ -140,15 +138,14 @@ class LerobotDataset:
         """
         require_exportable(session, allow_incomplete=allow_incomplete)
         cameras = carried_cameras(session)
-        tracks = [
-            SensorTrack(session, info, lag_ns=info.lag_ns if apply_lags else 0)
-            for info in session.sample_streams()
-        ]
+        tracks = sensor_tracks(session, apply_lags=apply_lags)
         table = FrameTable(session, cameras[0], tracks, len(self._stretches), None)
         features = RowFeatures(table, cameras)
         native = self._part / "native" / session.key.session
         if native.exists():
-            raise ExportError(f"session {session.key.session} is named twice", fix="name every session once")
+            raise ExportError(
+                f"the dataset has a session {session.key.session} already", fix="name every session once"
+            )
         sizes = [(c.name, c.width, c.height) for c in cameras]
         plan = plan_session(session, cameras)
         self._require_alike(session, features, sizes, plan.fps)

@@ -272,9 +272,12 @@ def two_cameras(path: Path):
 
 def test_a_second_camera_is_beside_never_across(tmp_path):
     session, main_n, main_ms, slow_ms = two_cameras(tmp_path / "store")
+    seen: list[tuple[int, int]] = []
     with LerobotDataset(tmp_path / "out") as writer:
-        added = writer.add(session)
+        added = writer.add(session, progress=lambda done, total: seen.append((done, total)))
         writer.finish()
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] > 0
     dataset = opened(tmp_path / "out")
     assert (added.rows, added.lost, added.episodes) == (38, 2, [0, 1])
     assert added.cameras == {"head": "copied", "wrist": "encoded again"}

@@ -104,7 +104,7 @@ def test_sessions_that_differ_do_not_share_a_dataset(tmp_path):
     session = session_of(store_of(tmp_path / "a", made), made)
     with LerobotDataset(tmp_path / "out") as writer:
         writer.add(session)
-        with pytest.raises(ExportError, match="is named twice"):
+        with pytest.raises(ExportError, match="has a session .* already"):
             writer.add(session)
         with pytest.raises(
             ExportError, match=r"not like those before it: .*observation\.air.*camera head"
@@ -128,6 +128,17 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert writer.finish() is None
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_camera_alone_has_no_state(tmp_path):
+    film = [unit(k, RAW0 + 50 * k * MS, 4 * MS, picture) for k, picture in enumerate(jpegs(3))]
+    session = store_session(tmp_path / "store", [], cameras={"head": film}, infos=[jpeg_camera("head", 20.0)])
+    with LerobotDataset(tmp_path / "out") as writer:
+        assert writer.add(session).rows == 3
+        writer.finish()
+    names = pq.read_table(tmp_path / "out/data").column_names
+    assert not [name for name in names if name.startswith(("observation.", "valid."))]
+    assert "observation.images.head" in json.loads((tmp_path / "out/meta/info.json").read_text())["features"]
 
 
 def test_what_a_killed_export_left_is_cleared_away(tmp_path):
