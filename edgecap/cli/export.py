@@ -274,6 +274,8 @@ def _lerobot_in_words(result: Result) -> str:
     line = f"{result['session']}: {episodes}, {result['rows']} rows at {result['fps']} Hz"
     if result["lost"]:
         line += f", {result['lost']} frames lost"
+    if result["rows_not_continuous"]:
+        line += f", {result['rows_not_continuous']} rows not 1/{result['fps']} s after the one before"
     for stream, rows in result["rows_not_valid"].items():
         line += f", {stream} not valid in {rows}" if rows else ""
     again = [camera for camera, how in result["cameras"].items() if how != "copied"]

@@ -61,6 +61,8 @@ class LerobotSession(msgspec.Struct, frozen=True):
     fps: int
     lost: int
     """Frames that the camera of the rows counted and that are not rows."""
+    rows_not_continuous: int
+    """Rows before which a frame is missing, or that come later than the rate says."""
     rows_not_valid: dict[str, int]
     """Rows without values of a stream, or without a picture of another camera."""
     cameras: dict[str, str]
@@ -321,18 +323,30 @@ class LerobotDataset:
             rows=plan.rows,
             fps=plan.fps,
             lost=plan.pictures[0].lost,
+            rows_not_continuous=int((~plan.continuous).sum()),
             rows_not_valid={**table.nulls, **absent},
             cameras={p.camera.name: "copied" if p.is_copied else "encoded again" for p in plan.pictures},
             samples=samples,
         )
 
     def _join_tables(self, features: RowFeatures) -> None:
+        """One row group per episode, as LeRobot writes them: an episode is read without the others."""
         path = self._part / meta.DATA
         path.parent.mkdir()
+        ends = [s.end for s in self._stretches]
+        held: list[pa.RecordBatch] = []
+        row = number = 0
         with pq.ParquetWriter(path, features.schema(), compression="zstd") as sink:
             for table in self._tables:
                 for batch in pq.ParquetFile(table).iter_batches(JOINED_ROWS):
-                    sink.write_batch(batch.cast(features.schema()))
+                    while batch.num_rows:
+                        part = batch.slice(0, ends[number] - row)
+                        batch = batch.slice(part.num_rows)
+                        held.append(part.cast(features.schema()))
+                        row += part.num_rows
+                        if row == ends[number]:
+                            sink.write_table(pa.Table.from_batches(held))
+                            held, number = [], number + 1
                 table.unlink()
 
     def _all_stats(self, features: RowFeatures) -> dict[str, Stats]:

@@ -285,6 +285,7 @@ def test_a_second_camera_is_beside_never_across(tmp_path):
     # The hole of two seconds parts the episodes; two frames lost do not, and are told.
     assert rows["episode_index"].to_pylist() == [int(n >= 30) for n in main_n]
     assert rows["frame_index"].to_pylist() == [*range(28), *range(10)]
+    assert added.rows_not_continuous == 1
     assert [n for n, ok in zip(main_n, rows["frame_continuous"].to_pylist(), strict=True) if not ok] == [12]
     assert rows["capture_time_s"].to_pylist() == pytest.approx([ms / 1000 for ms in main_ms])
     wanted = []
@@ -333,6 +334,9 @@ def test_two_h264_cameras_over_several_files(tmp_path, monkeypatch, first, how):
     places = [(e["videos/observation.images.a/file_index"], e["videos/observation.images.a/from_timestamp"])
               for e in dataset.episodes]  # fmt: skip
     assert places == [(0, 0.0), (1, 0.0), (1, 1.0)]
+    file = pq.ParquetFile(tmp_path / "out/data/chunk-000/file-000.parquet")
+    groups = [set(file.read_row_group(k)["episode_index"].to_pylist()) for k in range(file.num_row_groups)]
+    assert groups == [{0}, {1}, {2}]
     originals = decoded([data for data, _ in frames])
     assert all(np.array_equal(p, originals[k]) for k, p in enumerate(film(dataset, "observation.images.a")))
     off = [
