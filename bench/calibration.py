@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def force(seeds: int) -> None:
     for seed in range(20 * seeds):
         rng = np.random.default_rng(seed)
         k, exponent = rng.uniform(0.3, 1), rng.uniform(0.6, 1.2)
-        counts = lambda f, k=k, e=exponent: fingers.fsr_counts(f, k, e)  # noqa: E731
+        counts = functools.partial(fingers.fsr_counts, k=k, exponent=exponent)
         points = fingers.points_of(rng, counts, [0, 0.5, 1, 2, 5, 8], scatter=0.02, repeats=3)
         c = calibrate_channel("thumb", points, "fsr", full_counts=fingers.FULL, reference_percent=0)
         errors.append(float(c.newtons(np.array(counts(8)))) - 8)

@@ -53,6 +53,10 @@ def line(m: Measure) -> str:
     return " | ".join(cell(m).rjust(len(name)) for name, cell in COLUMNS.items())
 
 
+def show_line(m: Measure) -> None:
+    print(line(m), file=sys.stderr, flush=True)
+
+
 def differences(measures: list[Measure]) -> list[str]:
     """What is more at the end than after the first hour."""
     rested = [m for m in measures if m.rested]
@@ -108,8 +112,7 @@ def main() -> int:
         signal.SIGTERM, signal.default_int_handler
     )  # end in order: everything is ours to clear away
     try:
-        tell = lambda m: print(line(m), file=sys.stderr, flush=True)  # noqa: E731
-        outcome = asyncio.run(Shift(plan, out, tell).run())
+        outcome = asyncio.run(Shift(plan, out, show_line).run())
         found = differences(outcome.measures)
         if args.json:
             print(json.dumps({**msgspec.to_builtins(outcome), "differences": found}, indent=2))

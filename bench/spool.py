@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -182,13 +182,16 @@ def written_bytes() -> int:
 
 
 def measure(
-    contender: Callable[[Path], object], path: Path, chunks: list[Chunk], sync_bytes: int
+    contender: Callable[[Path], AbstractContextManager[Store]],
+    path: Path,
+    chunks: list[Chunk],
+    sync_bytes: int,
 ) -> dict[str, float]:
     latencies, due = [], 0
     os.sync()
     written, usage = written_bytes(), resource.getrusage(resource.RUSAGE_SELF)
     begin = time.perf_counter()
-    with contender(path) as store:  # type: ignore[attr-defined]
+    with contender(path) as store:
         for chunk in chunks:
             due += len(chunk.packed)
             start = time.perf_counter()

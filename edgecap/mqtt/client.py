@@ -147,6 +147,7 @@ class WireClient(aiomqtt.Client):
         self._arrived = asyncio.Event()
         self._socket = sock
         self._client.manual_ack_set(True)
+        # paho would connect by itself, and block: it gets the socket that is connected already.
         self._client._create_socket = lambda: sock  # type: ignore[method-assign]
 
     async def __aenter__(self) -> Self:

@@ -128,6 +128,7 @@ class Recorder:
             preview = self._streams.get(item.stream + PREVIEW_SUFFIX)
             if preview is None or not item.jpeg:
                 return
+            # mypy cannot know: a stream's kind chose its chunker (`_add_stream`), here and below.
             stream, drafts = preview, preview.chunker.add(item)  # type: ignore[arg-type]
             stream.quality.n += 1
         elif isinstance(item, Gap):
