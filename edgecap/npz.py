@@ -19,8 +19,12 @@ _ZIP, _NPY = b"PK\x03\x04", b"\x93NUMPY"
 DAMAGE = (
     *(OSError, ValueError, EOFError, LookupError, MemoryError, ArithmeticError, RuntimeError, TypeError),
     *(AttributeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
+    Warning,
 )
-"""What NumPy raises for files that are not, or no longer, what they should be: heads are parsed as Python."""
+"""What NumPy raises for files that are not, or no longer, what they should be: heads are parsed as Python.
+
+A warning is among them for those who make warnings errors: damage can name a type that NumPy deprecates.
+"""
 
 
 def read_npz(path: Path, *, fix: str, names: Container[str] | None = None) -> dict[str, NDArray[Any]]:

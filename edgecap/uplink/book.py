@@ -196,13 +196,16 @@ class DeliveryBook:
         return delivery.strikes >= 2
 
     def receipted(self, id_: ChunkId, now_ns: int) -> int | None:
-        """Ingest holds it; returns how long that took since it was last sent, None if not ours."""
-        self._last_receipt_ns = now_ns
-        if self.hold == "no receipts":
-            self._revive(now_ns)
+        """Ingest holds it; returns how long that took since it was last sent, None if it was not.
+
+        Only a receipt for what was sent tells that ingest is there; one made up, or come again, does not.
+        """
         delivery = self.open.get(id_)
         if delivery is None:
             return None
+        self._last_receipt_ns = now_ns
+        if self.hold == "no receipts":
+            self._revive(now_ns)
         self.forget(id_)
         return now_ns - delivery.sent_ns
 

@@ -139,6 +139,7 @@ class Uplink:
             if delivery is not None and latency_ns is not None:
                 self._latency.add(latency_ns)
                 self._receipted_bytes += delivery.entry.bytes
+                self._told = ""
         self._remember(ids)
         self._releasing.update(ids)
         try:
@@ -146,7 +147,6 @@ class Uplink:
         finally:
             self._releasing.difference_update(ids)
         self._receipted += released
-        self._told = ""
         self._wake.set()
 
     def _remember(self, ids: Iterable[ChunkId]) -> None:

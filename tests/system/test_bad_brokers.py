@@ -96,8 +96,7 @@ def test_a_broker_that_lies(tmp_path: Path) -> None:
         server = await asyncio.start_server(liar.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with spool_with(tmp_path / "spool", chunks) as spool:
-            # A second: what is made up shall be over before the first chunk is overdue.
-            async with server, Rig(spool, parse_broker(f"mqtt://127.0.0.1:{port}"), resend_s=1) as rig:
+            async with server, Rig(spool, parse_broker(f"mqtt://127.0.0.1:{port}"), resend_s=0.2) as rig:
                 await until(lambda: rig.uplink.statistics().resent >= 2, 60)
                 found = rig.uplink.statistics()
                 assert liar.told.is_set()

@@ -67,6 +67,8 @@ def test_silence_of_ingest_holds_everything_but_probes_and_its_voice_ends_the_ho
     assert probe is not None
     b.landed(b.take_off(probe.entry, 60 * S), 61 * S)
     assert b.hold_until_ns == 181 * S
+    assert b.receipted(entry(99).id, 62 * S) is None
+    assert b.hold == "no receipts", "a receipt for what was never sent is nobody's voice"
     b.receipted(probe.entry.id, 62 * S)
     assert b.hold == ""
     found = []
