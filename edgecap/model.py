@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 I64 = NDArray[np.int64]
 
-ChunkKind = Literal["samples", "video", "depth", "event"]
+ChunkKind = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}(?!\n)$")]
+"""What a payload holds: `samples`, `video`, `event`, `depth`, or what a later version makes. Only who decodes
+it has to know which; spool, uplink, ingest and store pass on kinds that they never heard of."""
 StreamKind = Literal["imu", "force", "tactile", "magnetic", "scalar", "video", "preview", "session"]
 SampleDtype = Literal["int16", "int24", "int32", "float32"]
 

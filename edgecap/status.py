@@ -140,8 +140,10 @@ class CommandInbox:
         self._seen: OrderedDict[str, None] = OrderedDict()
         self.refused = 0
 
-    def accept(self, payload: bytes, *, utc_s: float | None) -> Command:
+    def accept(self, payload: bytes, *, utc_s: float | None, busy: bool = False) -> Command:
         """Decode a command; `utc_s` is None while the wall clock is not trusted.
+
+        One that comes while the rig is `busy` with too many others is refused, and may come again.
 
         Raises:
             CommandRefused: the message names the reason; `evidence["id"]` is the command's id, if it has one.
@@ -159,6 +161,12 @@ class CommandInbox:
             if command.expires_utc_s and utc_s is not None and utc_s > command.expires_utc_s:
                 late = utc_s - command.expires_utc_s
                 raise CommandRefused(f"command {command.id} expired {late:.0f} s ago", id=command.id)
+            if busy:
+                raise CommandRefused(
+                    f"command {command.id} came while too many others were under way",
+                    fix="send it again when they are answered",
+                    id=command.id,
+                )
         except CommandRefused:
             self.refused += 1
             raise

@@ -37,7 +37,6 @@ class Intent:
 class Counters:
     """What went wrong since the daemon started; published as it is."""
 
-    commands_refused: int = 0
     events_dropped: int = 0
     source_faults: int = 0
     gaps: int = 0
@@ -51,4 +50,6 @@ class RigEvent:
     kind: str
     t_ns: int
     text: str
+    session: str = ""
+    """In which it happened; empty outside of any. It may be told much later, when another one runs."""
     fields: dict[str, Any] = field(default_factory=dict)

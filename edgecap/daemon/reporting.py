@@ -13,7 +13,7 @@ from edgecap import clock, topics
 from edgecap.daemon.blinking import blink, find_board, read_request
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
-from edgecap.errors import SessionError
+from edgecap.errors import NameRefused, SessionError
 from edgecap.model import MARK_KINDS, Mark
 from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
 from edgecap.session.machine import State
@@ -40,6 +40,8 @@ log = logging.getLogger("edgecap.report")
 
 STATUS_EVERY_S = 10.0
 """Retained status is repeated at least this often, and at every change."""
+MAX_COMMANDS = 16
+"""Commands obeyed side by side; one that comes while so many are under way is refused."""
 BYTES_S_PER_KBIT_S = 125
 MOST_KBIT_S = 10_000_000
 
@@ -72,7 +74,8 @@ class Reporter:
         self._versions = versions()
         self._leaving = False
         self._left = asyncio.Event()
-        self._refused = 0
+        self._refused = self._strange = 0
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self, broker: Broker) -> None:
         """Stay connected for ever; every attempt uses a fresh client."""
@@ -165,7 +168,7 @@ class Reporter:
         while True:
             event = await self.rig.events.get()
             body = {"kind": event.kind, "t_ns": event.t_ns, "boot": clock.boot_id(),
-                    "session": self.rig.last_session, "text": event.text, **event.fields}  # fmt: skip
+                    "session": event.session, "text": event.text, **event.fields}  # fmt: skip
             try:
                 await self._publish(connection, topics.EVENT, msgspec.json.encode(body))
             except BaseException:
@@ -203,6 +206,7 @@ class Reporter:
                 **{name: getattr(rig.counters, name) for name in rig.counters.__slots__},
                 "commands_refused": self._inbox.refused,
                 "publishes_refused": self._refused,
+                "messages_strange": self._strange,
             },
             desired_version=rig.desired_version,
             desired_error=rig.desired_error,
@@ -237,18 +241,31 @@ class Reporter:
     async def _read(self, connection: Connection) -> None:
         async with asyncio.TaskGroup() as group:
             async for message in connection.messages():
-                suffix = topics.parse(message.topic).suffix
+                try:
+                    suffix = topics.parse(message.topic).suffix
+                except NameRefused as error:
+                    # A broker that sends what nobody asked for must not end recording.
+                    self._strange += 1
+                    if self._strange == 1:
+                        log.warning("ignored a message: %s", error)
+                    continue
                 if suffix == topics.RECEIPT.suffix:
                     await self.uplink.on_receipt(message.payload)
                 elif suffix == topics.CMD.suffix:
+                    if len(self._under_way) >= MAX_COMMANDS:
+                        await self._command(connection, message.payload, busy=True)
+                        continue
                     # A command may take seconds (a session drains): receipts must not wait behind it.
-                    group.create_task(self._command(connection, message.payload), name="command")
+                    task = group.create_task(self._command(connection, message.payload), name="command")
+                    self._under_way.add(task)
+                    task.add_done_callback(self._under_way.discard)
                 elif suffix == topics.DESIRED.suffix:
                     self._desired(message.payload)
 
-    async def _command(self, connection: Connection, payload: bytes) -> None:
+    async def _command(self, connection: Connection, payload: bytes, *, busy: bool = False) -> None:
         try:
-            command = self._inbox.accept(payload, utc_s=trusted_utc_s(self.status().clock))
+            utc_s = trusted_utc_s(self.status().clock)
+            command = self._inbox.accept(payload, utc_s=utc_s, busy=busy)
             result = await self._obey(command)
         except CommandRefused as error:
             log.warning("%s", error)

@@ -349,17 +349,19 @@ class Rig:
             self._latecomers.add_later(device)
 
     async def _close_session(self, outcome: Outcome, reason: str) -> None:
+        session = self.last_session
         sent = await stop_sources(self.open_sources)
         self.pair = clock.read_pair()
         recorder = await self.session.close(self.pair, outcome, sent, reason)
         if recorder.failure is not None:
             self.counters.sessions_failed += 1
             self.machine.handle("failed", str(recorder.failure))
-            self.say("fault", clock.now_ns(), str(recorder.failure))
+            self.say("fault", clock.now_ns(), str(recorder.failure), session=session)
         elif self.machine.state is State.DRAINING:
             self.machine.handle("drained")
-        self.say("stop", self.pair.raw_ns, self.last_session, outcome=outcome, samples=recorder.samples())
-        log.info("%s %s", outcome, self.last_session)
+        told = {"outcome": outcome, "samples": recorder.samples()}
+        self.say("stop", self.pair.raw_ns, session, session=session, **told)
+        log.info("%s %s", outcome, session)
         await asyncio.to_thread(memory.give_back)
 
     async def _fail(self, reason: str) -> None:
@@ -371,9 +373,9 @@ class Rig:
         """Give up a session that cannot be closed in order; its chunks stay in the spool."""
         self.counters.sessions_failed += 1
         self.machine.handle("failed", reason)
-        recorder = self.session.let_go()
+        session, recorder = self._running_id(), self.session.let_go()
         sent = await stop_sources(self.open_sources)
-        self.say("fault", clock.now_ns(), reason)
+        self.say("fault", clock.now_ns(), reason, session=session)
         await self.session.give_up(recorder, sent, reason)
 
     # ── every second ────────────────────────────────────────────────────────────────────────────────
@@ -415,11 +417,19 @@ class Rig:
         )
 
     def say(self, kind: str, t_ns: int, text: str, **fields: Any) -> None:
-        """Queue an event for the fleet; the oldest is dropped, and counted, when nobody takes them."""
+        """Queue an event for the fleet; the oldest is dropped, and counted, when nobody takes them.
+
+        It belongs to the session that runs, or to `session` where that is named among the fields.
+        """
         if self.events.full():
             self.events.get_nowait()
             self.counters.events_dropped += 1
-        self.events.put_nowait(RigEvent(kind, t_ns, text, fields))
+        session = str(fields.pop("session", self._running_id()))
+        self.events.put_nowait(RigEvent(kind, t_ns, text, session, fields))
+
+    def _running_id(self) -> str:
+        """Of the session that takes in what comes; empty if there is none."""
+        return self.last_session if self.recorder is not None else ""
 
     def device_status(self) -> Mapping[str, dict[str, Any]]:
         """What each source counts about itself."""
