@@ -128,13 +128,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--window-ms {args.window_ms:g} is no window", fix=f"give 0 to {LONGEST_WINDOW_MS} milliseconds"
         )
-    _require_modules(*format_.needs, *(["matplotlib"] if args.overview else []), "rich")
+    require_modules(*format_.needs, *(["matplotlib"] if args.overview else []), "rich")
+    from edgecap.ingest.consent import require_not_withdrawn
     from edgecap.ingest.store import open_store
 
     window_ns = None if args.window_ms is None else round(args.window_ms * 1e6)
     options = _Options(args.out, args.allow_incomplete, args.overview, args.apply_lags, window_ns)
     store = open_store(args.store)
     keys = [find_session(store, wanted) for wanted in args.sessions]
+    require_not_withdrawn(store, keys)
     require_writable(args.out)
     with ExitStack() as stack:
         if format_.begin is not None:
@@ -185,7 +187,9 @@ def _tell(result: Result, words: Sequence[str], *, is_json: bool) -> None:
 
 def find_session(store: Store, wanted: str) -> SessionKey:
     """The one session called `wanted`; raises `SessionError` naming the nearest ones."""
-    keys = {f"{k.site}/{k.rig}/{k.session}": k for k in store.sessions()}
+    from edgecap.ingest.consent import Consents
+
+    keys = {f"{k.site}/{k.rig}/{k.session}": k for k in Consents(store).sessions()}
     found = [key for name, key in keys.items() if name == wanted or name.endswith(f"/{wanted}")]
     if len(found) == 1:
         return found[0]
@@ -303,7 +307,8 @@ FORMATS = {
 }
 
 
-def _require_modules(*names: str) -> None:
+def require_modules(*names: str) -> None:
+    """Raise `UsageError` when a package of the extra `export` is missing."""
     try:
         for name in names:
             importlib.import_module(name)

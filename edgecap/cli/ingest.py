@@ -130,6 +130,6 @@ async def _until_signal(worker: IngestWorker) -> None:
         tidy.cancel()
     m = worker.metrics
     log.info(
-        "stopped: %s stored, %s duplicate, %s conflicting, %s invalid, %s receipted",
-        m.stored, m.duplicates, m.conflicts, m.invalid, m.receipted,
+        "stopped: %s stored, %s duplicate, %s conflicting, %s erased, %s invalid, %s receipted",
+        m.stored, m.duplicates, m.conflicts, m.erased, m.invalid, m.receipted,
     )  # fmt: skip

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 _NOTE = """\
 LENGTH counts each session once; the columns behind it are stream time (ten streams of one hour: ten hours).
-CAPTURED = DELIVERED + GAPPED + MISSING; INTERRUPTED, DISCARDED and OPEN are parts of CAPTURED."""
+CAPTURED = DELIVERED + GAPPED + MISSING + WITHDRAWN; INTERRUPTED, DISCARDED and OPEN are parts of CAPTURED."""
 
 
 def ledger(args: argparse.Namespace) -> int:
     """Carry out `sessions ledger`."""
+    from edgecap.ingest.consent import Consents
     from edgecap.ingest.ledger import draw_up, session_time
     from edgecap.ingest.store import open_store
 
     store = open_store(args.store)
-    found = draw_up((session_time(store, key) for key in store.sessions()), args.by)
+    consents = Consents(store)
+    found = draw_up((session_time(store, key, consents) for key in consents.sessions()), args.by)
     if args.json:
         print_json(found)
         return 0
@@ -30,7 +32,7 @@ def ledger(args: argparse.Namespace) -> int:
         return 0
     header = (
         *(args.by.upper(), "SESSIONS", "NOT WHOLE", "LENGTH", "CAPTURED", "DELIVERED", "GAPPED", "MISSING"),
-        *("INTERRUPTED", "DISCARDED", "OPEN"),
+        *("WITHDRAWN", "INTERRUPTED", "DISCARDED", "OPEN"),
     )
     shown = [*found.rows, found.total] if len(found.rows) > 1 else found.rows
     print_table(header, [_row(row) for row in shown], set(range(1, len(header))))
@@ -50,10 +52,8 @@ def _row(row: LedgerRow) -> tuple[str, ...]:
         _time(row.session_ns),
         _time(row.captured_ns),
         _time(row.delivered_ns),
-        *(
-            _time(t_ns) if t_ns else ""
-            for t_ns in (row.gapped_ns, row.missing_ns, row.interrupted_ns, row.discarded_ns, row.open_ns)
-        ),
+        *(_time(t_ns) if t_ns else "" for t_ns in (row.gapped_ns, row.missing_ns, row.withdrawn_ns)),
+        *(_time(t_ns) if t_ns else "" for t_ns in (row.interrupted_ns, row.discarded_ns, row.open_ns)),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from edgecap.cli import consent
 from edgecap.cli.export import find_session
 from edgecap.cli.ledger import ledger
 from edgecap.cli.tables import print_json, print_table, printable
@@ -23,6 +24,9 @@ examples:
   edgecap sessions verify ./store                      every session; exit code 1 if one is not whole
   edgecap sessions verify ./store 20261121-101500-k3fz --json | jq .problems
   edgecap sessions ledger ./store --by day             what was recorded, and what became of it
+  edgecap sessions withdraw ./store --consent c-17 --why "asked by letter"
+  edgecap sessions withdrawn ./store --dataset ./datasets     which exports still hold withdrawn sessions
+  edgecap sessions erase ./store 20261121-101500-k3fz         of a withdrawn session, all chunks
 """
 STORE_HELP = "directory or URL that ingest writes to"
 SESSION_HELP = "session id, or RIG/SESSION, or SITE/RIG/SESSION"
@@ -31,20 +35,25 @@ MOST_LINES = 50
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `sessions ls`, `sessions show`, `sessions verify` and `sessions ledger`."""
+    """Add `sessions ls` and its siblings."""
     parser = commands.add_parser(
         "sessions",
         help="list stored sessions, and prove that they are whole",
-        description="What a store holds, and whether it is whole. Works while ingest is writing.",
+        description="What a store holds, whether it is whole, and what may no longer be used. Works while "
+        "ingest is writing.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(dest="action", metavar="ls|show|verify|ledger", required=True)
+    metavar = "ls|show|verify|ledger|withdraw|withdrawn|erase"
+    actions = parser.add_subparsers(dest="action", metavar=metavar, required=True)
     for name, function, about in (
         ("ls", _ls, "list every session at a glance"),
         ("show", _show, "tell everything about one session"),
         ("verify", _verify, "check every chunk, hash and count; exit code 1 when a session is not whole"),
         ("ledger", ledger, "add up captured, delivered, gapped and missing time"),
+        ("withdraw", consent.withdraw, "note that sessions must no longer be used, also those yet to come"),
+        ("withdrawn", consent.withdrawn, "list withdrawals, and exports that still hold what they cover"),
+        ("erase", consent.erase, "remove all chunks of withdrawn sessions, and leave a tombstone"),
     ):
         action = actions.add_parser(
             name,
@@ -56,6 +65,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action.add_argument("store", metavar="STORE", help=STORE_HELP)
         if name == "show":
             action.add_argument("session", metavar="SESSION", help=SESSION_HELP)
+        if name == "erase":
+            action.add_argument("session", metavar="SESSION", nargs="+", help=SESSION_HELP)
         if name == "verify":
             action.add_argument("session", metavar="SESSION", nargs="*", help=f"{SESSION_HELP}; default: all")
         if name == "ledger":
@@ -65,17 +76,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 default="rig",
                 help="what to add up by; default: rig",
             )
+        action.set_defaults(run=function)
+        if name in ("withdraw", "withdrawn"):
+            (consent.add_withdraw if name == "withdraw" else consent.add_withdrawn)(action)
+            continue
         each = "one JSON object" if name == "ledger" else "one JSON object per session and line"
         action.add_argument("--json", action="store_true", help=each)
-        action.set_defaults(run=function)
 
 
 def _ls(args: argparse.Namespace) -> int:
+    from edgecap.ingest.consent import Consents
     from edgecap.ingest.store import open_store
     from edgecap.ingest.survey import glance
 
     store = open_store(args.store)
-    found = [glance(store, key) for key in store.sessions()]
+    consents = Consents(store)
+    found = [glance(store, key, consents) for key in consents.sessions()]
     if args.json:
         for line in found:
             print_json(line)
@@ -100,6 +116,10 @@ def _ls(args: argparse.Namespace) -> int:
     print_table(
         ("SESSION", "RIG", "STATE", "LENGTH", "STREAMS", "CHUNKS", "MISSING", "MB", "TASK"), rows, range(3, 8)
     )
+    for line in found:
+        for why in (line.withdrawn, line.erased):
+            if why is not None:
+                print(f"{line.session}: {printable(why.in_words())}")
     return 0
 
 
@@ -116,6 +136,7 @@ def _show(args: argparse.Namespace) -> int:
         ("session", report.session),
         ("rig", f"{report.site}/{report.rig}"),
         ("state", _state(report)),
+        *(("", why.in_words()) for why in (report.withdrawn, report.erased) if why is not None),
         ("recorded", _recorded(report)),
         ("length", _duration((report.t1_ns - report.t0_ns) / 1e9)),
         ("task", report.task),
@@ -190,14 +211,18 @@ def _verify(args: argparse.Namespace) -> int:
 
     store = open_store(args.store)
     keys = _chosen(store, args.session)
-    not_whole = 0
+    not_whole = erased = 0
     for key in keys:
         report = verify_session(store, key)
-        not_whole += not report.complete
+        erased += report.erased is not None and not report.problems
+        not_whole += not report.complete and not (report.erased and not report.problems)
         if args.json:
             print_json(report)
             continue
         print(f"{report.site}/{report.rig}/{report.session}  {_state(report)}, {report.chunks} chunks")
+        for why in (report.withdrawn, report.erased):
+            if why is not None:
+                print(f"  {printable(why.in_words())}")
         for line in report.problems:
             print(f"  {line}")
         for line in report.notes:
@@ -206,15 +231,24 @@ def _verify(args: argparse.Namespace) -> int:
     if not args.json and not keys:
         print(f"store {args.store} holds no session")
     elif not args.json and len(keys) > 1:
-        print(f"{len(keys)} sessions: {f'{not_whole} not whole' if not_whole else 'all whole'}")
+        gone = f", {erased} erased" if erased else ""
+        print(f"{len(keys)} sessions: {f'{not_whole} not whole' if not_whole else 'all whole'}{gone}")
     return 1 if not_whole else 0
 
 
 def _chosen(store: Store, names: Sequence[str]) -> list[SessionKey]:
-    return [find_session(store, name) for name in names] if names else store.sessions()
+    from edgecap.ingest.consent import Consents
+
+    return [find_session(store, name) for name in names] if names else Consents(store).sessions()
 
 
 def _state(report: SessionReport) -> str:
+    if report.erased is not None:
+        return "ERASED, AND THERE AGAIN" if report.problems else "erased"
+    return f"withdrawn, {_proof(report)}" if report.withdrawn is not None else _proof(report)
+
+
+def _proof(report: SessionReport) -> str:
     if not report.complete:
         return "INCOMPLETE" if report.outcome == "complete" else f"INCOMPLETE ({report.outcome})"
     return "complete" if report.outcome == "complete" else f"complete ({report.outcome})"

@@ -186,9 +186,10 @@ def _tell(report: ImportReport) -> None:
             for s in report.sessions
         ]
         print_table(("SESSION", "RIG", "STATE", "ON CARD", "STORED", "KNOWN", "MISSING"), rows, range(3, 7))
+    erased = f", {report.erased} of erased sessions not stored" if report.erased else ""
     print(
         f"{report.spool}: {report.chunks} chunks, {_mb(report.bytes)} MB verified; {report.stored} stored, "
-        f"{report.duplicates} known already"
+        f"{report.duplicates} known already{erased}"
     )
     cut_off = sum(s.state == "open" for s in report.sessions)
     if cut_off:

@@ -158,10 +158,7 @@ class FrameTable:
         session = self._session
         told = metadata(session)
         return {
-            **{
-                k: told["edgecap.manifest"][k]
-                for k in ("site", "rig", "session", "task", "operator", "consent")
-            },
+            **self.whose(),
             "outcome": session.outcome,
             "complete": session.report.complete,
             "manifest_sha256": session.manifest_hash.hex(),
@@ -171,6 +168,11 @@ class FrameTable:
             "time": {k: v for k, v in told["edgecap.time"].items() if k != "law"},
             "manifest": session.manifest,
         }
+
+    def whose(self) -> dict[str, str]:
+        """Which session it is, who recorded it, and under which consent."""
+        told = metadata(self._session)["edgecap.manifest"]
+        return {k: told[k] for k in ("site", "rig", "session", "task", "operator", "consent")}
 
     def stream_facts(self, track: SensorTrack) -> dict[str, Any]:
         """What is to be known of a stream beside its values."""

@@ -159,7 +159,7 @@ class LerobotDataset:
                 self._write_rows(work / "rows.parquet", session, table, features, plan, report)
                 samples = {
                     t.info.name: write_native(
-                        native / f"{t.info.name}.parquet", session, t, table.stream_facts(t)
+                        native / f"{t.info.name}.parquet", session, t, table.whose() | table.stream_facts(t)
                     )
                     for t in tracks
                 }

@@ -23,6 +23,7 @@ TASKS = "meta/tasks.parquet"
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
 OURS = "meta/edgecap.json"
+ROBOT = "edgecap"
 COLOURS = ["height", "width", "channels"]
 
 
@@ -65,7 +66,7 @@ def write_info(
     episodes, rows, tasks = counts
     info = {
         "codebase_version": VERSION,
-        "robot_type": "edgecap",
+        "robot_type": ROBOT,
         "total_episodes": episodes,
         "total_frames": rows,
         "total_tasks": tasks,

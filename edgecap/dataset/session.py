@@ -19,6 +19,7 @@ from edgecap.codec.video import CONTINUATION, KEY, VideoUnit, decode_units, join
 from edgecap.dataset.utc import UtcMap
 from edgecap.errors import ChunkError, NeedsChunk, SessionError
 from edgecap.ingest.completeness import SessionReport, verify_session
+from edgecap.ingest.consent import require_not_withdrawn
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.model import I64, SESSION_STREAM, ClockFit, ClockPair, Gap, Mark, StreamInfo
 from edgecap.timeline.fit import to_rig_ns
@@ -331,8 +332,9 @@ def load_session(store: Store, key: SessionKey) -> RecordedSession:
     """Read a session's records and check what ingest can prove about it.
 
     Raises:
-        SessionError: the session's manifest is not in the store.
+        SessionError: the session was withdrawn, or its manifest is not in the store.
     """
+    require_not_withdrawn(store, [key])
     records: list[Record] = []
     manifest_hash = b""
     for chunk in store.chunks(key, SESSION_STREAM):

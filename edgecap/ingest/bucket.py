@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from edgecap.errors import StoreError, UsageError
@@ -99,6 +100,14 @@ class Bucket:
         import obstore
 
         return int(self._persist(lambda: obstore.head(self._store, name), f"cannot look at {name}")["size"])
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove objects; those that are gone already do no harm."""
+        import obstore
+
+        for start in range(0, len(names), LIST_PAGE):
+            page = list(names[start : start + LIST_PAGE])
+            self._persist(partial(obstore.delete, self._store, page), f"cannot delete {page[0]}")
 
     def objects(self, folder: str) -> Iterator[Found]:
         """Objects anywhere below a folder, a page at a time."""

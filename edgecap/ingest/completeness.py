@@ -11,7 +11,8 @@ import msgspec
 
 from edgecap.codec.chunk import NO_HASH, Chunk
 from edgecap.codec.records import decode_records
-from edgecap.errors import ChunkError
+from edgecap.errors import ChunkError, SessionError
+from edgecap.ingest.consent import Consents, Erasure, Withdrawal
 from edgecap.ingest.contents import SessionContents
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.model import SESSION_STREAM, Gap, Mark
@@ -56,7 +57,9 @@ class SessionReport(msgspec.Struct, kw_only=True):
     complete: bool
     """Every chunk of every stream is there, the hash chain is unbroken, the manifest is closed."""
     outcome: str
-    """`complete`, `discarded` or `interrupted`, as the close record says; `open` without one."""
+    """`complete`, `discarded` or `interrupted`, as the close record says; `open` without one; `erased` when
+    a tombstone has its place.
+    """
     site: str
     rig: str
     session: str
@@ -72,13 +75,17 @@ class SessionReport(msgspec.Struct, kw_only=True):
     bytes: int
     streams: list[StreamReport]
     problems: list[str]
-    """Why it is not complete, in words; empty when it is."""
+    """Why it is not complete, in words; empty when it is, and when it was erased."""
     notes: list[str]
     """What is worth knowing and does not make it incomplete."""
     calibration: list[str] = []
     """The records that the manifest carries, with version and date."""
     marks: list[Mark] = []
     """What the worker and the operator marked, in order of time."""
+    withdrawn: Withdrawal | None = None
+    """Why it must not be used."""
+    erased: Erasure | None = None
+    """Its tombstone."""
 
     @property
     def missing(self) -> list[str]:
@@ -163,8 +170,23 @@ def verify_session(store: Store, key: SessionKey) -> SessionReport:
         SessionError: the store holds nothing of it.
         StoreError: the store cannot be read.
     """
-    with store.contents(key) as contents:
-        return report_contents(contents)
+    consents = Consents(store)
+    erasure = consents.erasure(key)
+    try:
+        with store.contents(key) as contents:
+            report = report_contents(contents)
+    except SessionError:
+        if erasure is None:
+            raise
+        return _erased(key, erasure, consents.covering_stored(key))
+    report.withdrawn = consents.covering(key, consent=report.consent, worker=report.operator)
+    if erasure is not None:
+        report.complete, report.erased = False, erasure
+        report.withdrawn = report.withdrawn or consents.covering_stored(key)
+        report.problems.insert(
+            0, f"it was erased, and {report.chunks} chunks are in the store: erase it once more"
+        )
+    return report
 
 
 def report_contents(contents: SessionContents) -> SessionReport:
@@ -209,6 +231,14 @@ def report_contents(contents: SessionContents) -> SessionReport:
         calibration=list(_calibration(opening.get("calibration"))),
         marks=sorted(records.marks, key=lambda mark: mark.t_ns),
     )
+
+
+def _erased(key: SessionKey, erasure: Erasure, withdrawal: Withdrawal | None) -> SessionReport:
+    return SessionReport(
+        complete=False, outcome="erased", **key._asdict(), boot="", task="", operator="", consent="",
+        utc_ns=0, utc_trusted=erasure.utc_trusted, t0_ns=0, t1_ns=0, chunks=0, bytes=0, streams=[],
+        problems=[], notes=[], withdrawn=withdrawal, erased=erasure,
+    )  # fmt: skip
 
 
 class _Records:

@@ -45,6 +45,8 @@ class ImportedSession(msgspec.Struct, kw_only=True):
     """Chunks that the store had already."""
     conflicts: int = 0
     """Chunks whose place another chunk had; the store keeps both."""
+    erased: int = 0
+    """Chunks that were not stored, because the session was erased."""
     state: State = "open"
     """Of the session in the store, after the import; `open` when the rig was cut off while recording."""
     missing_chunks: int = 0
@@ -63,6 +65,7 @@ class ImportReport(msgspec.Struct, kw_only=True):
     stored: int = 0
     duplicates: int = 0
     conflicts: int = 0
+    erased: int = 0
     invalid: int = 0
     """Whole records that are no valid chunk."""
     torn_bytes: int = 0
@@ -231,6 +234,9 @@ class _Import:
             elif outcome == "duplicate":
                 session.duplicates += 1
                 report.duplicates += 1
+            elif outcome == "erased":
+                session.erased += 1
+                report.erased += 1
             else:
                 session.conflicts += 1
                 report.conflicts += 1

@@ -12,10 +12,12 @@ other, from the first or to the last chunk of any stream) is divided, every nano
 - **unclaimed**: nothing says that the stream had data: before its first chunk, after its last one, or, while
   the session is open, not arrived yet.
 
-captured = delivered + gapped + missing, and session time = captured + unclaimed. These are sums over streams:
-ten streams of one hour are ten stream hours; `session_ns` alone counts a session once. Captured time is also
-told by the session's outcome: discarded by its worker, interrupted (cut off by a crash or a cut of power) or
-still open. A camera's previews show again what its own stream holds, and add no time.
+Of a session that was withdrawn or erased all of this is **withdrawn**, and none of it counts elsewhere.
+
+captured = delivered + gapped + missing + withdrawn, and session time = captured + unclaimed. These are sums
+over streams: ten streams of one hour are ten stream hours; `session_ns` alone counts a session once. Captured
+time is also told by the session's outcome: discarded by its worker, interrupted (cut off by a crash or a cut
+of power) or still open. A camera's previews show again what its own stream holds, and add no time.
 
 Presence is taken from the segments' indexes and the session's own records: no payload is read and no hash
 is checked; `edgecap sessions verify` does that.
@@ -33,6 +35,7 @@ import numpy as np
 
 from edgecap.codec.records import decode_records
 from edgecap.errors import ChunkError
+from edgecap.ingest.consent import Consents
 from edgecap.ingest.contents import SessionContents
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.model import SESSION_STREAM, Gap
@@ -72,15 +75,18 @@ class SessionTime(msgspec.Struct, kw_only=True):
     """Closed, and every chunk is there; hashes are not checked."""
     session_ns: int
     streams: list[StreamTime]
+    withdrawn: bool = False
+    erased_ns: int = 0
+    """Captured time of which only the tombstone tells."""
 
 
 class LedgerRow(msgspec.Struct, kw_only=True):
-    """Sessions of one rig, day or operator, added up. captured = delivered + gapped + missing."""
+    """Sessions of one rig, day or operator, added up. captured = delivered + gapped + missing + withdrawn."""
 
     key: str
     sessions: int = 0
     not_whole: int = 0
-    """Sessions that are open, or lack chunks."""
+    """Sessions that are open, or lack chunks, and were not withdrawn."""
     untrusted: int = 0
     """Sessions of a rig whose wall clock was not synchronised: their day is doubtful."""
     session_ns: int = 0
@@ -97,13 +103,21 @@ class LedgerRow(msgspec.Struct, kw_only=True):
     """Captured time of sessions that were cut off."""
     open_ns: int = 0
     """Captured time of sessions without a close record."""
+    withdrawn_ns: int = 0
+    """Captured time of sessions that were withdrawn or erased: in no other part of captured."""
 
     def add(self, session: SessionTime) -> None:
         """Take a session in."""
         self.sessions += 1
-        self.not_whole += not session.whole
+        self.not_whole += not session.whole and not session.withdrawn
         self.untrusted += not session.utc_trusted
         self.session_ns += session.session_ns
+        if session.withdrawn:
+            withdrawn_ns = session.erased_ns + sum(stream.captured_ns for stream in session.streams)
+            self.withdrawn_ns += withdrawn_ns
+            self.captured_ns += withdrawn_ns
+            self.unclaimed_ns += sum(stream.unclaimed_ns for stream in session.streams)
+            return
         captured_ns = 0
         for stream in session.streams:
             captured_ns += stream.captured_ns
@@ -143,13 +157,21 @@ def draw_up(sessions: Iterable[SessionTime], by: By) -> Ledger:
     return Ledger(by=by, rows=[rows[key] for key in sorted(rows)], total=total)
 
 
-def session_time(store: Store, key: SessionKey) -> SessionTime:
+def session_time(store: Store, key: SessionKey, consents: Consents | None = None) -> SessionTime:
     """One session's entry.
 
     Raises:
-        SessionError: the store holds nothing of it.
+        SessionError: the store holds nothing of it, not even a tombstone.
         StoreError: the store cannot be read.
     """
+    consents = Consents(store) if consents is None else consents
+    erasure = consents.erasure(key)
+    if erasure is not None:
+        return SessionTime(
+            **key._asdict(), operator="", day=erasure.day, utc_trusted=erasure.utc_trusted, outcome="erased",
+            whole=False, session_ns=erasure.session_ns, streams=[], withdrawn=True,
+            erased_ns=erasure.captured_ns,
+        )  # fmt: skip
     with store.contents(key) as contents:
         records = _Records(contents)
         t0_ns, t1_ns = contents.span_ns()
@@ -185,6 +207,7 @@ def session_time(store: Store, key: SessionKey) -> SessionTime:
             whole=whole,
             session_ns=end_ns - start_ns,
             streams=streams,
+            withdrawn=consents.covering(key, consent=records.consent, worker=records.operator) is not None,
         )
 
 
@@ -265,7 +288,7 @@ class _Records:
     def __init__(self, contents: SessionContents) -> None:
         self.open_ns: int | None = None
         self.close_ns: int | None = None
-        self.operator = self.day = ""
+        self.operator = self.consent = self.day = ""
         self.utc_trusted = False
         self.outcome = "open"
         self.streams: set[str] = set()
@@ -303,6 +326,7 @@ class _Records:
         if record["type"] == "open":
             self.open_ns = t_ns
             self.operator = str(record.get("operator") or "")
+            self.consent = str(record.get("consent") or "")
             self.utc_trusted = record.get("utc_trusted") is True
             self.day = _day(_int(record.get("utc_ns")) or 0)
             streams = record.get("streams")

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import NameRefused, SessionError, StoreError
+from edgecap.ingest.consent import ErasedSessions
 from edgecap.ingest.contents import SessionContents, StoredSegment
 from edgecap.ingest.session_log import CONFLICT, SEGMENT_NAME, SessionLog
-from edgecap.ingest.store import CommitGroup, SessionKey, Stored
+from edgecap.ingest.store import MOST_NOTE_BYTES, NOTES, CommitGroup, SessionKey, Stored
 from edgecap.spool.files import Files, OsFiles, make_dirs, refusal
+from edgecap.spool.recovery import QUARANTINE
 from edgecap.spool.segment import SEGMENT_BYTES
 from edgecap.topics import check_name
 
@@ -30,6 +32,8 @@ IDLE_S = 300.0
 """A session for which nothing came is sealed, its file closed; what comes later begins a new segment."""
 MOST_CLOSED_AT_ONCE = 8
 """Sealing takes a sync, and the commit that it follows has rigs waiting for receipts."""
+ERASED_S = 1.0
+"""How often a writer looks for sessions that were erased."""
 GROUP = CommitGroup(seconds=0.2, n_bytes=8 << 20, n_chunks=2048, quiet_s=0.02)
 """A sync costs milliseconds; the broker may be waiting for acknowledgements."""
 
@@ -56,6 +60,7 @@ class LocalStore:
         self._touched: dict[SessionKey, SessionLog] = {}
         self._used_s: dict[SessionKey, float] = {}
         """When each of `_logs` was last written to (monotonic); in the same order."""
+        self._erased = ErasedSessions(self, ERASED_S)
         self._durable_dirs: set[Path] = set()
         """Directories of sites and rigs whose names are known to be on the medium."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -110,8 +115,9 @@ class LocalStore:
 
     def append(self, chunks: Sequence[Chunk]) -> list[Stored]:
         with self._lock:
+            erased = self._erased.now()
             try:
-                return [self._append(chunk) for chunk in chunks]
+                return [self._append(chunk, erased) for chunk in chunks]
             except OSError as error:
                 raise _failure(self._files, self.path, "cannot be written", error) from error
 
@@ -173,6 +179,57 @@ class LocalStore:
         with self.contents(key) as contents:
             yield from contents.chunks(stream)
 
+    def note_names(self) -> list[str]:
+        try:
+            return [name for name in self._files.names(self.path / NOTES) if name.endswith(".json")]
+        except OSError as error:
+            raise _failure(self._files, self.path / NOTES, "cannot be read", error) from error
+
+    def note(self, name: str) -> bytes:
+        try:
+            file = self._files.open(self.path / NOTES / name)
+            try:
+                return file.read_at(0, min(file.size(), MOST_NOTE_BYTES))
+            finally:
+                file.close()
+        except OSError as error:
+            raise _failure(self._files, self.path / NOTES, "cannot be read", error) from error
+
+    def add_note(self, name: str, data: bytes) -> None:
+        folder = self.path / NOTES
+        part = folder / f"{name}.part"
+        try:
+            self._files.make_dir(folder)
+            self._files.sync_dir(self.path)
+            names = self._files.names(folder)
+            if name not in names:
+                if part.name in names:
+                    self._files.unlink(part)
+                file = self._files.create(part)
+                try:
+                    file.write_at(0, [data])
+                    file.sync()
+                finally:
+                    file.close()
+                self._files.rename(part, folder / name)
+            self._files.sync_dir(folder)
+        except OSError as error:
+            raise _failure(self._files, folder, "cannot be written", error) from error
+
+    def erase(self, key: SessionKey) -> None:
+        directory = self.path.joinpath(*(check_name("session", part) for part in key))
+        try:
+            # The directory itself stays: a worker that has the session open may begin a segment in it.
+            for folder in (directory / QUARANTINE, directory):
+                for name in self._files.names(folder):
+                    with contextlib.suppress(FileNotFoundError):
+                        if name != QUARANTINE:
+                            self._files.unlink(folder / name)
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.sync_dir(folder)
+        except OSError as error:
+            raise _failure(self._files, directory, "cannot be erased", error) from error
+
     def close(self) -> None:
         with self._lock:
             try:
@@ -193,9 +250,11 @@ class LocalStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append(self, chunk: Chunk) -> Stored:
+    def _append(self, chunk: Chunk, erased: frozenset[SessionKey]) -> Stored:
         h = chunk.header
         key = SessionKey(h.site, h.rig, h.session)
+        if key in erased:
+            return "erased"
         log = self._logs.get(key)
         if log is None:
             worker = self.worker

@@ -16,6 +16,8 @@ class IngestMetrics(msgspec.Struct):
     """Chunks that were there already; acknowledged again."""
     conflicts: int = 0
     """Chunks with the number of a stored one and other contents; never acknowledged."""
+    erased: int = 0
+    """Chunks of sessions that were erased: acknowledged, and not stored."""
     invalid: int = 0
     """Messages that are no valid chunk of their topic; never acknowledged."""
     receipts: int = 0
@@ -33,5 +35,5 @@ class IngestMetrics(msgspec.Struct):
         return (
             f"{chunks / seconds:.1f} chunks/s, {size / seconds / 1e6:.2f} MB/s, busy {busy:.0%}: "
             f"stored {self.stored} duplicate {self.duplicates} conflict {self.conflicts} "
-            f"invalid {self.invalid} receipted {self.receipted} commits {self.commits}"
+            f"erased {self.erased} invalid {self.invalid} receipted {self.receipted} commits {self.commits}"
         )

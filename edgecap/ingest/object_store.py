@@ -17,11 +17,12 @@ from typing import NamedTuple
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import NameRefused, SessionError, StoreError
 from edgecap.ingest.bucket import Bucket, Found
+from edgecap.ingest.consent import ErasedSessions
 from edgecap.ingest.contents import SessionContents, StoredSegment
 from edgecap.ingest.object_file import CACHE_BYTES, BlockCache, ObjectFile
 from edgecap.ingest.object_segment import CONFLICT, OBJECT_NAME, SegmentObject, other_name, pack_segment
 from edgecap.ingest.session_log import HASH_BYTES, HashTable
-from edgecap.ingest.store import CommitGroup, SessionKey, Stored
+from edgecap.ingest.store import MOST_NOTE_BYTES, NOTES, CommitGroup, SessionKey, Stored
 from edgecap.spool.segment import RECORD_HEADER_BYTES
 from edgecap.spool.segment_index import MAX_ROWS, read_index
 from edgecap.topics import check_name, suggest_name
@@ -41,6 +42,8 @@ MOST_UNSTORED_BYTES = 128 << 20
 MOST_KNOWN = 4_000_000
 """Chunks remembered as stored, at 16 bytes each; a forgotten one that comes again is stored again."""
 WRITE_PATIENCE_S = 30.0
+ERASED_S = 30.0
+"""How often a writer looks for sessions that were erased: a request."""
 
 
 @dataclass(slots=True)
@@ -98,6 +101,7 @@ class ObjectStore:
         self._unstored_bytes = 0
         self._known = 0
         self._cache = BlockCache(CACHE_BYTES)
+        self._erased = ErasedSessions(self, ERASED_S)
 
     @property
     def url(self) -> str:
@@ -121,7 +125,8 @@ class ObjectStore:
 
     def append(self, chunks: Sequence[Chunk]) -> list[Stored]:
         with self._lock:
-            return [self._append(chunk) for chunk in chunks]
+            erased = self._erased.now()
+            return [self._append(chunk, erased) for chunk in chunks]
 
     def commit(self) -> None:
         with self._lock:
@@ -150,6 +155,22 @@ class ObjectStore:
         with self.contents(key) as contents:
             yield from contents.chunks(stream)
 
+    def note_names(self) -> list[str]:
+        found = (note.name.rpartition("/")[2] for note in self._bucket.objects(NOTES))
+        return [name for name in found if name.endswith(".json")]
+
+    def note(self, name: str) -> bytes:
+        path = f"{NOTES}/{name}"
+        return self._bucket.get(path, 0, min(self._bucket.size(path), MOST_NOTE_BYTES))
+
+    def add_note(self, name: str, data: bytes) -> None:
+        # One that is there already says the same: its name tells whose it is, and when it was made.
+        self._bucket.put_new(f"{NOTES}/{name}", data)
+
+    def erase(self, key: SessionKey) -> None:
+        folder = "/".join(check_name("session", part) for part in key)
+        self._bucket.delete([found.name for found in self._bucket.objects(folder)])
+
     def close(self) -> None:
         with self._lock:
             self.commit()
@@ -164,11 +185,13 @@ class ObjectStore:
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _append(self, chunk: Chunk) -> Stored:
+    def _append(self, chunk: Chunk, erased: frozenset[SessionKey]) -> Stored:
         if self._unstored_bytes >= MOST_UNSTORED_BYTES:
             self.commit()
         h = chunk.header
         key = SessionKey(h.site, h.rig, h.session)
+        if key in erased:
+            return "erased"
         session = self._sessions.setdefault(key, _Session())
         self._sessions.move_to_end(key)
         table = session.tables.setdefault((h.boot, h.stream), HashTable())

@@ -12,11 +12,15 @@ from edgecap.errors import StoreError
 if TYPE_CHECKING:
     from edgecap.ingest.contents import SessionContents
 
-Stored = Literal["stored", "duplicate", "conflict"]
-"""What became of a chunk: new; known already; or another chunk has its place in the stream (both are kept).
+Stored = Literal["stored", "duplicate", "conflict", "erased"]
+"""What became of a chunk: new; known already; another chunk has its place in the stream (both are kept); or
+its session was erased, and it is not kept.
 
-All three are durable after the next `commit`, so all three may be receipted.
+The first three are durable after the next `commit`, and nobody wants the fourth: all may be receipted.
 """
+NOTES = ".consent"
+"""Folder of the notes beside the sessions: who withdrew, what was erased (`consent.py`)."""
+MOST_NOTE_BYTES = 64 << 10
 
 
 class SessionKey(NamedTuple):
@@ -69,6 +73,18 @@ class Store(Protocol):
 
     def chunks(self, key: SessionKey, stream: str | None = None) -> Iterator[Chunk]:
         """The chunks of a session, verified, each once, by stream and then by seq."""
+
+    def note_names(self) -> list[str]:
+        """Names of the notes beside the sessions."""
+
+    def note(self, name: str) -> bytes:
+        """What a note says."""
+
+    def add_note(self, name: str, data: bytes) -> None:
+        """Keep a note; durable on return. Notes never change: adding the same again does no harm."""
+
+    def erase(self, key: SessionKey) -> None:
+        """Remove all chunks of a session, and what is left of damaged ones; durable on return."""
 
     def close(self) -> None:
         """Commit and let go."""

@@ -8,11 +8,12 @@ import msgspec
 
 from edgecap.codec.chunk import Chunk
 from edgecap.codec.records import decode_records
-from edgecap.errors import ChunkError
+from edgecap.errors import ChunkError, SessionError
+from edgecap.ingest.consent import Consents, Erasure, Withdrawal
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.model import SESSION_STREAM
 
-State = Literal["complete", "discarded", "interrupted", "open", "incomplete"]
+State = Literal["complete", "discarded", "interrupted", "open", "incomplete", "withdrawn", "erased"]
 
 
 class SessionGlance(msgspec.Struct, kw_only=True):
@@ -22,7 +23,9 @@ class SessionGlance(msgspec.Struct, kw_only=True):
     rig: str
     session: str
     state: State
-    """The outcome of a session of which every chunk is there; `incomplete` when one is not."""
+    """The outcome of a session of which every chunk is there; `incomplete` when one is not; before all else
+    whether it was withdrawn or erased.
+    """
     streams: int
     chunks: int
     missing_chunks: int
@@ -31,10 +34,34 @@ class SessionGlance(msgspec.Struct, kw_only=True):
     utc_ns: int
     task: str
     operator: str
+    consent: str = ""
+    withdrawn: Withdrawal | None = None
+    erased: Erasure | None = None
 
 
-def glance(store: Store, key: SessionKey) -> SessionGlance:
-    """Look at a session; raises `SessionError` when the store holds nothing of it."""
+def glance(store: Store, key: SessionKey, consents: Consents | None = None) -> SessionGlance:
+    """Look at a session; raises `SessionError` when the store holds nothing of it, not even a tombstone."""
+    consents = Consents(store) if consents is None else consents
+    erasure = consents.erasure(key)
+    try:
+        found = _glance(store, key)
+    except SessionError:
+        if erasure is None:
+            raise
+        found = SessionGlance(
+            **key._asdict(), state="erased", streams=0, chunks=0, missing_chunks=0, bytes=0, seconds=0.0,
+            utc_ns=0, task="", operator="",
+        )  # fmt: skip
+    found.withdrawn = consents.covering(key, consent=found.consent, worker=found.operator)
+    if erasure is not None:
+        found.erased = erasure
+        found.withdrawn = found.withdrawn or consents.covering_stored(key)
+    if found.withdrawn is not None or erasure is not None:
+        found.state = "erased" if erasure is not None else "withdrawn"
+    return found
+
+
+def _glance(store: Store, key: SessionKey) -> SessionGlance:
     with store.contents(key) as contents:
         opening = _record(contents.first_chunk(SESSION_STREAM), "open") or {}
         closing = _record(contents.last_chunk(SESSION_STREAM), "close")
@@ -65,6 +92,7 @@ def glance(store: Store, key: SessionKey) -> SessionGlance:
             utc_ns=utc_ns if isinstance(utc_ns, int) else 0,
             task=str(opening.get("task", "")),
             operator=str(opening.get("operator", "")),
+            consent=str(opening.get("consent", "")),
         )
 
 

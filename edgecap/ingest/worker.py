@@ -236,6 +236,8 @@ class IngestWorker:
             elif outcome == "stored":
                 metrics.stored += 1
                 metrics.stored_bytes += n_bytes
+            elif outcome == "erased":
+                metrics.erased += 1  # receipted all the same: the rig must not keep what nobody wants
             else:
                 metrics.duplicates += 1
             self._receipts.add(rig, [id_], now_ns)
