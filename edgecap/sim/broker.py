@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,8 @@ class LoopbackBroker:
     ) -> None:
         self.directory = directory
         self.program: Program = program or ("mosquitto" if _mosquitto() else "amqtt")
-        self.port = port or free_port()
+        self._held = HeldPort() if port == 0 else None
+        self.port = self._held.number if self._held is not None else port
         self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
         self._config = directory / "mosquitto.conf"
@@ -209,10 +211,20 @@ class LoopbackBroker:
         return " | ".join(lines[-3:]) if lines else "it said nothing"
 
 
-def free_port() -> int:
-    """A TCP port on loopback that was free just now."""
-    with socket.create_server((_HOST, 0)) as server:
-        return int(server.getsockname()[1])
+class HeldPort:
+    """A TCP port on loopback, `number`, that is nobody else's for as long as this object lives.
+
+    Its socket never listens, so that connecting is refused, and a server that sets SO_REUSEADDR, as most do,
+    may bind the port beside it. One that was merely free just now may have been given to another program
+    since, which asked for any port, too.
+    """
+
+    def __init__(self) -> None:
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((_HOST, 0))
+        self.number = int(holder.getsockname()[1])
+        weakref.finalize(self, os.close, holder.detach())
 
 
 def _mosquitto() -> str | None:

@@ -22,7 +22,7 @@ from edgecap.errors import EdgecapError
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.store import open_store
 from edgecap.mqtt import Broker, Connection, keep_connected, parse_broker
-from edgecap.sim.broker import LoopbackBroker, free_port
+from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.sim.fast_time import FastTime
 from edgecap.sim.firmware import HostFirmware, build_firmware, recorded_stream
 from edgecap.sim.forge import Forge, ForgedProcess
@@ -166,7 +166,7 @@ class Shift:
         forge = Forge(self._fast.environ())
         await asyncio.to_thread(stack.enter_context, forge)
         self._cable = stack.enter_context(Cable(0))
-        port = free_port()
+        port = HeldPort().number  # on the cable, where nobody else asks for ports
         self._broker = LoopbackBroker(
             self.out / "broker", program="mosquitto", options=f"listener {port} {self._cable.near}"
         )

@@ -20,7 +20,7 @@ from edgecap.errors import EdgecapError
 from edgecap.ingest.store import open_store
 from edgecap.mqtt import connect, parse_broker
 from edgecap.sim.accounts import Account, DeviceTruth, Kill, RigAudit
-from edgecap.sim.broker import LoopbackBroker, free_port
+from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.sim.firmware import (
     FirmwareStream,
     HostFirmware,
@@ -152,7 +152,7 @@ class Upheaval:
         binary = await asyncio.to_thread(build_firmware)
         await asyncio.to_thread(self._stack.enter_context, self._forge)
         cables = [self._stack.enter_context(Cable(k)) if plan.partitions else None for k in range(plan.rigs)]
-        port = free_port()
+        port = HeldPort().number  # on the cables, where nobody else asks for ports
         # Listeners on the rigs' cables beside the one on loopback.
         listeners = "\n".join(f"listener {port} {cable.near}" for cable in cables if cable is not None)
         self.broker = LoopbackBroker(self.out / "broker", program="mosquitto", options=listeners)

@@ -16,7 +16,7 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from edgecap.sim.broker import free_port
+from edgecap.sim.broker import HeldPort
 
 BUCKET = "rigs"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -28,7 +28,8 @@ class ObjectServer:
 
     def __init__(self, directory: Path) -> None:
         self.log_file = directory / "moto.log"
-        self.port = free_port()
+        self._held = HeldPort()
+        self.port = self._held.number
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -101,7 +102,7 @@ class Wire:
     """
 
     def __init__(self, port: int) -> None:
-        self.port, self._target = free_port(), port
+        self.port, self._target = 0, port
         self.cut = self.lose = self.puts = 0
         self.down = False
         self._loop = asyncio.new_event_loop()
@@ -114,7 +115,8 @@ class Wire:
         return f"http://127.0.0.1:{self.port}"
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+        server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._end.wait()
         server.close()
@@ -169,7 +171,7 @@ class Wire:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:

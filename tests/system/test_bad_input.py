@@ -18,7 +18,7 @@ from edgecap.codec import wire
 from edgecap.codec.chunk import Chunk, StreamChain, unpack_chunk
 from edgecap.errors import ChunkError, NameRefused
 from edgecap.ingest.store import open_store
-from edgecap.sim.broker import LoopbackBroker, free_port
+from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.sim.firmware import HostFirmware, motion_imu
 
 BASE = 'site = "lab"\nrig = "rig-01"\n[session]\ntask = "t"\noperator = "o"\nconsent = "c"\n'
@@ -69,7 +69,8 @@ def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_broker_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    port = free_port()
+    held = HeldPort()
+    port = held.number
     url = f"mqtt://127.0.0.1:{port}"
     for args in (["fleet", "--once"], ["ctl", "rig-01", "status"]):
         refused(capsys, [*args, "--broker", url], code=1, says=[f"127.0.0.1:{port}", "refused"])
@@ -123,7 +124,8 @@ def test_chunks_that_are_not() -> None:
 
 def test_stores_and_sessions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("not a directory")
-    url = f"mqtt://127.0.0.1:{free_port()}"
+    held = HeldPort()
+    url = f"mqtt://127.0.0.1:{held.number}"
     ingest = ["ingest", "--store", str(tmp_path / "file"), "--broker", url]
     refused(capsys, ingest, code=1, says=[str(tmp_path / "file")])
     store = open_store(str(tmp_path / "store"), create=True)

@@ -16,7 +16,7 @@ from edgecap.daemon.recovery import close_interrupted
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.local_store import LocalStore
 from edgecap.mqtt import Broker, parse_broker
-from edgecap.sim.broker import LoopbackBroker, free_port
+from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.spool import Spool
 from tests.chunks import SessionMaker
 from tests.system.delivery import RIG, SITE, Rig, ingest, until
@@ -68,7 +68,8 @@ def test_weeks_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert rig.uplink.statistics().resent == 0
 
     with LoopbackBroker(tmp_path / "broker") as running:
-        nobody = parse_broker(f"mqtt://127.0.0.1:{free_port()}")
+        held = HeldPort()
+        nobody = parse_broker(f"mqtt://127.0.0.1:{held.number}")
         asyncio.run(body(running, parse_broker(running.url), nobody))
     assert not list((tmp_path / "spool").glob("*.seg"))
     with sqlite3.connect(tmp_path / "spool/receipts.sqlite") as database:

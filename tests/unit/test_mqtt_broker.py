@@ -10,7 +10,7 @@ import pytest
 
 from edgecap.errors import BrokerError, ConfigError
 from edgecap.mqtt import Backoff, Broker, find_broker, keep_connected, parse_broker
-from edgecap.sim.broker import free_port
+from edgecap.sim.broker import HeldPort
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,8 @@ def test_reconnecting_waits_tells_why_and_can_give_up() -> None:
         await asyncio.sleep(0)
 
     async def body() -> None:
-        broker = Broker("127.0.0.1", free_port())
+        held = HeldPort()
+        broker = Broker("127.0.0.1", held.number)
         with pytest.raises(BrokerError, match="refused the connection"):
             await keep_connected(
                 broker,
