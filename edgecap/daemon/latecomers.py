@@ -23,11 +23,14 @@ class Latecomers:
 
     def __init__(self, records: Callable[[], bool], opened: Callable[[], Sequence[OpenSource]]) -> None:
         self._records, self._opened = records, opened
-        self._queue: asyncio.Queue[OpenSource] = asyncio.Queue()
+        self._waiting: dict[str, OpenSource] = {}
+        """By name: a device that comes and goes waits once."""
+        self._news = asyncio.Event()
 
     def add(self, source: OpenSource) -> None:
         """It is there now."""
-        self._queue.put_nowait(source)
+        self._waiting[source.name] = source
+        self._news.set()
 
     def add_later(self, source: OpenSource) -> None:
         """A sensor that is there but did not take its start is told again: the line may have been busy."""
@@ -37,7 +40,10 @@ class Latecomers:
     async def run(self) -> None:
         """Start them, for ever."""
         while True:
-            source = await self._queue.get()
+            await self._news.wait()
+            source = self._waiting.pop(next(iter(self._waiting)))
+            if not self._waiting:
+                self._news.clear()
             is_open = any(source is s for s in self._opened())
             if not self._records() or source.started or not is_open:
                 continue

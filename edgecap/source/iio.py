@@ -43,6 +43,9 @@ class IioStatistics(msgspec.Struct, frozen=True):
     u_ns: int
     queued: int
     queue_dropped: int
+    """Sample blocks lost because the daemon did not take them."""
+    queue_dropped_events: int
+    """Events lost for the same reason, once no block was left to lose."""
 
 
 class IioSource:
@@ -190,6 +193,7 @@ class IioFeed:
             u_ns=track.u_ns if track else 0,
             queued=len(self._queue),
             queue_dropped=self._queue.dropped_blocks,
+            queue_dropped_events=self._queue.dropped_events,
         )
 
     # ── the device ──────────────────────────────────────────────────────────────────────────────────

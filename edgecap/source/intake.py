@@ -57,6 +57,8 @@ class SerialStatistics(msgspec.Struct, frozen=True):
     queued: int
     queue_dropped: int
     """Sample blocks lost because the daemon did not take them."""
+    queue_dropped_events: int
+    """Events lost for the same reason, once no block was left to lose."""
     clock: ClockQuality
 
 
@@ -337,6 +339,7 @@ class Intake:
             resets=self.resets,
             queued=len(self._queue),
             queue_dropped=self._queue.dropped_blocks,
+            queue_dropped_events=self._queue.dropped_events,
             clock=self.clock.quality(),
             **others,
         )

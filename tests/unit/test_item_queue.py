@@ -77,11 +77,44 @@ def test_events_give_way_only_when_no_block_is_left() -> None:
         queue.put(block("a", 0, 10))
         for t_ns in range(3):
             queue.put(DeviceEvent("d", "log", t_ns))
-        assert (queue.dropped_blocks, queue.dropped_others) == (1, 1)
+        assert (queue.dropped_blocks, queue.dropped_events) == (1, 1)
         return await drain(queue)
 
     found = asyncio.run(run())
     assert [getattr(i, "t_ns", i) for i in found] == [1, 2, Gap("a", 0, 9_000_000, 10, "queue")]
+
+
+def test_no_gap_is_forgotten_when_nothing_else_is_left_to_give_way() -> None:
+    async def run() -> list[Item]:
+        queue = ItemQueue(2)
+        queue.put(DeviceEvent("d", "stopped", 0))
+        for k in range(3):
+            queue.put(Gap("a", 10 * k, 10 * k + 5, 2, "line"))
+        queue.put(Gap("b", 0, 5, -1, "unplugged"))
+        return await drain(queue)
+
+    found = asyncio.run(run())
+    assert [i for i in found if isinstance(i, Gap)] == [
+        Gap("a", 0, 25, 6, "queue"),
+        Gap("b", 0, 5, -1, "unplugged"),
+    ]
+    assert [i.kind for i in found if isinstance(i, DeviceEvent)] == ["stopped"], "somebody waits for it"
+
+
+def test_a_stated_gap_among_dropped_blocks_becomes_part_of_theirs() -> None:
+    async def run() -> list[Item]:
+        queue = ItemQueue(3)
+        queue.put(block("a", 0, 10))
+        queue.put(Gap("a", 9_000_000, 20_000_000, 10, "line"))
+        queue.put(block("a", 20, 10))
+        queue.put(DeviceEvent("d", "log", 1))
+        queue.put(DeviceEvent("d", "log", 2))
+        queue.put(block("a", 30, 10))
+        return await drain(queue)
+
+    found = [i for i in asyncio.run(run()) if not isinstance(i, DeviceEvent)]
+    assert found[0] == Gap("a", 0, 30_000_000, 30, "queue")
+    assert [type(i).__name__ for i in found] == ["Gap", "SampleBlock"]
 
 
 def test_gaps_come_before_the_end_of_a_recording() -> None:
