@@ -17,6 +17,7 @@ from edgecap.ingest.store import Store
 from edgecap.model import I64, Gap
 from edgecap.sim.firmware import read_truth
 from edgecap.sim.recordings import Recording
+from edgecap.source.conversation import ACK_LIMIT_S, ACK_TRIES
 
 BOUND_NS = 1_600_000_000
 """What a kill may cost: half a second until the sync, one open chunk of a second, and a moment to act."""
@@ -25,6 +26,8 @@ STATED_NS = 2_600_000_000
 CRASH = "crash"
 GAP_SLACK_NS = 5_000_000
 """A gap's ends are known as well as the samples beside it; the clock may not be locked yet."""
+REPEATED_NS = int(ACK_TRIES * ACK_LIMIT_S * 1e9)
+"""A START that is sent again comes so soon after the first."""
 MOST_VIOLATIONS = 40
 
 
@@ -239,8 +242,9 @@ class RigAudit:
         if parts is None:
             self._violation(f"{where}: {len(data.index)} stored samples belong to no run of the device")
             return
-        for run, (index, t_ns, u_ns) in zip(runs, parts, strict=True):
-            self._audit_run(span, where, run, index, t_ns, u_ns, gaps)
+        for position, (run, (index, t_ns, u_ns)) in enumerate(zip(runs, parts, strict=True)):
+            if len(index) or not _is_repeated(run, runs[position + 1 :]):
+                self._audit_run(span, where, run, index, t_ns, u_ns, gaps)
         if span.kill is None and len(runs) == 1 and all(g.lost >= 0 for g in gaps):
             lost = sum(g.lost for g in gaps)
             if len(data.index) + lost != len(runs[0]):
@@ -316,6 +320,16 @@ def _inside(t_ns: I64, gaps: Sequence[Gap]) -> NDArray[np.bool_]:
     for gap in gaps:
         found |= (t_ns >= gap.t0_ns - GAP_SLACK_NS) & (t_ns <= gap.t1_ns + GAP_SLACK_NS)
     return found
+
+
+def _is_repeated(run: NDArray[np.void], later: Sequence[NDArray[np.void]]) -> bool:
+    """Whether a START was obeyed, not acknowledged in time, and sent again.
+
+    The rig's count begins with the START that was acknowledged: what the board made before is from before it.
+    """
+    if not len(run) or not later or not len(later[0]):
+        return False
+    return int(later[0]["raw_ns"].min() - run["raw_ns"].min()) < REPEATED_NS
 
 
 def _parts(data: StreamData, runs: Sequence[NDArray[np.void]]) -> list[tuple[I64, I64, I64]] | None:
