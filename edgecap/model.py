@@ -104,7 +104,30 @@ class Gap(msgspec.Struct, frozen=True):
     lost: int
     """Samples or frames lost; -1 when it cannot be counted."""
     cause: str
-    """`overrun`, `reset`, `silent`, `line`, `unplugged`, `camera`, `queue`, `disk`, `codec`, `crash`."""
+    """One of `GAP_CAUSES`."""
+
+
+GAP_CAUSES = {
+    "overrun": "the board was too slow",
+    "reset": "the board was reset",
+    "silent": "the sensor gave none",
+    "line": "lost on the line: check cable and hub",
+    "unplugged": "the device was gone",
+    "camera": "the camera gave none",
+    "queue": "the rig was too busy",
+    "disk": "the card could not take them",
+    "codec": "they could not be sealed",
+    "crash": "the daemon was cut off",
+}
+"""Every cause of a gap, and what it is called for people."""
+
+
+def loss_in_words(gaps: int, lost: int, cause: str) -> str:
+    """`2 gaps, 290 samples lost (the board was too slow)`; what cannot be counted is not."""
+    found = f"{gaps} gap{'s' if gaps != 1 else ''}"
+    if lost > 0:
+        found += f", {lost} sample{'s' if lost != 1 else ''} lost"
+    return f"{found} ({GAP_CAUSES.get(cause, cause)})" if cause else found
 
 
 MARK_KINDS = ("went-wrong", "recovered", "subtask", "note")
@@ -175,6 +198,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """Greatest departure from the calibration found at quiet moments; None without one, or too few."""
     drift_of: str = ""
     """Of what, in which unit, and from where on it counts: `tare of thumb [N], limit 0.3`."""
+    gap_cause: str = ""
+    """Of the last gap, as in `Gap.cause`; empty before the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class StreamQuality:
         self.n = 0
         self.gaps = 0
         self.lost = 0
+        self.gap_cause = ""
         self.u_ns = 0
         self._started_ns = started_ns
         self._last_ns = started_ns
@@ -100,6 +101,7 @@ class StreamQuality:
         """Take a stated loss into account."""
         self.gaps += 1
         self.lost += max(gap.lost, 0)
+        self.gap_cause = gap.cause
         self._gap_times.append(gap.t1_ns)
 
     def verdict(self, now_ns: int) -> Verdict:
@@ -125,6 +127,7 @@ class StreamQuality:
             **self.picture(),
             drift=float(f"{worst.value:.4g}") if worst else None,
             drift_of=f"{worst.of}, limit {worst.limit:.3g}" if worst else "",
+            gap_cause=self.gap_cause,
         )
 
     def _rate_hz(self) -> float:

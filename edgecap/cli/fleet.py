@@ -26,6 +26,8 @@ examples:
   edgecap fleet rig-01                             one rig, once, with its streams and its boards' clocks
   edgecap fleet --once --json | jq '.[] | select(.reasons != [])'
 """
+LONG = 20
+"""The top of a longer table may have scrolled away: what it says of the whole is said again below."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -114,13 +116,15 @@ def _once(broker: Broker, site: str, rig: str | None, *, as_json: bool) -> int:
         from rich.console import Console
 
         from edgecap.fleet.details import rig_details
-        from edgecap.fleet.table import roster_table
+        from edgecap.fleet.table import roster_table, summary
 
         console = Console()
         # Into a file or pipe nothing needs to be cut.
         console = console if console.is_terminal else Console(width=200)
         for shown in [roster_table(rows, console.width)] if rig is None else map(rig_details, rows):
             console.print(shown)
+        if rig is None and len(rows) > LONG:
+            console.print(summary(rows), highlight=False, markup=False)
     else:
         print(f"no rig {'' if site == '+' else f'of site {site} '}has spoken to this broker yet")
     return 1 if any(r.needs_attention for r in rows) else 0

@@ -24,7 +24,7 @@ from edgecap.daemon.recording import SESSION_EVENTS, OpenSource, start_sources, 
 from edgecap.daemon.room import RoomMeter
 from edgecap.daemon.running_session import RunningSession
 from edgecap.errors import EdgecapError, SessionError
-from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict
+from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict, loss_in_words
 from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
 from edgecap.session.manifest import Outcome, Provenance
 from edgecap.session.recorder import Recorder
@@ -200,7 +200,8 @@ class Rig:
             return
         if isinstance(item, Gap):
             self.counters.gaps += 1
-            self.say("gap", item.t0_ns, f"{item.stream}: {item.cause}", lost=item.lost, t1_ns=item.t1_ns)
+            text = f"{item.stream}: {loss_in_words(1, item.lost, item.cause)}"
+            self.say("gap", item.t0_ns, text, lost=item.lost, t1_ns=item.t1_ns, cause=item.cause)
         try:
             await self.recorder.add(item)
         except EdgecapError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from edgecap.model import Verdict, loss_in_words
 from edgecap.status import RigStatus
 
 HOURS_LEFT = 1.0
@@ -19,6 +20,9 @@ EARLIEST_UTC_NS = 1_600_000_000_000_000_000
 Severity = Literal["losing", "soon", "odd"]
 ORDER: tuple[Severity, ...] = ("losing", "soon", "odd")
 """`losing`: data is being lost now; `soon`: it will be; `odd`: nothing is lost, but somebody should know."""
+SIGN = {"losing": "●", "soon": "▲", "odd": "◆"}
+"""Shapes, so that colour is never needed."""
+SAID = {"losing": "losing data", "soon": "soon", "odd": "odd"}
 
 
 class Reason(NamedTuple):
@@ -61,9 +65,15 @@ def _told(status: RigStatus) -> list[Reason]:
     if status.fault or status.state == "fault":
         found.append(Reason("losing", status.fault or "fault"))
     found += [
-        Reason("losing", f"{v.stream}: {v.state}")
+        Reason("losing", f"{v.stream}: {v.state}{_how(v)}")
         for v in status.streams
         if v.state not in ("ok", "waiting", "drift", "blurred")
+    ]
+    # What was lost stays lost: whoever looks a minute later must learn of it, too.
+    found += [
+        Reason("odd", f"{v.stream}: earlier in this session {loss_in_words(v.gaps, v.lost, v.gap_cause)}")
+        for v in status.streams
+        if v.gaps and v.state != "gaps"
     ]
     found += [
         Reason("odd", f"{v.stream}: blurred, or a bare wall") for v in status.streams if v.state == "blurred"
@@ -91,3 +101,19 @@ def _told(status: RigStatus) -> list[Reason]:
     if status.uplink.held and not status.uplink.paused:  # a pause is somebody's wish
         found.append(Reason("odd", f"delivery is held: {status.uplink.held}"))
     return found
+
+
+def _how(verdict: Verdict) -> str:
+    """The numbers behind a verdict, as far as it has any."""
+    match verdict.state:
+        case "silent" if verdict.age_ms >= 1000:
+            return f" for {verdict.age_ms / 1e3:.0f} s"
+        case "gaps" if verdict.gaps:
+            return f", {loss_in_words(verdict.gaps, verdict.lost, verdict.gap_cause)}"
+        case "rate":
+            return f", {verdict.rate_hz:g} Hz"
+        case "saturated" if verdict.saturated:
+            return f", {100 * verdict.saturated:.0f} % of its samples at full scale"
+        case "clock" if verdict.u_ns:
+            return f", times known to ± {verdict.u_ns / 1e6:.3g} ms only"
+    return ""

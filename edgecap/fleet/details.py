@@ -9,17 +9,16 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from edgecap.fleet.attention import SIGN
 from edgecap.fleet.board_clock import BoardClock, board_clocks
 from edgecap.fleet.roster import RigRow
 from edgecap.model import Verdict
-
-SIGN = {"losing": "●", "soon": "▲", "odd": "◆"}
 
 
 def rig_details(row: RigRow) -> Group:
     """Everything that a status tells of one rig and that helps to find out why."""
     status = row.status
-    lines = [f"[bold]{row.site}/{row.rig}[/]  {row.state}"]
+    lines = [f"[bold]{row.site}/{row.rig}[/]  {escape(row.state)}"]
     lines += [f"{SIGN[reason.severity]} {escape(reason.text)}" for reason in row.reasons()]
     if status is None:
         return Group(*lines)
@@ -35,7 +34,7 @@ def _table(first: str, columns: Iterable[str]) -> Table:
     table = Table(box=box.SIMPLE)
     table.add_column(first, no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")  # a unit in brackets is no markup
     return table
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgecap import clock
+from edgecap.fleet.attention import ORDER, SAID, SIGN
 from edgecap.fleet.roster import RigRow
 from edgecap.status import SpoolStatus
 
@@ -50,22 +51,23 @@ def roster_table(rows: Sequence[RigRow], width: int = 200) -> Table:
         width: Characters of the terminal; a narrow one has fewer columns.
     """
     columns = columns_for(rows, width)
-    table = Table(
-        title=f"{len(rows)} rig{'s' if len(rows) != 1 else ''}", title_justify="left", box=box.SIMPLE
-    )
+    table = Table(title=summary(rows), title_justify="left", box=box.SIMPLE)
     for name in columns:
         justify: Literal["left", "right"] = "right" if name in ("waiting", "free", "bound") else "left"
         table.add_column(name, justify=justify, no_wrap=name != "needs attention")
     for row in rows:
-        state = f"[{_STYLE.get(row.state, '')}]{row.state}[/]" if row.state in _STYLE else row.state
+        state = f"[{_STYLE.get(row.state, '')}]{row.state}[/]" if row.state in _STYLE else escape(row.state)
         status = row.status
-        wrong = [reason.text for reason in row.reasons(row.heard_ns and clock.now_ns())]
+        wrong = [
+            f"{SIGN[reason.severity]} {reason.text}"
+            for reason in row.reasons(row.heard_ns and clock.now_ns())
+        ]
         said = f"[red]{escape('; '.join(wrong))}[/]" if wrong else "–"
         cells = {"rig": f"{row.site}/{row.rig}", "state": state, "needs attention": said}
         if status is not None:
             bound_us = max((v.u_ns for v in status.streams), default=0) / 1000
             cells |= {
-                "session": status.session or "–",
+                "session": escape(status.session) or "–",
                 "waiting": f"{status.spool.bytes / 1e6:.1f} MB",
                 "free": _free(status.spool),
                 "bound": f"±{bound_us:.0f} µs" if bound_us else "–",
@@ -73,6 +75,24 @@ def roster_table(rows: Sequence[RigRow], width: int = 200) -> Table:
             }
         table.add_row(*(cells.get(name, "") for name in columns))
     return table
+
+
+NAMED = 5
+"""More rigs than these a line does not name."""
+
+
+def summary(rows: Sequence[RigRow]) -> str:
+    """`200 rigs; ● losing data: lab/rig-07`: what a table whose top has scrolled away must still say."""
+    found = [f"{len(rows)} rig{'s' if len(rows) != 1 else ''}"]
+    worst: dict[str, list[str]] = {severity: [] for severity in ORDER}
+    for row in rows:
+        if why := row.reasons(row.heard_ns and clock.now_ns()):
+            worst[why[0].severity].append(f"{row.site}/{row.rig}")
+    for severity, names in worst.items():
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            found.append(f"{SIGN[severity]} {SAID[severity]}: {', '.join(names[:NAMED])}{more}")
+    return "; ".join(found)
 
 
 def _free(spool: SpoolStatus) -> str:

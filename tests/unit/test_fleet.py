@@ -25,10 +25,11 @@ from edgecap.cli.fleet import address
 from edgecap.cli.main import main
 from edgecap.errors import UsageError
 from edgecap.fleet.attention import HOURS_LEFT, ORDER, OVERDUE_NS, reasons
+from edgecap.fleet.details import rig_details
 from edgecap.fleet.metrics import exposition
 from edgecap.fleet.roster import REMEMBERED_EVENTS, Roster
 from edgecap.fleet.server import MAX_ROWS, FleetServer
-from edgecap.fleet.table import columns_for, roster_table
+from edgecap.fleet.table import NAMED, columns_for, roster_table, summary
 from edgecap.model import Verdict
 from edgecap.mqtt import Message, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
@@ -91,6 +92,38 @@ def test_a_rig_that_is_well_gives_no_reason() -> None:
         ({"state": "fault"}, 0, "losing", "fault"),
         ({"streams": [Verdict("cam", "silent", 0.0, 0)]}, 0, "losing", "cam: silent"),
         ({"streams": [Verdict("cam", "dark", 30.0, 9)]}, 0, "losing", "cam: dark"),
+        ({"streams": [Verdict("cam", "silent", 0.0, 9, age_ms=12e3)]}, 0, "losing", "cam: silent for 12 s"),
+        ({"streams": [Verdict("imu", "rate", 250.0, 9)]}, 0, "losing", "imu: rate, 250 Hz"),
+        (
+            {"streams": [Verdict("imu", "saturated", 1e3, 9, saturated=0.12)]},
+            0,
+            "losing",
+            "imu: saturated, 12 % of its samples at full scale",
+        ),
+        (
+            {"streams": [Verdict("imu", "clock", 1e3, 9, u_ns=4_200_000)]},
+            0,
+            "losing",
+            "imu: clock, times known to ± 4.2 ms only",
+        ),
+        (
+            {"streams": [Verdict("imu", "gaps", 1e3, 9, gaps=2, lost=290, gap_cause="overrun")]},
+            0,
+            "losing",
+            "imu: gaps, 2 gaps, 290 samples lost (the board was too slow)",
+        ),
+        (
+            {"streams": [Verdict("imu", "ok", 1e3, 9, gaps=1, lost=1, gap_cause="line")]},
+            0,
+            "odd",
+            "imu: earlier in this session 1 gap, 1 sample lost (lost on the line: check cable and hub)",
+        ),
+        (
+            {"streams": [Verdict("imu", "ok", 1e3, 9, gaps=1, gap_cause="reset")]},
+            0,
+            "odd",
+            "imu: earlier in this session 1 gap (the board was reset)",
+        ),
         ({"streams": [Verdict("cam", "blurred", 30.0, 9)]}, 0, "odd", "cam: blurred, or a bare wall"),
         (
             {"streams": [Verdict("glove", "drift", 1e3, 9, drift=-0.5, drift_of="tare of thumb [N]")]},
@@ -148,6 +181,28 @@ def test_which_rig_and_what_is_wrong_fit_any_terminal(width: int) -> None:
     out = console.file.getvalue()
     assert "lab/rig-01" in out
     assert "hand is disconnected" in " ".join(out.split())
+
+
+def test_a_long_table_names_the_bad_rigs_where_they_are_still_seen() -> None:
+    roster = Roster()
+    for k in range(200):
+        bad = Verdict("cam", "silent", 0.0, 5)
+        roster.see(told(f"rig-{k:03}", status(streams=[bad]) if k in (7, 120) else status()))
+    roster.see(told("rig-300", status(battery_percent=3.0)))
+    assert summary(roster.rows()) == "201 rigs; ● losing data: lab/rig-007, lab/rig-120; ▲ soon: lab/rig-300"
+    for k in range(NAMED + 2):
+        roster.see(told(f"rig-{k:03}", status(fault="x")))
+    assert "lab/rig-004 and 4 more; ▲" in summary(roster.rows())
+
+
+def test_what_a_rig_says_is_no_markup() -> None:
+    roster = Roster()
+    clocks = {"glove": {"clock": CLOCK}}
+    roster.see(told("a", status(state="[/x]", session="[/y]", task="[/z]", devices=clocks)), 1 * S)
+    console = Console(width=200, file=io.StringIO())
+    console.print(roster_table(roster.rows(), 200), rig_details(roster.rows()[0]))
+    for said in ("[/x]", "[/y]", "[/z]", "skew [ppm]", "bound [µs]", "rate [Hz]"):
+        assert said in console.file.getvalue()
 
 
 def test_two_rigs_under_one_name_are_found_out_and_a_restart_is_not() -> None:
