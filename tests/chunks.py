@@ -25,7 +25,10 @@ class SessionMaker:
         boot: str = BOOT,
         seed: int = 0,
         streams: Mapping[str, str] | None = None,
+        operator: str = "p-17",
+        consent: str = "c-3",
     ) -> None:
+        self.whose = {"operator": operator, "consent": consent}
         self.random = random.Random(seed)
         self.names = {"site": site, "rig": rig, "boot": boot, "session": session}
         self.chain = StreamChain(stream="session", **self.names)
@@ -46,8 +49,7 @@ class SessionMaker:
             "v": 1,
             **names,
             "task": "fold a towel",
-            "operator": "p-17",
-            "consent": "c-3",
+            **self.whose,
             "utc_ns": 1_767_323_045 * SECOND_NS,
             "utc_trusted": True,
             "streams": infos,

@@ -1,0 +1,303 @@
+"""Consent withdrawn by command, in a directory and in a bucket: recordings, exports, ingest, erasure."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecap import topics
+from edgecap.cli.main import main
+from edgecap.dataset.session import load_session
+from edgecap.errors import SessionError, StoreError
+from edgecap.ingest.bucket import Bucket
+from edgecap.ingest.completeness import verify_session
+from edgecap.ingest.consent import Consents, withdraw
+from edgecap.ingest.erase import erase_session
+from edgecap.ingest.object_store import ObjectStore
+from edgecap.ingest.store import SessionKey, open_store
+from edgecap.ingest.worker import IngestWorker
+from edgecap.mqtt import Broker, connect
+from tests.chunks import SessionMaker
+from tests.system.delivery import on_broker, until
+from tests.system.object_server import BUCKET, ObjectServer, Wire, use
+from tests.system.synthetic import make_session
+from tests.system.test_mcap_export import store_of
+
+KEY = SessionKey("site-a", "rig-01", "20260102-030405-abcd")
+OTHER = KEY._replace(session="20260102-040506-efgh")
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    with ObjectServer(tmp_path_factory.mktemp("moto")) as running:
+        yield running
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def url(
+    request: pytest.FixtureRequest, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    if request.param == "directory":
+        return str(tmp_path / "store")
+    use(monkeypatch, server.environ())
+    return f"s3://{BUCKET}/test-{next(numbers)}/store"
+
+
+def fill(url: str, *makers: SessionMaker) -> None:
+    store = open_store(url, create=True)
+    for maker in makers:
+        store.append(maker.whole())
+    store.close()
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str], str]:
+    """Exit code, lines on stdout, and stderr."""
+    code = main(list(argv))
+    said = capsys.readouterr()
+    return code, said.out.splitlines(), said.err
+
+
+def told(capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run(capsys, *argv, "--json")[1]]
+
+
+def test_by_command(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(url, SessionMaker(), SessionMaker(OTHER.session, operator="p-18", consent="c-4"))
+    why = ("--why", "asked\nby letter")
+    code, out, _ = run(capsys, "sessions", "withdraw", url, "--consent", "c-33", *why)
+    assert code == 0
+    assert out[1] == "covers 0 stored sessions, and whatever comes later"
+    assert out[2].startswith("check the spelling: the store has c-3")
+    code, out, _ = run(capsys, "sessions", "withdraw", url, "--consent", "c-3", *why)
+    assert (code, len(out)) == (0, 3)
+    assert out[0].endswith("(consent c-3): asked by letter")
+    assert out[1:] == ["covers 1 stored session, and whatever comes later", f"  {'/'.join(KEY)}"]
+    (again,) = told(capsys, "sessions", "withdraw", url, "--consent", "c-3", "--why", "other")
+    assert (again["is_new"], again["why"], again["sessions"]) == (False, "asked\nby letter", ["/".join(KEY)])
+
+    states = {line["session"]: line["state"] for line in told(capsys, "sessions", "ls", url)}
+    assert states == {KEY.session: "withdrawn", OTHER.session: "complete"}
+    for command in (["ls", url], ["show", url, KEY.session], ["verify", url, KEY.session]):
+        code, out, _ = run(capsys, "sessions", *command)
+        assert code == 0
+        assert any("withdrawn 20" in line and "asked by letter" in line for line in out)
+    (ledger,) = told(capsys, "sessions", "ledger", url, "--by", "operator")
+    assert [(r["key"], r["withdrawn_ns"] > 0, r["delivered_ns"] > 0) for r in ledger["rows"]] == [
+        ("p-17", True, False), ("p-18", False, True),
+    ]  # fmt: skip
+
+    # A session of which nothing has arrived is named in full; one that is not known is not guessed.
+    code, _, err = run(capsys, "sessions", "withdraw", url, "--session", "20260102-050607-ijkl", *why)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "named in full: SITE/RIG/SESSION" in err
+    late = KEY._replace(session="20260102-050607-ijkl")
+    names = ["/".join(late), OTHER.session]
+    assert [r["sessions"] for r in told(capsys, "sessions", "withdraw", url, "--session", *names, *why)] == [
+        [], ["/".join(OTHER)],
+    ]  # fmt: skip
+    fill(url, SessionMaker(late.session, consent="c-5", operator="p-5"))
+    (report,) = told(capsys, "sessions", "verify", url, late.session)
+    assert (report["complete"], report["withdrawn"]["kind"]) == (True, "session")
+
+    (listed,) = told(capsys, "sessions", "withdrawn", url)
+    assert [(w["subject"], w["sessions"]) for w in listed["withdrawals"]] == [
+        ("c-33", []), ("c-3", ["/".join(KEY)]), ("/".join(late), ["/".join(late)]),
+        ("/".join(OTHER), ["/".join(OTHER)]),
+    ]  # fmt: skip
+
+    (erased,) = told(capsys, "sessions", "erase", url, KEY.session)
+    assert erased["chunks"] == len(SessionMaker().whole())
+    code, out, _ = run(capsys, "sessions", "verify", url)
+    assert (code, out[-1]) == (0, "3 sessions: all whole, 1 erased")
+    states = {line["session"]: line["state"] for line in told(capsys, "sessions", "ls", url)}
+    assert states == {KEY.session: "erased", OTHER.session: "withdrawn", late.session: "withdrawn"}
+    store = open_store(url)
+    assert store.append(SessionMaker().whole()) == ["erased"] * erased["chunks"]
+    with pytest.raises(SessionError, match="holds no session"):
+        store.contents(KEY)
+    code, _, err = run(capsys, "export", url, KEY.session, "--to", "mcap", "--out", "never")
+    assert (code, "was withdrawn" in err, "erased" in err, err.count("\n")) == (1, True, True, 1)
+
+
+def test_a_worker_receipts_what_it_does_not_store(url: str, tmp_path: Path) -> None:
+    """The rig lets go of a withdrawn session as of any other, erased or not."""
+    kept, gone = SessionMaker(OTHER.session, seed=1).whole(), SessionMaker().whole()
+    fill(url, SessionMaker())
+    store = open_store(url)
+    withdraw(store, "worker", "p-17", "left")
+    erase_session(store, KEY)
+
+    async def body(broker: Broker) -> None:
+        store = open_store(url, worker="w1")
+        worker = IngestWorker(broker, store, name="w1", receipt_after_s=0.05)
+        serving = asyncio.create_task(worker.run())
+        async with asyncio.timeout(60), connect(broker, client_id="rig") as rig:
+            await worker.connected.wait()
+            for chunk in [*gone, *kept]:
+                h = chunk.header
+                await rig.publish(topics.topic(h.site, h.rig, topics.UP, h.stream), chunk.packed, qos=1)
+            await until(lambda: worker.metrics.receipted == len(gone) + len(kept))
+        worker.stop()
+        await asyncio.wait([serving])
+        serving.result()
+        assert (worker.metrics.erased, worker.metrics.stored) == (len(gone), len(kept))
+        store.close()
+
+    on_broker(tmp_path, body)
+    store = open_store(url)
+    assert store.sessions() == [OTHER]
+    consents = Consents(store)
+    assert consents.covering_stored(OTHER) == consents.of("worker", "p-17")
+
+
+def test_puts_and_deletes_that_break(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note whose answer is lost is there once; a server that is gone lets nothing out."""
+    use(monkeypatch, server.environ())
+    url = f"s3://{BUCKET}/test-{next(numbers)}"
+    for part in (slice(9), slice(9, None)):
+        store = open_store(url)
+        store.append(SessionMaker().whole()[part])
+        store.close()
+    with Wire(server.port) as wire:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+        store = ObjectStore(Bucket(url, patience_s=20.0))
+        wire.cut, wire.lose = 1, 0
+        made, is_new = withdraw(store, "consent", "c-3", "asked")
+        assert (is_new, wire.cut) == (True, 0)
+        wire.lose = 1
+        assert withdraw(store, "consent", "c-3", "asked") == (made, False)
+        assert len(store.note_names()) == 1
+        impatient = ObjectStore(Bucket(url, patience_s=0.2, request_s=2.0))
+        wire.down = True
+        for refused in (
+            lambda: load_session(impatient, KEY),
+            lambda: erase_session(impatient, KEY),
+            lambda: withdraw(impatient, "consent", "c-4", "asked"),
+        ):
+            with pytest.raises(StoreError):
+                refused()
+        wire.down = False
+        assert store.sessions() == [KEY]
+        folder = url.removeprefix(f"s3://{BUCKET}/") + "/site-a/"
+        objects = {name: server.read(name) for name in server.names(folder)}
+        wire.lose = 1  # the tombstone's answer
+        first = erase_session(store, KEY)
+        assert (len(store.note_names()), server.names(folder), len(objects) > 1) == (2, [], True)
+    # As after a crash between the tombstone and the last deletion: it says so, and is finished.
+    use(monkeypatch, server.environ())
+    for name, data in list(objects.items())[1:]:
+        server.write(name, data)
+    report = verify_session(open_store(url), KEY)
+    assert (report.complete, report.erased) == (False, first)
+    assert "erase it once more" in report.problems[0]
+    erase_session(open_store(url), KEY)
+    assert server.names(folder) == []
+    report = verify_session(open_store(url), KEY)
+    assert (report.outcome, report.erased, report.problems) == ("erased", first, [])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings as every kind of dataset."""
+    path = tmp_path_factory.mktemp("exported")
+    made = [make_session(seconds=1), make_session(seconds=1, session="20261121-111111-aaaa")]
+    store_of(path / "store", *made)
+    names = [m.session for m in made]
+    for format_ in ("mcap", "frames", "lerobot"):
+        out = str(path / "out" / format_)
+        assert main(["export", str(path / "store"), *names, "--to", format_, "--out", out]) == 0
+    return path
+
+
+def test_no_format_lets_a_withdrawn_session_out(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = str(shutil.copytree(exported / "store", tmp_path / "store")), tmp_path / "out"
+    names = ["20261121-101500-k3fz", "20261121-111111-aaaa"]
+    assert run(capsys, "sessions", "withdraw", store, "--session", names[0], "--why", "asked")[0] == 0
+    for format_ in ("mcap", "frames", "lerobot"):
+        argv = ["export", store, *names, "--to", format_, "--out", str(out), "--allow-incomplete"]
+        code, lines, err = run(capsys, *argv)
+        assert (code, lines, err.count("\n")) == (1, [], 1)
+        assert f"session {names[0]} was withdrawn" in err
+        assert names[1] not in err
+        assert not out.exists(), "nothing is written, of the others neither"
+    assert run(capsys, "export", store, names[1], "--to", "mcap", "--out", str(out))[0] == 0
+    code, _, err = run(
+        capsys, "calibrate", "imu", store, names[0], "--stream", "left-hand-imu", "--method", "rest"
+    )
+    assert (code, "was withdrawn" in err) == (1, True)
+
+
+def test_exports_that_hold_withdrawn_sessions_are_found(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what they tell of themselves, in whichever store the consent was withdrawn."""
+    gone, other = "20261121-101500-k3fz", "20261121-111111-aaaa"
+    out = shutil.copytree(exported / "out", tmp_path / "out")
+    (out / "mcap" / f"{gone}.png").write_bytes(b"a picture")
+    (out / "notes.parquet").write_bytes(b"no table")
+    (out / "mine.txt").write_text("no export")
+    store = str(shutil.copytree(exported / "store", tmp_path / "store"))
+    empty = str(tmp_path / "another")
+    (tmp_path / "another").mkdir()
+
+    def search(store: str) -> tuple[int, dict[str, set[str]], list[str]]:
+        code, lines, _ = run(capsys, "sessions", "withdrawn", store, "--dataset", str(out), "--json")
+        found = json.loads(lines[0])["search"]
+        held: dict[str, set[str]] = {}
+        for h in found["held"]:
+            held.setdefault(str(Path(h["path"]).relative_to(out)), set()).add(h["session"])
+        return code, held, found["unreadable"]
+
+    code, held, unreadable = search(store)
+    assert (code, held) == (1, {})
+    assert len(unreadable) == 1
+    assert "notes.parquet" in unreadable[0]
+    (out / "notes.parquet").unlink()
+    assert search(store) == (0, {}, [])
+
+    assert run(capsys, "sessions", "withdraw", store, "--session", gone, "--why", "asked")[0] == 0
+    files = {f"mcap/{gone}.mcap", f"mcap/{gone}.png", f"frames/{gone}.head-camera.mp4"}
+    files |= {f"frames/{gone}.head-camera.parquet"}
+    code, held, unreadable = search(store)
+    assert (code, held, unreadable) == (1, {name: {gone} for name in (*files, "lerobot")}, [])
+    code, lines, _ = run(capsys, "sessions", "withdrawn", store, "--dataset", str(out))
+    assert (code, len([line for line in lines if f" holds {gone}: withdrawn" in line])) == (1, 5)
+    assert "5 still hold withdrawn sessions, 0 cannot be told" in lines[-1]
+
+    # By the consent, of which this other store knows no session; videos and pictures tell nothing of it.
+    assert run(capsys, "sessions", "withdraw", empty, "--consent", "c-2026-031", "--why", "asked")[0] == 0
+    told_by_head = {f"mcap/{s}.mcap" for s in (gone, other)}
+    told_by_head |= {f"frames/{s}.head-camera.parquet" for s in (gone, other)}
+    code, held, _ = search(empty)
+    assert code == 1
+    assert set(held) == {*told_by_head, "lerobot"}
+    assert held["lerobot"] == {gone, other}
+
+    # A dataset that cannot tell any more, and a native table taken out of it.
+    (out / "lerobot" / "meta" / "edgecap.json").unlink()
+    shutil.copy(next((out / "lerobot" / "native" / gone).iterdir()), out / "loose.parquet")
+    code, held, unreadable = search(empty)
+    assert held["loose.parquet"] == {gone}
+    assert any(line.endswith("edgecap.json is gone") for line in unreadable)
+
+    for path in out.iterdir():
+        if path.name != "mcap":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (out / "mcap").iterdir():
+        if gone in path.name:
+            path.unlink()
+    assert search(store) == (0, {}, [])
+    (out / "mcap" / f"{other}.mcap").write_bytes(b"cut")
+    assert search(store)[0] == 1
+    code, _, err = run(capsys, "sessions", "withdrawn", store, "--dataset", str(tmp_path / "nowhere"))
+    assert (code, "nowhere does not exist" in err) == (1, True)
