@@ -108,7 +108,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 GAP_CAUSES = {
-    "overrun": "the board was too slow",
+    "overrun": "the board had no room left for them",
     "reset": "the board was reset",
     "silent": "the sensor gave none",
     "line": "lost on the line: check cable and hub",
@@ -123,11 +123,12 @@ GAP_CAUSES = {
 
 
 def loss_in_words(gaps: int, lost: int, cause: str) -> str:
-    """`2 gaps, 290 samples lost (the board was too slow)`; what cannot be counted is not."""
+    """`2 gaps, 290 samples lost (the last: the board was reset)`; what cannot be counted is not."""
     found = f"{gaps} gap{'s' if gaps != 1 else ''}"
     if lost > 0:
         found += f", {lost} sample{'s' if lost != 1 else ''} lost"
-    return f"{found} ({GAP_CAUSES.get(cause, cause)})" if cause else found
+    last = "the last: " if gaps > 1 else ""
+    return f"{found} ({last}{GAP_CAUSES.get(cause, cause)})" if cause else found
 
 
 MARK_KINDS = ("went-wrong", "recovered", "subtask", "note")

@@ -64,6 +64,9 @@ def _told(status: RigStatus) -> list[Reason]:
     found: list[Reason] = []
     if status.fault or status.state == "fault":
         found.append(Reason("losing", status.fault or "fault"))
+    # What is wrong with a device comes before what that does to its streams.
+    lost: Severity = "losing" if status.state == "recording" else "soon"
+    found += [Reason(lost, text) for text in status.problems.values() if text not in status.fault]
     found += [
         Reason("losing", f"{v.stream}: {v.state}{_how(v)}")
         for v in status.streams
@@ -83,8 +86,6 @@ def _told(status: RigStatus) -> list[Reason]:
         for v in status.streams
         if v.state == "drift"
     ]
-    lost: Severity = "losing" if status.state == "recording" else "soon"
-    found += [Reason(lost, text) for text in status.problems.values() if text not in status.fault]
     if status.desired_error:
         found.append(Reason("odd", status.desired_error))
     spool = status.spool

@@ -110,7 +110,7 @@ def test_a_rig_that_is_well_gives_no_reason() -> None:
             {"streams": [Verdict("imu", "gaps", 1e3, 9, gaps=2, lost=290, gap_cause="overrun")]},
             0,
             "losing",
-            "imu: gaps, 2 gaps, 290 samples lost (the board was too slow)",
+            "imu: gaps, 2 gaps, 290 samples lost (the last: the board had no room left for them)",
         ),
         (
             {"streams": [Verdict("imu", "ok", 1e3, 9, gaps=1, lost=1, gap_cause="line")]},
@@ -148,6 +148,11 @@ def test_each_trouble_is_said_in_words(
 ) -> None:
     body = status(**changes)
     assert words(body.state, body, age_ns) == [(severity, text)]
+
+
+def test_a_device_that_is_gone_is_told_of_before_its_streams() -> None:
+    body = status(streams=[Verdict("hand-imu", "silent", 0.0, 9)], problems={"hand": "hand is disconnected"})
+    assert [r.text for r in reasons("recording", body, 0)] == ["hand is disconnected", "hand-imu: silent"]
 
 
 def test_the_worst_comes_first_and_a_rig_that_vanished_while_recording_is_named() -> None:
