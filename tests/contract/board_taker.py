@@ -53,6 +53,10 @@ class Taker:
     def gaps(self, stream: str = "") -> list[Gap]:
         return [i for i in self.items if isinstance(i, Gap) and i.stream.endswith(stream)]
 
+    def planned_gaps(self, stream: str = "") -> list[Gap]:
+        """Without those of a board or reader that a busy machine held up for longer than its buffer lasts."""
+        return [g for g in self.gaps(stream) if g.cause != "overrun"]
+
     def events(self, kind: str) -> list[DeviceEvent]:
         return [i for i in self.items if isinstance(i, DeviceEvent) and i.kind == kind]
 

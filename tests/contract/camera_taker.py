@@ -19,13 +19,23 @@ class Taker:
     def __init__(self, feed):
         self.feed = feed
         self.items = []
+        self.late_s = 0.0
+        """How much later than asked for this process had its turn, at worst: so busy is the machine."""
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._take())
+        self._looks = asyncio.create_task(self._look())
 
     async def _take(self):
         async for item in self.feed:
             self.items.append(item)
             self._news.set()
+
+    async def _look(self):
+        loop = asyncio.get_running_loop()
+        while not self._task.done():
+            due_s = loop.time() + 0.02
+            await asyncio.sleep(0.02)
+            self.late_s = max(self.late_s, loop.time() - due_s)
 
     @property
     def frames(self):
@@ -105,8 +115,8 @@ async def play(feed, taker, n=20):
 
 
 def replacement_limit_s(taker):
-    """Two seconds; more only where a process takes long to start because the machine is busy."""
-    return max(2.0, 1.2 + 4 * taker.open_s)
+    """Two seconds; more only where the machine is so busy that processes start or go on late."""
+    return max(2.0, 1.2 + 4 * taker.open_s) + 4 * taker.late_s
 
 
 def assert_losses_are_stated(taker, produced, codec="h264"):

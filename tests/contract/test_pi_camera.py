@@ -104,11 +104,11 @@ def test_missed_frames_are_counted_from_the_timestamps():
     assert_losses_are_stated(taker, produced)
 
 
-async def outage(feed, taker):
-    """Record through a fault and its repair."""
+async def outage(feed, taker, words):
+    """Record through a fault and its repair; a busy machine may make another before."""
     await feed.start()
-    await taker.until(lambda: taker.events("fault"), 30)
-    await taker.until(lambda: taker.events("connected"), 30)
+    await taker.until(lambda: any(words in e.text for e in taker.events("fault")))
+    await taker.until(lambda: len(taker.events("connected")) == len(taker.events("fault")))
     n = len(taker.frames)
     await taker.until_frames(n + 10)
     return await feed.stop()
@@ -118,10 +118,11 @@ def assert_was_replaced(taker, produced):
     """From the last frame before to the first one after; every frame between is in a gap."""
     silence_ns = max(g.t1_ns - g.t0_ns for g in taker.gaps)
     assert silence_ns < replacement_limit_s(taker) * 1e9
-    assert taker.feed.statistics().restarts == 1
+    assert taker.feed.statistics().restarts == len(taker.events("fault"))
     assert_losses_are_stated(taker, produced)
 
 
+@pytest.mark.usefixtures("watchdog")
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -135,19 +136,21 @@ def assert_was_replaced(taker, produced):
     ],
 )
 def test_a_camera_that_fails_is_replaced(fault, words, tmp_path):
-    taker, produced = record(camera(fault, 20, "--once", tmp_path / "failed"), outage)
+    failing = camera(fault, 20, "--once", tmp_path / "failed")
+    taker, produced = record(failing, lambda f, t: outage(f, t, words))
     assert_was_replaced(taker, produced)
-    (event,) = taker.events("fault")
-    assert words in event.text
 
 
+@pytest.mark.usefixtures("watchdog")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 def test_a_process_that_is_lost_is_replaced(number):
     async def body(feed, taker):
         await feed.start()
         await taker.until_frames(10)
-        os.kill(feed.pid, number)
-        await taker.until(lambda: taker.events("connected"), 30)
+        pid = feed.pid
+        os.kill(pid, number)
+        await taker.until(lambda: feed.pid not in (0, pid))
+        await taker.until(lambda: len(taker.events("connected")) == len(taker.events("fault")) > 0)
         n = len(taker.frames)
         await taker.until_frames(n + 10)
         return await feed.stop()
@@ -156,6 +159,7 @@ def test_a_process_that_is_lost_is_replaced(number):
     assert_was_replaced(taker, produced)
 
 
+@pytest.mark.usefixtures("watchdog")
 def test_an_unplugged_camera_is_awaited_and_used_again(tmp_path):
     """As near as the virtual pipeline comes: requests are cancelled, then libcamera lists no camera."""
     cable = tmp_path / "unplugged"
@@ -181,7 +185,7 @@ def test_an_unplugged_camera_is_awaited_and_used_again(tmp_path):
     assert_losses_are_stated(taker, produced)
 
 
-def test_two_cameras_at_once_and_neither_disturbs_the_other(no_watchdog):
+def test_two_cameras_at_once_and_neither_disturbs_the_other():
     async def body():
         front, side = camera(), camera(camera_id="Side")
         async with front.open() as one, side.open() as two:
@@ -208,8 +212,8 @@ def test_stop_returns_although_picamera2_hangs_in_it(tmp_path):
 
     async def body(feed, taker):
         await feed.start()
-        await taker.until_frames(18)
-        await asyncio.sleep(0.3)  # the thread dies at frame 20, the watchdog would tell at 1 s
+        await taker.until_frames(20)
+        await asyncio.sleep(0.3)  # the thread dies at frame 20
         t0 = time.monotonic()
         return await feed.stop(), time.monotonic() - t0
 

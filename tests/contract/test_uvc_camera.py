@@ -135,7 +135,7 @@ def test_raw_pictures_become_jpeg(device):
 
 
 @pytest.mark.parametrize("codec", ["h264", "mjpeg"])
-def test_lost_and_damaged_frames_are_gaps(device, codec, no_watchdog):
+def test_lost_and_damaged_frames_are_gaps(device, codec):
     device.plug("miss=20,21 cut=30 error=33")
     taker, produced = record(device.camera(codec=codec), lambda f, t: play(f, t, 50))
     numbers = assert_each_is_the_one_it_says(taker, codec)
@@ -144,6 +144,7 @@ def test_lost_and_damaged_frames_are_gaps(device, codec, no_watchdog):
     assert "2 frames came damaged" in taker.events("log")[0].text
 
 
+@pytest.mark.usefixtures("watchdog")
 def test_a_camera_that_falls_silent_is_replaced(device):
     device.plug("freeze=20")
 
@@ -160,7 +161,7 @@ def test_a_camera_that_falls_silent_is_replaced(device):
     assert_losses_are_stated(taker, produced)
 
 
-def test_an_unplugged_camera_is_awaited_and_used_again(device, no_watchdog):
+def test_an_unplugged_camera_is_awaited_and_used_again(device):
     device.plug("unplug=20")
 
     async def body(feed, taker):

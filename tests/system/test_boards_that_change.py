@@ -11,7 +11,7 @@ import pytest
 
 from edgecap.daemon import recording
 from edgecap.sim.firmware import HostFirmware, motion_imu
-from edgecap.source import conversation
+from edgecap.source import conversation, serial_mcu
 from tests.system.onlooker import daemon, doctor, logged, row, shows
 from tests.system.site import Site
 from tests.system.uart_cable import UartCable
@@ -52,7 +52,9 @@ def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Pa
     asyncio.run(run())
 
 
-def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path) -> None:
+def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial_mcu, "MUTE_NS", 10**12)  # not to be taken for gone before it goes on
+
     async def run() -> None:
         async with Site(tmp_path) as site:
             glove = await site.add_device("glove", [motion_imu()])
@@ -60,11 +62,16 @@ def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path) -> None:
             await site.start_ingest()
             async with daemon(site, site.config()):
                 await site.until_state("idle")
-                await wrist.command("stall 2000")  # not long enough to be taken for gone
-                await glove.press(80)
-                await site.until_state("recording")
-                session = str(site.status["session"])
-                await site.until("told", lambda: any("not answer start" in e["text"] for e in site.events))
+                os.kill(wrist.pid, signal.SIGSTOP)
+                try:
+                    await glove.press(80)
+                    await site.until_state("recording")
+                    session = str(site.status["session"])
+                    await site.until(
+                        "told", lambda: any("not answer start" in e["text"] for e in site.events)
+                    )
+                finally:
+                    os.kill(wrist.pid, signal.SIGCONT)
                 await site.until("there", lambda: verdict_count(site, "wrist-imu") >= 300)
                 got = await ended(site, glove, session)
                 assert got["glove-imu"] > got["wrist-imu"] >= 300
@@ -91,7 +98,8 @@ def test_two_boards_with_one_serial_number(tmp_path: Path) -> None:
                         beside = await doctor(config)
                     alone = await doctor(config)
                 for findings in (beside, alone):
-                    bad = [f for f in findings if f.verdict == "fail"]
+                    # What one second of samples is like is judged as well: not the subject here.
+                    bad = [f for f in findings if f.verdict == "fail" and not f.check.startswith("stream ")]
                     assert bad
                     assert all("serial number" in f.text and "test-left" in f.text for f in bad)
                     assert all(f.fix for f in bad)
