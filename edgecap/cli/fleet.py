@@ -15,6 +15,8 @@ from edgecap.cli.rig_name import split_rig, unknown_rig
 from edgecap.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgecap.fleet.roster import RigRow
     from edgecap.mqtt import Broker
 
@@ -130,24 +132,39 @@ def _once(broker: Broker, site: str, rig: str | None, *, as_json: bool) -> int:
     return 1 if any(r.needs_attention for r in rows) else 0
 
 
-async def _live(broker: Broker, site: str) -> None:
+async def _live(broker: Broker, site: str, console: Console | None = None) -> None:
+    """Until cancelled; a broker that goes away is waited for, one that was never there is an error."""
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     from edgecap import topics
     from edgecap.fleet.roster import Roster, follow, redraw
     from edgecap.fleet.table import roster_table
-    from edgecap.mqtt import connect
+    from edgecap.mqtt import keep_connected
 
-    wanted = [topics.subscription(topics.STATUS, site=site)]
-    roster = Roster()
-    with Live(roster_table([]), refresh_per_second=4) as live:
+    roster, trouble, heard = Roster(), "", False
+    with Live(roster_table([]), console=console, refresh_per_second=4) as live:
 
         def show(rows: Sequence[RigRow]) -> None:
-            live.update(roster_table(rows, live.console.width))
+            table = roster_table(rows, live.console.width)
+            old = Text(f"The broker is not heard: {trouble}. What stands below is old.", style="bold red")
+            live.update(Group(old, table) if trouble else table)
 
-        async with (
-            connect(broker, client_id=client_id("fleet"), subscribe=wanted) as connection,
-            asyncio.TaskGroup() as group,
-        ):
-            group.create_task(follow(connection, roster), name="follow")
-            group.create_task(redraw(roster, show), name="redraw")
+        def on_state(connected: bool, reason: str) -> None:
+            nonlocal trouble, heard
+            trouble, heard = reason, heard or connected
+
+        drawing = asyncio.create_task(redraw(roster, show), name="redraw")
+        try:
+            await keep_connected(
+                broker,
+                lambda connection: follow(connection, roster),
+                client_id=client_id("fleet"),
+                subscribe=[topics.subscription(topics.STATUS, site=site)],
+                on_state=on_state,
+                give_up=lambda _: not heard,
+            )
+        finally:
+            drawing.cancel()
+            await asyncio.wait([drawing])

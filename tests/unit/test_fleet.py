@@ -21,9 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from edgecap import clock, topics
+from edgecap.cli.fleet import _live as fleet_live
 from edgecap.cli.fleet import address
 from edgecap.cli.main import main
-from edgecap.errors import UsageError
+from edgecap.errors import BrokerError, UsageError
 from edgecap.fleet.attention import HOURS_LEFT, ORDER, OVERDUE_NS, reasons
 from edgecap.fleet.details import rig_details
 from edgecap.fleet.metrics import exposition
@@ -456,6 +457,47 @@ def test_the_page_shows_what_a_real_broker_tells(tmp_path: Path) -> None:
                         await asyncio.sleep(0.05)
                 assert (await asyncio.to_thread(get, f"{url}/healthz"))[0] == 503
                 assert not (await ask())["connected"]
+
+    asyncio.run(body())
+
+
+def test_the_live_table_outlives_its_broker(tmp_path: Path) -> None:
+    screen = io.StringIO()
+
+    async def until(said: str) -> None:
+        async with asyncio.timeout(60):
+            while said not in screen.getvalue():
+                await asyncio.sleep(0.05)
+
+    async def tell(url: str, rig: str) -> None:
+        async with connect(parse_broker(url), client_id=rig) as connection:
+            await connection.publish(
+                topics.topic("lab", rig, topics.STATUS), told(rig, status()).payload, qos=1
+            )
+
+    async def body() -> None:
+        with LoopbackBroker(tmp_path, program="mosquitto") as broker:
+            live = asyncio.create_task(
+                fleet_live(
+                    parse_broker(broker.url), "+", Console(file=screen, force_terminal=True, width=150)
+                )
+            )
+            try:
+                async with asyncio.timeout(60):
+                    while "lab/before" not in screen.getvalue():
+                        await tell(broker.url, "before")  # again, should the table have subscribed after it
+                await asyncio.to_thread(broker.kill)
+                await until("The broker is not heard: ")
+                await asyncio.to_thread(broker.start)
+                async with asyncio.timeout(60):
+                    while "lab/after" not in screen.getvalue():
+                        await tell(broker.url, "after")
+                assert not live.done()
+            finally:
+                live.cancel()
+                await asyncio.wait([live])
+        with pytest.raises(BrokerError, match="refused the connection"):
+            await fleet_live(parse_broker(broker.url), "+", Console(file=screen, width=150))
 
     asyncio.run(body())
 
