@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+import sys
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import msgspec
@@ -15,11 +20,14 @@ import yaml
 from edgecap import topics
 from edgecap.codec.chunk import ChunkHeader
 from edgecap.codec.receipt import Receipt, decode_receipt, encode_receipts
+from edgecap.daemon import blinking, reporting, rig
+from edgecap.daemon.recording import SESSION_EVENTS
 from edgecap.daemon.reporting import Desired
 from edgecap.source.camera_feed import CameraStatistics
 from edgecap.source.iio import IioStatistics
 from edgecap.source.intake import SerialStatistics
-from edgecap.status import OFFLINE, Command, CommandResult, RigStatus
+from edgecap.status import OFFLINE, Command, CommandResult, Commands, RigStatus
+from edgecap.uplink import uplink
 from tests.system.delivery import make_chunks
 
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
@@ -39,7 +47,40 @@ def generated() -> dict[str, Any]:
         (*STRUCTS, *STATISTICS), ref_template="#/components/schemas/{name}"
     )
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schemas))
+    for name, schema in plain.items():
+        describe(struct_called(name), schema)
     return {name: in_its_dialect(schema) for name, schema in plain.items()}
+
+
+def struct_called(name: str) -> type[msgspec.Struct]:
+    """The program's struct of which msgspec made a schema."""
+    (found,) = {
+        struct
+        for module in list(sys.modules.values())
+        if getattr(module, "__name__", "").startswith("edgecap.")
+        and isinstance(struct := getattr(module, name, None), type)
+        and issubclass(struct, msgspec.Struct)
+        and struct.__name__ == name
+    }
+    return found
+
+
+def describe(struct: type[msgspec.Struct], schema: dict[str, Any]) -> None:
+    """Put what the source says of each field, below it, into its schema; name the parts of arrays."""
+    body = ast.parse(inspect.getsource(struct)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for field, text in pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            assert isinstance(field.target, ast.Name)
+            assert isinstance(text.value, ast.Constant)
+            texts[field.target.id] = " ".join(str(text.value.value).split())
+    fields = [field.encode_name for field in msgspec.structs.fields(struct)]
+    for name, part in zip(fields, schema.get("prefixItems", ()), strict=False):
+        part["title"] = name
+    for name, part in schema.get("properties", {}).items():
+        if name in texts and "$ref" not in part:  # beside a reference nothing else is read
+            part["description"] = texts[name]
 
 
 def in_its_dialect(node: Any) -> Any:
@@ -128,6 +169,25 @@ def test_schemas_are_those_of_the_program() -> None:
     wanted = generated()
     stale = [name for name in wanted if schemas.get(name) != wanted[name]]
     assert not stale, f"run `python -m tests.conformance.test_asyncapi`: {stale} have changed"
+
+
+def test_what_a_command_may_say_is_described() -> None:
+    """By the names that the program looks for in `args`."""
+    told = load()["channels"]["cmd"]["description"]
+    for module in (reporting, blinking):
+        for name in re.findall(r'args\.get\("(\w+)"', inspect.getsource(module)):
+            assert f"`{name}`" in told, name
+    for cmd in get_args(Commands):
+        assert f"`{cmd}`" in told, cmd
+
+
+def test_kinds_of_events_are_described() -> None:
+    told = load()["components"]["schemas"]["Event"]["properties"]["kind"]["description"]
+    kinds = set(SESSION_EVENTS)
+    for module in (reporting, rig, uplink):
+        kinds.update(re.findall(r'say\(\s*"([a-z-]+)"', inspect.getsource(module)))
+    assert len(kinds) > 10
+    assert kinds <= set(re.findall(r"`([a-z-]+)`", told))
 
 
 def test_hand_written_schemas_fit_real_messages() -> None:

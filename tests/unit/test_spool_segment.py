@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
+import sqlite3
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecap.spool import Spool, segment
 from edgecap.spool.files import OsFiles
 from edgecap.spool.segment import CHUNK, Damage, Record, SegmentHeader, new_header, scan
 from edgecap.spool.segment_index import key_of, read_index
@@ -95,3 +98,16 @@ def test_hostile_segments_cost_bounded_work() -> None:
     items = list(scan(Bytes(data)))  # type: ignore[arg-type]
     assert isinstance(items[0], SegmentHeader)
     assert items[1:] == [Damage(64, len(data) - 64, torn=True)]
+
+
+def test_the_document_has_the_tables_of_the_receipts(tmp_path: Path) -> None:
+    page = (Path(segment.__file__).with_name("FORMAT.md")).read_text()
+    with Spool.open(tmp_path / "spool"):
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "spool" / "receipts.sqlite")) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert f"`user_version` {version}" in page
+        for name in names:
+            columns = ", ".join(f"`{row[1]}`" for row in db.execute(f"PRAGMA table_info({name})"))
+            assert f"| `{name}` | {columns} |" in page, name
