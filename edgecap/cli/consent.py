@@ -52,7 +52,7 @@ def withdraw(args: argparse.Namespace) -> int:
             print_json({**_told(withdrawal), "is_new": is_new, "sessions": covered})
             continue
         word = "" if is_new else "already "
-        print(f"{printable(withdrawal.subject)}: {word}{printable(withdrawal.in_words())}")
+        print(f"{printable(withdrawal.subject)}: {word}{withdrawal.in_words()}")
         print(f"covers {len(covered)} stored session{'s'[: len(covered) != 1]}, and whatever comes later")
         for name in covered:
             print(f"  {name}")
@@ -84,15 +84,16 @@ def withdrawn(args: argparse.Namespace) -> int:
     consents = Consents(store)
     found = consents.withdrawals()
     covered: dict[str, list[str]] = {w.note: [] for w in found}
-    stored = {key: w for key in consents.sessions() if (w := consents.covering_stored(key)) is not None}
-    for key, withdrawal in stored.items():
-        covered.setdefault(withdrawal.note, []).append("/".join(key))
+    stored = {key: all_ for key in consents.sessions() if (all_ := consents.all_covering_stored(key))}
+    for key, all_ in stored.items():
+        for withdrawal in all_:
+            covered.setdefault(withdrawal.note, []).append("/".join(key))
     search = None
     if args.dataset:
         require_modules("mcap.reader", "pyarrow.parquet")
         from edgecap.dataset.withdrawn import search_exports
 
-        search = search_exports(args.dataset, consents, stored)
+        search = search_exports(args.dataset, consents, {key: all_[0] for key, all_ in stored.items()})
     still = search is not None and bool(search.held or search.unreadable)
     if args.json:
         told = [{**_told(w), "sessions": covered[w.note]} for w in found]
@@ -111,7 +112,10 @@ def withdrawn(args: argparse.Namespace) -> int:
     if search is None:
         return 0
     for held in search.held:
-        print(f"{printable(held.path)} holds {held.session}: {printable(held.withdrawal.in_words())}")
+        episodes = f" (episode {', '.join(map(str, held.episodes))})" if held.episodes else ""
+        print(
+            f"{printable(held.path)} holds {printable(held.session)}{episodes}: {held.withdrawal.in_words()}"
+        )
     for line in search.unreadable:
         print(f"cannot tell: {printable(line)}")
     sure = f"{len(search.held)} still hold withdrawn sessions, {len(search.unreadable)} cannot be told"

@@ -119,7 +119,7 @@ def _ls(args: argparse.Namespace) -> int:
     for line in found:
         for why in (line.withdrawn, line.erased):
             if why is not None:
-                print(f"{line.session}: {printable(why.in_words())}")
+                print(f"{line.session}: {why.in_words()}")
     return 0
 
 
@@ -222,7 +222,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"{report.site}/{report.rig}/{report.session}  {_state(report)}, {report.chunks} chunks")
         for why in (report.withdrawn, report.erased):
             if why is not None:
-                print(f"  {printable(why.in_words())}")
+                print(f"  {why.in_words()}")
         for line in report.problems:
             print(f"  {line}")
         for line in report.notes:
@@ -244,7 +244,7 @@ def _chosen(store: Store, names: Sequence[str]) -> list[SessionKey]:
 
 def _state(report: SessionReport) -> str:
     if report.erased is not None:
-        return "ERASED, AND THERE AGAIN" if report.problems else "erased"
+        return "ERASED IN PART" if report.problems else "erased"
     return f"withdrawn, {_proof(report)}" if report.withdrawn is not None else _proof(report)
 
 

@@ -56,8 +56,9 @@ class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
 
     def in_words(self) -> str:
         """Since when, what, and why."""
-        told = f"withdrawn {utc_words(self.t_utc_ns)} ({self.kind} {self.subject}): {self.why}"
-        return told if not self.damage else f"withdrawn {utc_words(self.t_utc_ns)} ({self.damage})"
+        told = self.damage or ("this session" if self.kind == "session" else f"{self.kind} {self.subject}")
+        line = f"withdrawn {utc_words(self.t_utc_ns)} ({told}){f': {self.why}' if self.why else ''}"
+        return "".join(c if c.isprintable() else "·" for c in " ".join(line.split()))
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,25 +134,26 @@ class Consents:
 
     def covering(self, key: SessionKey, *, consent: str, worker: str) -> Withdrawal | None:
         """The first withdrawal that covers a session recorded under this consent by this worker."""
-        subjects: dict[Kind, str] = {"session": "/".join(key), "consent": consent, "worker": worker}
-        found = [w for kind, subject in subjects.items() if subject and (w := self.of(kind, subject))]
-        return min(found, key=lambda w: w.t_utc_ns, default=None)
+        return next(iter(self._all_covering(key, consent, worker)), None)
 
     def covering_stored(self, key: SessionKey) -> Withdrawal | None:
-        """The withdrawal that covers a session of the store, or allowed its erasure."""
+        """The first withdrawal that covers a session of the store, or the one that allowed its erasure."""
+        return next(iter(self.all_covering_stored(key)), None)
+
+    def all_covering_stored(self, key: SessionKey) -> list[Withdrawal]:
+        """Every withdrawal that covers a session of the store; of an erased one, what allowed that."""
         erasure = self.erasure(key)
         if erasure is not None and _WITHDRAWAL.fullmatch(erasure.withdrawal):
-            return self._withdrawal(erasure.withdrawal)
+            return [self._withdrawal(erasure.withdrawal)]
         opening: Mapping[str, Any] = {}
         if self._withdrawn:
             with contextlib.suppress(*([SessionError] if erasure is not None else [])):
                 opening = opening_record(self._store, key)
-        return self.covering_opening(key, opening)
+        return self._all_covering(key, *_whose(opening))
 
     def covering_opening(self, key: SessionKey, opening: Mapping[str, Any]) -> Withdrawal | None:
-        """The withdrawal that covers a session with this opening record."""
-        consent, worker = str(opening.get("consent") or ""), str(opening.get("operator") or "")
-        return self.covering(key, consent=consent, worker=worker)
+        """The first withdrawal that covers a session with this opening record, or what an export tells."""
+        return next(iter(self._all_covering(key, *_whose(opening))), None)
 
     def erasure(self, key: SessionKey) -> Erasure | None:
         """The first tombstone of a session that can be read; of damaged ones what their name tells."""
@@ -166,6 +168,11 @@ class Consents:
                 damage = f"its note {name} cannot be read: {error}"
                 found = found or Erasure(**key._asdict(), t_utc_ns=_t_utc_ns(name), note=name, damage=damage)
         return found
+
+    def _all_covering(self, key: SessionKey, consent: str, worker: str) -> list[Withdrawal]:
+        subjects: dict[Kind, str] = {"session": "/".join(key), "consent": consent, "worker": worker}
+        found = [w for kind, subject in subjects.items() if subject and (w := self.of(kind, subject))]
+        return sorted(found, key=lambda w: w.t_utc_ns)
 
     def _first(self, names: Iterable[str]) -> Withdrawal:
         found = [self._withdrawal(name) for name in sorted(names, key=_t_utc_ns)]
@@ -285,6 +292,11 @@ def utc_words(t_utc_ns: int) -> str:
         return datetime.fromtimestamp(t_utc_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return f"{t_utc_ns} ns"
+
+
+def _whose(opening: Mapping[str, Any]) -> tuple[str, str]:
+    """Consent and worker."""
+    return str(opening.get("consent") or ""), str(opening.get("operator") or "")
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

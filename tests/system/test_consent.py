@@ -271,7 +271,11 @@ def test_exports_that_hold_withdrawn_sessions_are_found(
     code, held, unreadable = search(store)
     assert (code, held, unreadable) == (1, {name: {gone} for name in (*files, "lerobot")}, [])
     code, lines, _ = run(capsys, "sessions", "withdrawn", store, "--dataset", str(out))
-    assert (code, len([line for line in lines if f" holds {gone}: withdrawn" in line])) == (1, 5)
+    assert (code, len([line for line in lines if f" holds {gone}" in line and ": withdrawn 20" in line])) == (
+        1,
+        5,
+    )
+    assert any(line.startswith(f"{out / 'lerobot'} holds {gone} (episode 0): ") for line in lines)
     assert "5 still hold withdrawn sessions, 0 cannot be told" in lines[-1]
 
     # By the consent, of which this other store knows no session; videos and pictures tell nothing of it.
