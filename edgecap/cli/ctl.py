@@ -19,7 +19,7 @@ from edgecap.model import MARK_KINDS
 
 if TYPE_CHECKING:
     from edgecap.mqtt import Broker
-    from edgecap.status import CommandResult, RigStatus
+    from edgecap.status import CommandResult, RigStatus, SpoolStatus
 
 EXAMPLE = """\
 examples:
@@ -99,16 +99,27 @@ def _in_words(status: RigStatus) -> Iterator[str]:
     spool, uplink = status.spool, status.uplink
     if status.session:
         yield f"session: {status.session}, {status.session_s:.0f} s, {printable(status.task)}"
-    room = f"{max(0, spool.free_bytes - spool.reserve_bytes) / 1e9:.1f} GB"
-    if spool.hours_left is not None:
-        room += f", {spool.hours_left:g} h of recording at the rate last measured"
-    yield f"room: {room}"
-    waiting = f"{spool.chunks} chunks, {spool.bytes / 1e6:.1f} MB wait" if spool.chunks else "nothing waits"
+    yield f"room: {_room(spool)}"
+    chunks = "1 chunk" if spool.chunks == 1 else f"{spool.chunks} chunks"
+    waiting = f"{chunks}, {spool.bytes / 1e6:.1f} MB, to be delivered" if spool.chunks else "nothing waits"
     yield f"delivery: {waiting}{f', held: {uplink.held}' if uplink.held else ''}"
     if not status.clock.trusted:
         yield "clock: not synchronised; recordings are dated by it all the same"
     for problem in filter(None, [status.fault, *status.problems.values()]):
         yield f"problem: {printable(problem)}"
+
+
+def _room(spool: SpoolStatus) -> str:
+    """How much, and for how long."""
+    free = spool.free_bytes - spool.reserve_bytes
+    if free <= 0:
+        kept = f"{spool.reserve_bytes / 1e6:.0f} MB are kept in reserve"
+        return f"none, {spool.free_bytes / 1e6:.0f} MB are free and {kept}: no session can start"
+    room = f"{free / 1e9:.1f} GB" if free >= 1e9 else f"{free / 1e6:.0f} MB"
+    if (hours := spool.hours_left) is None:
+        return room
+    lasts = f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    return f"{room}, {lasts} of recording at the rate last measured"
 
 
 def _prepare_blink(args: argparse.Namespace) -> None:

@@ -400,6 +400,7 @@ class Rig:
         if self.machine.state is State.RECORDING:
             reason = f"{self.config.spool.dir} is down to its reserve ({free_bytes / 1e6:.0f} MB free)"
             self.say("low-disk", clock.now_ns(), reason)
+            log.error("the session is closed: %s", reason)
             await self._intents.put(Intent("stop", "disk", clock.now_ns(), reason=reason))
 
     def _refresh(self) -> None:
