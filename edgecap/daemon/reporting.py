@@ -202,17 +202,26 @@ class Reporter:
             battery_percent=battery_percent(),
             temperature_c=temperature_c(),
             versions=self._versions,
-            counters={
-                **{name: getattr(rig.counters, name) for name in rig.counters.__slots__},
-                "commands_refused": self._inbox.refused,
-                "publishes_refused": self._refused,
-                "messages_strange": self._strange,
-            },
+            counters=self._counters(),
             desired_version=rig.desired_version,
             desired_error=rig.desired_error,
             problems=rig.problems(),
             loop=rig.lag.quantiles_ms(),
         )
+
+    def _counters(self) -> dict[str, int]:
+        rig, spool, writer = self.rig, self.rig.writer.spool.stats(), self.rig.writer.stats()
+        return {
+            **{name: getattr(rig.counters, name) for name in rig.counters.__slots__},
+            "chunks_hurried": rig.session.hurried,
+            "commands_refused": self._inbox.refused,
+            "messages_strange": self._strange,
+            "publishes_refused": self._refused,
+            "spool_chunks_refused": writer.refused_total,
+            "spool_quarantined": spool.quarantined_total,
+            "spool_rescues": spool.rescues_total,
+            "spool_waits": writer.waited_total,
+        }
 
     def _spool_status(self) -> SpoolStatus:
         stats = self.rig.writer.spool.stats()

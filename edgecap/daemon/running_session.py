@@ -34,16 +34,22 @@ class RunningSession:
         recorder: Takes in what comes; None when no session runs.
         verdicts: On its streams, of the last second.
         last: Id of the newest session.
+        hurried: Chunks of all sessions that were compressed less, because too many waited.
     """
 
     def __init__(self, config: Config, writer: SpoolWriter, pulse: Pulse) -> None:
         self.recorder: Recorder | None = None
         self.verdicts: list[Verdict] = []
         self.last = ""
+        self._hurried = 0
         self._config, self._writer, self._pulse = config, writer, pulse
         self._calibration = load_calibration(config.calibration.file)
         self._pool = ThreadPoolExecutor(1, "seal")
         self._unclosed = Unclosed(writer.spool, pulse)
+
+    @property
+    def hurried(self) -> int:
+        return self._hurried + (self.recorder.hurried if self.recorder is not None else 0)
 
     def shut_down(self) -> None:
         """Let go of the thread that seals."""
@@ -106,6 +112,7 @@ class RunningSession:
 
     def let_go(self) -> Recorder | None:
         """Take in nothing more."""
+        self._hurried = self.hurried
         recorder, self.recorder, self.verdicts = self.recorder, None, []
         return recorder
 

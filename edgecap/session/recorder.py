@@ -59,17 +59,6 @@ class _Stream:
     """A chunk could not be sealed: the next must not depend on it."""
 
 
-@dataclass(slots=True)
-class RecorderStats:
-    """Counts since the session opened."""
-
-    chunks: int = 0
-    raw_bytes: int = 0
-    chunk_bytes: int = 0
-    encode_ns: int = 0
-    fast_chunks: int = 0
-
-
 class Recorder:
     """One session from its opening record to its closing one.
 
@@ -93,7 +82,8 @@ class Recorder:
         level: str,
     ) -> None:
         self.site, self.rig, self.session = site, rig, session
-        self.stats = RecorderStats()
+        self.hurried = 0
+        """Chunks that were compressed at level `fast`, because too many waited."""
         self.opened_ns = 0
         self.failure: EdgecapError | None = None
         """The spool's first refusal, or a chunk that could not be sealed; `add` and `tick` raise it, `close`
@@ -236,7 +226,7 @@ class Recorder:
             try:
                 busy = self._queue.qsize() > BUSY_DRAFTS
                 stream.encoder.level = "fast" if busy else self._level
-                self.stats.fast_chunks += busy
+                self.hurried += busy
                 chunk = await loop.run_in_executor(self._pool, _seal, stream, draft)
             except Exception as error:  # noqa: BLE001 - the boundary of one draft: it must not end all sealing
                 self._give_up(stream, draft, error)
@@ -272,11 +262,6 @@ class Recorder:
                 # It tells of an earlier chunk, and this one was not taken: once more.
                 if self.failure is None:
                     self.failure = error
-        else:
-            return
-        self.stats.chunks += 1
-        self.stats.raw_bytes += chunk.header.raw_bytes
-        self.stats.chunk_bytes += len(chunk.packed)
 
 
 def _seal(stream: _Stream, draft: Draft) -> Chunk:

@@ -192,3 +192,23 @@ def test_events_name_the_session_in_which_they_happened(tmp_path: Path) -> None:
             ]
 
     asyncio.run(body())
+
+
+def test_what_every_queue_did_is_told(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with a_rig(tmp_path) as rig:
+            reporter = Reporter(rig, Uplink(rig.writer.spool, SITE, RIG))
+            for _ in range(2):
+                assert (await rig.ask(Intent("start", "test", now_ns()))).ok
+                assert rig.recorder is not None
+                rig.recorder.hurried = 3  # as a card that stalls makes it
+                assert reporter.status().counters["chunks_hurried"] % 3 == 0
+                assert (await rig.ask(Intent("stop", "test", now_ns()))).ok
+            counters = reporter.status().counters
+            assert counters["chunks_hurried"] == 6, "of all sessions"
+            assert counters.keys() >= {
+                *("events_dropped", "spool_waits", "spool_chunks_refused", "spool_rescues"),
+                "spool_quarantined",
+            }
+
+    asyncio.run(body())

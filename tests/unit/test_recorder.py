@@ -30,7 +30,7 @@ from edgecap.model import (
     StreamInfo,
 )
 from edgecap.session.manifest import Provenance, open_record
-from edgecap.session.recorder import Recorder
+from edgecap.session.recorder import BUSY_DRAFTS, Recorder
 
 FIT = ClockFit(0, 0, 0.0, 1000, 5000, 100.0, 0, True)
 IMU = StreamInfo("hand-imu", "imu", "hand", 1000.0, "int16", (ChannelInfo("gyro_x", "rad/s", 0.001),))
@@ -191,3 +191,37 @@ def test_what_cannot_be_sealed_becomes_a_stated_gap_and_holds_nothing_up() -> No
     decoder.decode(found[0].payload)
     np.testing.assert_array_equal(decoder.decode(found[1].payload)["tick"], block(750, 250).ticks)
     assert records[-1]["streams"]["hand-imu"]["samples"] == 500
+
+
+class Slow(Sink):
+    """A spool that takes no samples before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def put(self, chunk: Chunk) -> None:
+        if chunk.header.stream == "hand-imu":
+            await self.go.wait()
+        await super().put(chunk)
+
+
+def test_a_backlog_is_compressed_less_which_is_counted() -> None:
+    sink, counts = Slow(), []
+
+    async def body(recorder: Recorder) -> None:
+        for index in range(0, 25 * 250, 250):  # a chunk each
+            await recorder.add(block(index, 250))
+        counts.append(recorder.hurried)
+        sink.go.set()
+        async with asyncio.timeout(60):
+            while len(sink.chunks) < 26:
+                await asyncio.sleep(0)
+        counts.append(recorder.hurried)
+        await recorder.add(block(25 * 250, 250))  # the backlog is gone
+
+    record(sink, body)
+    assert counts == [0, 25 - 1 - BUSY_DRAFTS], "behind one there are the others; the last ones are no backlog"
+    decoder = ColumnDecoder()
+    tables = [decoder.decode(c.payload) for c in sink.chunks if c.header.stream == "hand-imu"]
+    np.testing.assert_array_equal(np.concatenate([t["tick"] for t in tables]) // 1000, np.arange(26 * 250))
