@@ -221,7 +221,7 @@ def test_a_backlog_is_compressed_less_which_is_counted() -> None:
         await recorder.add(block(25 * 250, 250))  # the backlog is gone
 
     record(sink, body)
-    assert counts == [0, 25 - 1 - BUSY_DRAFTS], "behind one there are the others; the last ones are no backlog"
+    assert counts == [0, 25 - 1 - BUSY_DRAFTS], "others wait behind it; the last are no backlog"
     decoder = ColumnDecoder()
     tables = [decoder.decode(c.payload) for c in sink.chunks if c.header.stream == "hand-imu"]
     np.testing.assert_array_equal(np.concatenate([t["tick"] for t in tables]) // 1000, np.arange(26 * 250))
