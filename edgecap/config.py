@@ -96,6 +96,8 @@ class SerialConfig(Section, frozen=True):
     name: Name
     port: Path1
     baud: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
+    rates: dict[str, Annotated[float, Meta(ge=0.1, le=10_000)]] = {}
+    """Hz by stream, where the board's own is not wanted: `rates = { imu = 500 }`."""
 
 
 class IioConfig(Section, frozen=True):

@@ -161,7 +161,7 @@ def sources_of(config: Config) -> list[Source]:
     """Every configured device as a source."""
     from edgecap.source.serial_mcu import SerialSource
 
-    serial: list[Source] = [SerialSource(s.name, s.port, s.baud) for s in config.serial]
+    serial: list[Source] = [SerialSource(s.name, s.port, s.baud, s.rates) for s in config.serial]
     return serial + [iio_of(c) for c in config.iio] + [camera_of(c) for c in config.camera]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgecap.codec.chunk import Chunk
 from edgecap.codec.columns import CODEC as SAMPLES_CODEC
 from edgecap.codec.columns import ColumnDecoder
+from edgecap.codec.records import CODEC as RECORDS_CODEC
 from edgecap.codec.records import decode_records
 from edgecap.codec.video import CONTINUATION, KEY, VideoUnit, decode_units, join_units
 from edgecap.dataset.utc import UtcMap
@@ -302,6 +303,7 @@ class RecordedSession:
     def previews(self, stream: str) -> Iterator[Preview]:
         """The small pictures in a stream of kind `preview`."""
         for chunk in self._store.chunks(self.key, self.info(stream).name):
+            _check_codec(chunk, RECORDS_CODEC)
             for record in decode_records(chunk.payload):
                 jpeg = record.get("jpeg")
                 if record["type"] == "picture" and isinstance(jpeg, bytes):
@@ -339,6 +341,7 @@ def load_session(store: Store, key: SessionKey) -> RecordedSession:
     manifest_hash = b""
     for chunk in store.chunks(key, SESSION_STREAM):
         manifest_hash = manifest_hash or chunk.hash
+        _check_codec(chunk, RECORDS_CODEC)
         records += decode_records(chunk.payload)
     if not records or records[0]["type"] != "open":
         raise SessionError(
@@ -373,6 +376,11 @@ def _struct(fields: Record, kind: type[T]) -> T:
 
 def _check_codec(chunk: Chunk, codec: str) -> None:
     header = chunk.header
+    if header.enc is not None:
+        raise ChunkError(
+            f"chunk {header.stream}/{header.seq} is encrypted ({header.enc!r}): this version cannot read it",
+            fix="update edgecap on this side",
+        )
     if header.codec != codec:
         raise ChunkError(
             f"chunk {header.stream}/{header.seq} is encoded as {header.codec!r}, expected {codec!r}",

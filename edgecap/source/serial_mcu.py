@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
@@ -19,6 +20,7 @@ from edgecap.source.intake import Intake, SerialStatistics
 from edgecap.source.item_queue import ItemQueue
 from edgecap.source.serial_port import SerialPort, wire_byte_ns
 
+NO_RATES: Mapping[str, float] = MappingProxyType({})
 FLUSH_S = 0.06
 """While sampling, reads are collected for this long and then deframed together: each time costs as much as
 some fifty reads, but it also delays when a sample is durable."""
@@ -41,12 +43,21 @@ class SerialSource:
         name: Of the device on this rig.
         port: Path, best one that names the device (/dev/serial/by-id/…).
         baud: For a UART; USB and ptys ignore it.
+        rates: Hz by stream, in the board's own words (`imu`); streams that are not named keep theirs.
         max_items: Items that may wait for the daemon.
     """
 
-    def __init__(self, name: str, port: str, baud: int = 1_000_000, *, max_items: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        port: str,
+        baud: int = 1_000_000,
+        rates: Mapping[str, float] = NO_RATES,
+        *,
+        max_items: int | None = None,
+    ) -> None:
         self.name = name
-        self._port, self._baud = port, baud
+        self._port, self._baud, self._rates = port, baud, rates
         self._max_items = max_items
 
     @contextlib.asynccontextmanager
@@ -56,6 +67,8 @@ class SerialSource:
         feed = SerialFeed(self.name, self._port, self._baud, queue)
         try:
             await feed.connect()
+            for stream, rate_hz in self._rates.items():
+                await feed.set_rate(f"{self.name}-{stream}", rate_hz)
             yield feed
         finally:
             await feed.close()

@@ -370,3 +370,19 @@ def test_a_slow_reader_loses_the_oldest_samples_and_is_told(tmp_path: Path) -> N
             taker.assert_accounted(sent)
 
     asyncio.run(run())
+
+
+def test_rates_of_the_configuration_are_the_boards_own_from_then_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with HostFirmware(TWO, link=tmp_path / "mcu") as device:
+            async with SerialSource("hand", device.port, rates={"imu": 250.0}).open() as feed:
+                assert [i.rate_hz_nominal for i in feed.info] == [250.0, TWO[1].rate_hz]
+            for rates, reason in (
+                ({"gps": 10.0}, "has no stream 'hand-gps'; its streams are: hand-imu, hand-force"),
+                ({"imu": 20_000.0}, "refused set_rate: rate outside"),
+            ):
+                with pytest.raises(SourceError, match=reason):
+                    async with SerialSource("hand", device.port, rates=rates).open():
+                        pass
+
+    asyncio.run(run())

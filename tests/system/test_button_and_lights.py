@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import pytest
 from gpiozero import Device
 from gpiozero.pins.mock import MockFactory
 
+from edgecap import topics
 from edgecap.cli.run import serve, sources_of
 from edgecap.clock import now_ns
 from edgecap.config import load_config
@@ -28,7 +30,7 @@ from edgecap.session.machine import LEDS, SOUNDS
 from edgecap.sim.firmware import HostFirmware, motion_imu
 from edgecap.source import gpio
 from tests.heard_pin import HeardPin
-from tests.system.site import Site
+from tests.system.site import RIG, SITE, Site
 
 pytestmark = pytest.mark.timeout(180)
 BUTTON, LIGHT, BUZZER = 17, 5, 6
@@ -184,6 +186,12 @@ def test_the_gloves_button_moves_both_lights(tmp_path: Path) -> None:
         await site.until("steady", lambda: worker.pins.pin(LIGHT).state)
         await glove.press(80)
         await shows(glove, "idle")
+        await worker.hears("start", "stop", "saved")
+        # Nor does it matter that somebody far away started it: the worker must see and hear that it records.
+        for cmd, light in (("start", "recording"), ("stop", "idle")):
+            command = {"id": cmd, "cmd": cmd}
+            await site.link.publish(topics.topic(SITE, RIG, topics.CMD), json.dumps(command).encode(), qos=1)
+            await shows(glove, light)
         await worker.hears("start", "stop", "saved")
 
     on_a_rig(body, tmp_path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import msgspec
 import numpy as np
 import pytest
 
+from edgecap.codec.chunk import pack_chunk
 from edgecap.dataset.overview import draw_overview
 from edgecap.dataset.session import MISSING, load_session, segments
-from edgecap.errors import SessionError
+from edgecap.errors import ChunkError, SessionError
 from edgecap.ingest.store import SessionKey, open_store
 from tests.system.synthetic import RAW0, SECOND, Synthetic, fit_for, make_session
 
@@ -111,3 +115,23 @@ def test_a_session_of_its_records_alone_can_be_drawn(tmp_path, made):
     session = load(tmp_path, made, without=nothing)
     assert session.stream("left-hand-imu").t_ns.shape == (0,)
     assert draw_overview(session, tmp_path / "overview.png").exists()
+
+
+@pytest.mark.parametrize(("stream", "seq"), [("left-hand-imu", 0), ("head-camera", 1), ("session", 0)])
+def test_an_encrypted_payload_is_called_that(tmp_path, made, stream, seq):
+    """The header's place for it is reserved: what a later version puts there is not taken for damage."""
+    store = open_store(str(tmp_path / "store"), create=True)
+    for chunk in made.chunks:
+        if (chunk.header.stream, chunk.header.seq) == (stream, seq):
+            payload = bytes(reversed(chunk.payload))
+            told = {"enc": "x25519-1", "sha256": hashlib.sha256(payload).digest()}
+            chunk = pack_chunk(msgspec.structs.replace(chunk.header, **told), payload)
+        store.append([chunk])
+    store.commit()
+
+    def read() -> None:
+        session = load_session(store, SessionKey("lab", "rig-07", made.session))
+        list(session.frames(stream) if stream == "head-camera" else session.sample_chunks(stream))
+
+    with pytest.raises(ChunkError, match=rf"{stream}/{seq} is encrypted \('x25519-1'\)"):
+        read()
