@@ -18,7 +18,20 @@ from edgecap.errors import ExportError
 from edgecap.ingest.consent import Consents, Withdrawal
 from edgecap.ingest.store import SessionKey
 
-Facts = Mapping[str, Any]
+
+class _Facts(msgspec.Struct, frozen=True):
+    """What an export tells of a session in it."""
+
+    session: str = ""
+    site: str = ""
+    rig: str = ""
+    operator: str = ""
+    consent: str = ""
+    episodes: list[int] = []
+
+    @property
+    def key(self) -> SessionKey:
+        return SessionKey(self.site, self.rig, self.session)
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -85,33 +98,34 @@ class _Search:
         for parent, folders, names in os.walk(folder, onerror=self._note):
             for name in folders:
                 if (Path(parent) / name).is_symlink():
-                    self._unreadable.append(f"{Path(parent) / name} is a link: search where it leads")
-            yield from (Path(parent) / name for name in names)
+                    self._unreadable.append(_shown(f"{Path(parent) / name} is a link: search where it leads"))
+            # A pipe would be waited for; a link that leads nowhere holds nothing.
+            yield from (path for name in names if (path := Path(parent) / name).is_file())
 
     def _note(self, error: OSError) -> None:
-        self._unreadable.append(f"{error.filename}: {error.strerror}")
+        self._unreadable.append(_shown(f"{error.filename}: {error.strerror}"))
 
     def _look_at(self, path: Path, name: str) -> None:
         try:
-            told = list(_facts(path))
+            told = [facts for facts in map(_checked, _facts(path)) if facts.session]
         except Exception as error:  # noqa: BLE001 - whatever a library makes of a damaged file: nobody can tell
-            self._unreadable.append(f"{path}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            why = str(error).partition("\n")[0] or type(error).__name__
+            self._unreadable.append(_shown(f"{path}: {why}"))
             told = []
-        told = [facts for facts in told if facts.get("session")]
         for facts in told:
-            key = SessionKey(*(str(facts.get(k) or "") for k in ("site", "rig", "session")))
-            withdrawal = self._stored.get(key) or self._consents.covering_opening(key, facts)
+            whose = {"consent": facts.consent, "worker": facts.operator}
+            withdrawal = self._stored.get(facts.key) or self._consents.covering(facts.key, **whose)
             if withdrawal is not None:
-                self._hold(path, key.session, withdrawal, facts.get("episodes") or [])
+                self._hold(path, facts.session, withdrawal, facts.episodes)
         for session, withdrawal in self._names.items() if not told else ():
             if session in name:
                 self._hold(path, session, withdrawal, [])
 
-    def _hold(self, path: Path, session: str, withdrawal: Withdrawal, episodes: Sequence[int]) -> None:
-        whole = str(self._dataset(path) or path)
+    def _hold(self, path: Path, session: str, withdrawal: Withdrawal, episodes: list[int]) -> None:
+        whole = _shown(str(self._dataset(path) or path))
         before = self._held.get((whole, session))
         if before is None or not before.episodes:
-            self._held[whole, session] = Held(whole, session, list(episodes), withdrawal)
+            self._held[whole, session] = Held(whole, session, episodes, withdrawal)
 
     def _dataset(self, path: Path) -> Path | None:
         """The LeRobot dataset that a file belongs to."""
@@ -123,7 +137,19 @@ class _Search:
         return None
 
 
-def _facts(path: Path) -> Iterator[Facts]:
+def _checked(told: Any) -> _Facts:
+    """Raises `ValueError` when it is not what an export tells."""
+    facts = msgspec.convert(told, _Facts)
+    "".join((*facts.key, facts.consent, facts.operator)).encode()
+    return facts
+
+
+def _shown(text: str) -> str:
+    """A path may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _facts(path: Path) -> Iterator[Any]:
     """What a file tells of each session in it; nothing of files that are none of ours."""
     if path.suffix == ".mcap":
         with path.open("rb") as file:
@@ -139,4 +165,4 @@ def _facts(path: Path) -> Iterator[Facts]:
     elif path.parts[-2:] == tuple(Path(INFO).parts):
         ours = path.parents[1] / OURS
         if json.loads(path.read_bytes()).get("robot_type") == ROBOT and not ours.is_file():
-            raise ExportError(f"{ours} is gone")
+            raise ExportError(f"{ours.name} beside it is gone")

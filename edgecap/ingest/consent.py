@@ -149,11 +149,7 @@ class Consents:
         if self._withdrawn:
             with contextlib.suppress(*([SessionError] if erasure is not None else [])):
                 opening = opening_record(self._store, key)
-        return self._all_covering(key, *_whose(opening))
-
-    def covering_opening(self, key: SessionKey, opening: Mapping[str, Any]) -> Withdrawal | None:
-        """The first withdrawal that covers a session with this opening record, or what an export tells."""
-        return next(iter(self._all_covering(key, *_whose(opening))), None)
+        return self._all_covering(key, str(opening.get("consent") or ""), str(opening.get("operator") or ""))
 
     def erasure(self, key: SessionKey) -> Erasure | None:
         """The first tombstone of a session that can be read; of damaged ones what their name tells."""
@@ -210,6 +206,10 @@ def withdraw(store: Store, kind: Kind, subject: str, why: str) -> tuple[Withdraw
     for what, text, limit in ((kind, subject, MAX_REFERENCE_CHARS), ("reason", why, MAX_TASK_CHARS)):
         if not text or len(text) > limit:
             raise SessionError(f"refused: the {what} has {len(text)} characters", fix=f"give 1 to {limit}")
+    try:
+        f"{subject}{why}".encode()
+    except UnicodeEncodeError as error:
+        raise SessionError(f"refused: {kind} or reason is no text", fix="give it in UTF-8") from error
     found = Consents(store).of(kind, subject)
     if found is not None and not found.damage:
         # Whoever wrote it may have died before it was durable.
@@ -292,11 +292,6 @@ def utc_words(t_utc_ns: int) -> str:
         return datetime.fromtimestamp(t_utc_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
         return f"{t_utc_ns} ns"
-
-
-def _whose(opening: Mapping[str, Any]) -> tuple[str, str]:
-    """Consent and worker."""
-    return str(opening.get("consent") or ""), str(opening.get("operator") or "")
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,7 +293,7 @@ def test_exports_that_hold_withdrawn_sessions_are_found(
     shutil.copy(next((out / "lerobot" / "native" / gone).iterdir()), out / "loose.parquet")
     code, held, unreadable = search(empty)
     assert held["loose.parquet"] == {gone}
-    assert any(line.endswith("edgecap.json is gone") for line in unreadable)
+    assert any(line.endswith("info.json: edgecap.json beside it is gone") for line in unreadable)
 
     for path in out.iterdir():
         if path.name != "mcap":
@@ -303,5 +304,20 @@ def test_exports_that_hold_withdrawn_sessions_are_found(
     assert search(store) == (0, {}, [])
     (out / "mcap" / f"{other}.mcap").write_bytes(b"cut")
     assert search(store)[0] == 1
+    (out / "mcap" / f"{other}.mcap").unlink()
+    assert search(store) == (0, {}, [])
+    os.mkfifo(out / "pipe.mcap")
+    (out / "nowhere.mcap").symlink_to(out / "gone.mcap")
+    (out / "caf\udce9.txt").write_text("a name that is no text")
+    assert search(store) == (0, {}, [])
+    (out / "link").symlink_to(exported)
+    meta = out / "meta"
+    meta.mkdir()
+    told = ("3", "[[]]", '[{"session": 5}]', '[{"session": "\\ud800"}]', '[{"session": "a", "episodes": 1}]')
+    for strange in ("[]", "7", *(f'{{"sessions": {one}}}' for one in told)):
+        (meta / "edgecap.json").write_text(strange)
+        code, held, unreadable = search(store)
+        assert (code, held, len(unreadable)) == (1, {}, 2), strange
+    assert any("is a link: search where it leads" in line for line in unreadable)
     code, _, err = run(capsys, "sessions", "withdrawn", store, "--dataset", str(tmp_path / "nowhere"))
     assert (code, "nowhere does not exist" in err) == (1, True)

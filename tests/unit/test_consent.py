@@ -92,6 +92,8 @@ def test_the_first_of_several_counts(tmp_path: Path) -> None:
 def test_nothing_is_noted_without_subject_and_reason(subject: str, why: str, tmp_path: Path) -> None:
     with fill(tmp_path) as store, pytest.raises(SessionError, match=r"has \d+ characters; give 1 to"):
         withdraw(store, "consent", subject, why)
+    with fill(tmp_path) as store, pytest.raises(SessionError, match="no text; give it in UTF-8"):
+        withdraw(store, "consent", "c-\udce9", "asked")
     assert not (tmp_path / ".consent").exists()
 
 
