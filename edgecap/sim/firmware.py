@@ -346,31 +346,41 @@ class HostFirmware:
         Raises:
             SourceError: The firmware answers `error`, or has ended.
         """
+        async with self._lock:
+            await self._write(text)
+            return await self._answer(text)
+
+    async def _write(self, text: str) -> None:
         process = self._running()
         assert process.stdin is not None
-        async with self._lock:
-            with contextlib.suppress(ConnectionError):  # its end shows in the answer
-                process.stdin.write(text.encode() + b"\n")
-                await process.stdin.drain()
-            while True:
-                line = await self._read_line()
-                verdict, _, rest = line.partition(" ")
-                if verdict == "port":  # plugged in again
-                    if self.link is None:
-                        self.port = rest
-                    continue
-                if verdict != "ok":
-                    raise SourceError(f"the firmware refuses `{text}`: {rest}")
-                return rest
+        with contextlib.suppress(ConnectionError):  # its end shows in the answer
+            process.stdin.write(text.encode() + b"\n")
+            await process.stdin.drain()
+
+    async def _answer(self, text: str) -> str:
+        while True:
+            line = await self._read_line()
+            verdict, _, rest = line.partition(" ")
+            if verdict == "port":  # plugged in again
+                if self.link is None:
+                    self.port = rest
+                continue
+            if verdict != "ok":
+                raise SourceError(f"the firmware refuses `{text}`: {rest}")
+            return rest
 
     async def totals(self) -> dict[str, int]:
         """Samples produced per stream since START; also flushes the truth file."""
         pairs = (pair.partition("=") for pair in (await self.command("totals")).split())
         return {name: int(count) for name, _, count in pairs}
 
-    async def press(self, ms: int) -> None:
-        """Press the button for so long."""
-        await self.command(f"press {ms}")
+    async def press(self, *lengths_ms: int) -> None:
+        """Press the button for so long; several times without a pause, however late anybody's turn comes."""
+        presses = [f"press {ms}" for ms in lengths_ms]
+        async with self._lock:
+            await self._write("\n".join(presses))
+            for press in presses:
+                await self._answer(press)
 
     async def stop(self, *, check: bool = True) -> None:
         """End it; the truth file is whole afterwards. Raises `SourceError` if it did not end well."""
