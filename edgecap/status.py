@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +23,8 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 without end are not among msgspec's own errors."""
 OFFLINE = b'{"state":"offline"}'
 """Last will, published by the broker when the rig is gone."""
+SUPPLIES = Path("/sys/class/power_supply")
+LOW_BATTERY_PERCENT = 15.0
 
 
 class SpoolStatus(msgspec.Struct, frozen=True):
@@ -241,9 +244,35 @@ def temperature_c() -> float | None:
     return None if milli is None else milli / 1000
 
 
+class Battery(NamedTuple):
+    """What the kernel says of the battery that the rig runs on."""
+
+    percent: float
+    discharging: bool
+
+    @property
+    def low(self) -> bool:
+        """Whether it will soon cut the rig off."""
+        return self.discharging and self.percent <= LOW_BATTERY_PERCENT
+
+
+def battery() -> Battery | None:
+    """The rig's battery; None without one that tells. That of a mouse or headset is not the rig's."""
+    for supply in sorted(SUPPLIES.glob("*/capacity")):
+        words = {}
+        for name in ("scope", "status"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                words[name] = supply.with_name(name).read_text().strip()
+        percent = _read_number([supply])
+        if percent is not None and words.get("scope") != "Device":
+            return Battery(percent, words.get("status") == "Discharging")
+    return None
+
+
 def battery_percent() -> float | None:
-    """Of the first power supply that has a capacity; None without a battery."""
-    return _read_number(sorted(Path("/sys/class/power_supply").glob("*/capacity")))
+    """How full the rig's battery is; None without one that tells."""
+    found = battery()
+    return None if found is None else found.percent
 
 
 def watchdog_period_s() -> float:

@@ -37,6 +37,7 @@ _BOARD_PATTERN = {
     "draining": _FAST,
     "sensor-fault": _FAST,
     "low-disk": _SLOW,
+    "low-battery": _SLOW,
     "no-consent": _SLOW,
     "fault": _FAST,
 }

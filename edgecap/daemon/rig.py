@@ -30,7 +30,7 @@ from edgecap.session.manifest import Outcome, Provenance
 from edgecap.session.recorder import Recorder
 from edgecap.source.protocol import Source
 from edgecap.spool.writer import SpoolWriter
-from edgecap.status import CommandResult
+from edgecap.status import CommandResult, battery
 
 log = logging.getLogger("edgecap.rig")
 
@@ -410,12 +410,13 @@ class Rig:
 
     def led(self) -> Led:
         """What the light shows now."""
-        stats = self.writer.spool.stats()
+        stats, found = self.writer.spool.stats(), battery()
         return led_for(
             self.machine.state,
             sensors_ok=self.sensors_ok,
             disk_ok=stats.free_bytes > stats.reserve_bytes,
             consent=bool(self.provenance.consent.strip()),
+            battery_ok=not (found is not None and found.low),
         )
 
     def say(self, kind: str, t_ns: int, text: str, **fields: Any) -> None:

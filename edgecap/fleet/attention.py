@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from edgecap.model import Verdict, loss_in_words
-from edgecap.status import RigStatus
+from edgecap.status import LOW_BATTERY_PERCENT, RigStatus
 
 HOURS_LEFT = 1.0
 """Less room than this on a recording rig is worth a walk to it."""
-BATTERY_PERCENT = 15.0
 OVERDUE_NS = 35_000_000_000
 """A rig repeats its status every 10 s; three times in a row not heard of while connected is not chance."""
 
@@ -95,7 +94,7 @@ def _told(status: RigStatus) -> list[Reason]:
         found.append(Reason("soon", f"card full in {60 * spool.hours_left:.0f} min"))
     if not status.clock.trusted and status.utc_ns < EARLIEST_UTC_NS:
         found.append(Reason("odd", "its wall clock was never set: its sessions are dated wrong"))
-    if status.battery_percent is not None and status.battery_percent <= BATTERY_PERCENT:
+    if status.battery_percent is not None and status.battery_percent <= LOW_BATTERY_PERCENT:
         found.append(Reason("soon", f"battery at {status.battery_percent:.0f} %"))
     if status.uplink.quarantined:
         found.append(Reason("odd", f"{status.uplink.quarantined} chunks cannot be delivered"))

@@ -109,6 +109,7 @@ LEDS = {
         Led("draining", (0, 114, 178), 100, 100),
         Led("sensor-fault", (230, 159, 0), 120, 760, 2),
         Led("low-disk", (230, 159, 0), 120, 1500, 3),
+        Led("low-battery", (230, 159, 0), 120, 1500, 5),
         Led("no-consent", (204, 121, 167), 1000, 1000),
         Led("fault", (213, 94, 0), 120, 1000, 4),
     )
@@ -148,7 +149,7 @@ def sound_for(before: State, after: State) -> Sound | None:
     return SOUNDS["saved"] if before is State.DRAINING else None
 
 
-def led_for(state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool) -> Led:
+def led_for(state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool, battery_ok: bool = True) -> Led:
     """The pattern for what holds, the worst first.
 
     A recording with a bad stream must not look like a good one; while idle, what would refuse a start comes
@@ -163,7 +164,9 @@ def led_for(state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool) -> 
     if not disk_ok:
         return LEDS["low-disk"]
     if state is State.RECORDING:
-        return LEDS["recording"]
+        return LEDS["recording" if battery_ok else "low-battery"]
     if not consent:
         return LEDS["no-consent"]
-    return LEDS["idle"] if sensors_ok else LEDS["sensor-fault"]
+    if not sensors_ok:
+        return LEDS["sensor-fault"]
+    return LEDS["idle" if battery_ok else "low-battery"]

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from edgecap import topics
+from edgecap import status, topics
 from edgecap.clock import now_ns
 from edgecap.config import parse_config
 from edgecap.daemon import reporting
@@ -210,5 +211,24 @@ def test_what_every_queue_did_is_told(tmp_path: Path) -> None:
                 *("events_dropped", "spool_waits", "spool_chunks_refused", "spool_rescues"),
                 "spool_quarantined",
             }
+
+    asyncio.run(body())
+
+
+def test_a_worker_sees_that_the_battery_is_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = tmp_path / "power_supply" / "pack"
+    pack.mkdir(parents=True)
+    monkeypatch.setattr(status, "SUPPLIES", pack.parent)
+
+    async def body() -> None:
+        async with a_rig(tmp_path) as rig:
+            seen = []
+            for cmd in ("start", "stop"):
+                for percent, doing in (("40", "Discharging"), ("9", "Discharging"), ("9", "Charging")):
+                    (pack / "capacity").write_text(percent)
+                    (pack / "status").write_text(doing)
+                    seen.append(rig.led().name)
+                assert (await rig.ask(Intent(cmd, "test", now_ns()))).ok  # type: ignore[arg-type]
+            assert seen == ["idle", "low-battery", "idle", "recording", "low-battery", "recording"]
 
     asyncio.run(body())

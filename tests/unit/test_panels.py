@@ -18,7 +18,9 @@ LIGHTS = (5, 13)
 BUZZERS = (6, 19)
 
 
-def first_of(order: list[str], state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool) -> str:
+def first_of(
+    order: list[str], state: State, *, sensors_ok: bool, disk_ok: bool, consent: bool, battery_ok: bool
+) -> str:
     """What the document says is shown."""
     holds = {
         "fault": state is State.FAULT,
@@ -28,6 +30,7 @@ def first_of(order: list[str], state: State, *, sensors_ok: bool, disk_ok: bool,
         "sensor-fault": not sensors_ok,
         "low-disk": not disk_ok,
         "no-consent": not consent,
+        "low-battery": not battery_ok,
     }
     for entry in order:
         name, _, when = entry.partition(" while ")
@@ -42,8 +45,8 @@ def test_the_order_of_lights_is_the_documents() -> None:
     assert told
     order = re.split(", | or ", told[1])
     assert {entry.partition(" while ")[0] for entry in order} == set(LEDS)
-    for state, sensors, disk, consent in itertools.product(State, *[(True, False)] * 3):
-        facts = {"sensors_ok": sensors, "disk_ok": disk, "consent": consent}
+    for state, *holds in itertools.product(State, *[(True, False)] * 4):
+        facts = dict(zip(("sensors_ok", "disk_ok", "consent", "battery_ok"), holds, strict=True))
         assert led_for(state, **facts).name == first_of(order, state, **facts)
 
 

@@ -1,4 +1,4 @@
-"""Commands: malformed, expired and repeated ones are refused with a reason and counted."""
+"""Commands that are refused, with a reason and counted; the battery; what systemd is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecap.status import MAX_COMMAND_BYTES, CommandInbox, CommandRefused, notify_systemd
+from edgecap import status
+from edgecap.status import (
+    MAX_COMMAND_BYTES,
+    CommandInbox,
+    CommandRefused,
+    battery,
+    battery_percent,
+    notify_systemd,
+)
 
 
 def refuse(inbox: CommandInbox, payload: bytes, utc_s: float | None = None) -> CommandRefused:
@@ -70,3 +78,29 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert manager.recv(100) == b"READY=1"
     monkeypatch.delenv("NOTIFY_SOCKET")
     notify_systemd("READY=1")
+
+
+def test_the_rigs_own_battery_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "SUPPLIES", tmp_path)
+    assert (battery(), battery_percent()) == (None, None)
+    supplies: dict[str, dict[str, str]] = {
+        "ac": {"type": "Mains", "online": "0"},
+        "hid-mouse": {"type": "Battery", "scope": "Device", "capacity": "3", "status": "Discharging"},
+        "pack": {"type": "Battery", "capacity": "15", "status": "Discharging"},
+    }
+    for name, files in supplies.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(f"{text}\n")
+    found = battery()
+    assert found == (15.0, True)
+    assert found.low
+    assert battery_percent() == 15.0
+    for file, text in (("status", "Charging"), ("capacity", "16")):
+        (tmp_path / "pack" / file).write_text(text)
+        found = battery()
+        assert found is not None
+        assert not found.low
+        (tmp_path / "pack" / "status").write_text("Discharging")
+    (tmp_path / "pack" / "capacity").write_text("")
+    assert battery() is None
