@@ -44,6 +44,7 @@ def test_a_board_blinks_and_the_cameras_lag_is_found(tmp_path: Path) -> None:
             code, words = await ctl(site, "blink", "glove", "--seconds", "2")
             assert (code, "nothing is being recorded; start a session first" in words) == (1, True)
             assert (await ctl(site, "start"))[0] == 0
+            await site.until_state("recording")  # told after the answer
             session = str(site.status["session"])
             code, words = await ctl(site, "blink", "glove", "--seconds", str(SECONDS), "--seed", str(SEED))
             n = len(list(intervals_s(SEED, SECONDS))) // 2
