@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgecap.axes import triads
 from edgecap.checkup.exam import Exam
 from edgecap.checkup.finding import Facts, Finding, fail, failed, none, ok
 from edgecap.checkup.pictures import PICTURE_FIX, judge_picture, unseen
 from edgecap.clock import now_ns
 from edgecap.daemon.devices import twins
-from edgecap.daemon.recording import Live, OpenSource, start_sources, stop_sources
+from edgecap.daemon.recording import Live, OpenSource, in_one, start_sources, stop_sources
 from edgecap.errors import SourceError
 from edgecap.model import DeviceEvent, FramePacket, Gap, PictureReport, SampleBlock, Verdict
 from edgecap.quality import RATE_TOLERANCE, U_LIMIT_NS, StreamQuality
@@ -142,7 +143,8 @@ def _device(sample: _Sample, double: str) -> Finding:
         what, _, fix = double.partition("; ")
         return fail(check, what, fix)
     if sample.faults:
-        return fail(check, "; ".join(dict.fromkeys(sample.faults)), "check its cable and power")
+        what, _, fix = in_one(sample.faults, "check its cable and power").partition("; ")
+        return fail(check, what, fix)
     who = ", ".join(dict.fromkeys(t for i in infos for t in (i.serial_number, i.firmware) if t))
     streams = f"{len(infos)} stream{'s' if len(infos) != 1 else ''}"
     serial = infos[0].serial_number if infos else ""
@@ -165,10 +167,18 @@ def _stream(verdict: Verdict, sample: _Sample, sent: dict[str, int], seconds: fl
     if nominal * seconds < 2 and verdict.state in ("silent", "waiting"):
         return none(check, f"at {nominal:g} Hz too slow to be judged within {seconds:g} s", **facts)
     if verdict.state != "ok" and verdict.state not in PICTURE_FIX:
-        return fail(check, f"{verdict.state}: {text}", _FIX[verdict.state], **facts)
+        fix = _FIX[verdict.state]
+        if verdict.state == "clock" and info.clock == "mcu":
+            fix = f"see clock {info.device}"
+        if any(text.startswith(f"{verdict.stream} is silent: ") for text in sample.faults):
+            fix = f"see device {info.device}"
+        return fail(check, f"{verdict.state}: {text}", fix, **facts)
     missing = sent.get(verdict.stream, 0) - sample.taken.get(verdict.stream, 0) - verdict.lost
     if missing > max(1, RATE_TOLERANCE * sent.get(verdict.stream, 0)):
         return fail(check, f"{missing} samples are missing without a trace: {text}", _FIX["gaps"], **facts)
+    if info.kind in ("imu", "magnetic") and not triads(info):
+        names = ", ".join(c.name for c in info.channels)
+        text += f"; no axes of a sensor are known by {names} and their units (HELLO in hw/PROTOCOL.md)"
     return ok(check, text, **facts)
 
 
@@ -181,12 +191,31 @@ def _clock(name: str, statistics: dict[str, Any]) -> Finding | None:
     u_us, skew_ppm, rtt_us = clock["u_ns"] / 1e3, clock["skew_ppm"], clock["rtt_p50_ns"] / 1e3
     facts: Facts = {"u_us": u_us, "skew_ppm": skew_ppm, "rtt_p50_us": rtt_us, "locked": clock["locked"]}
     if not clock["locked"]:
-        text = f"not locked after {clock['pongs']} answers to {clock['pings']} pings"
-        return fail(check, text, _FIX["clock"], **facts)
+        text, fix = why_unlocked(clock)
+        return fail(check, text, fix, **facts)
     text = f"± {u_us:.0f} µs, oscillator {skew_ppm:+.1f} ppm, answers in {rtt_us:.0f} µs"
     if clock["u_ns"] > U_LIMIT_NS:
-        return fail(check, f"{text}; more than ± {U_LIMIT_NS / 1e6:g} ms", _FIX["clock"], **facts)
+        _, fix = why_unlocked(clock)
+        return fail(check, f"{text}; more than ± {U_LIMIT_NS / 1e6:g} ms", fix, **facts)
     return ok(check, text, **facts)
+
+
+def why_unlocked(clock: dict[str, Any]) -> tuple[str, str]:
+    """What is said, and the fix, of a board whose clock cannot be had, by what was counted of it."""
+    text = f"not locked after {clock['pongs']} answers to {clock['pings']} pings"
+    fix = "check the link; of a new firmware, its PONG (hw/PROTOCOL.md § 2)"
+    strange = clock["rejected_unknown"] + clock["rejected_stale"] + clock["rejected_duplicate"]
+    if strange > clock["pings"] / 4:
+        return f"{strange} answers bear an id that no ping had or awaits: {text}", fix
+    if not clock["pongs"] + clock["rejected_impossible"]:
+        return f"none of {clock['pings']} pings was answered", fix
+    if contradictions := clock["rejected_impossible"] + clock["suspect_frames"]:
+        text = f"its counter contradicts itself, {contradictions} times: {text}"
+        return text, (
+            "all times in its frames (t0_us, t2_us, t3_us, prev_tx_done_us) must be of one counter of µs, "
+            "read when hw/PROTOCOL.md says"
+        )
+    return text, _FIX["clock"]
 
 
 def _told(exam: Exam) -> list[Finding]:

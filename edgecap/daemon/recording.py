@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,8 +184,7 @@ class OpenSource:
         found = list(ailing.values())
         if t_ns - self._fault_ns < FAULT_SHOWN_NS and not any(s in self._fault for s in ailing):
             found.append(self._fault)
-        fix = "; check wiring and power of what is named" if ailing else ""
-        return ", ".join(filter(None, found)) + fix
+        return in_one(found, "check wiring and power of what is named" if ailing else "")
 
     def missing(self) -> SourceError:
         """Why one that is away cannot be started."""
@@ -223,6 +222,14 @@ class OpenSource:
         """What the source counts about itself, for status."""
         found = getattr(self.feed, "statistics", None)
         return dict(msgspec.to_builtins(found())) if found is not None else {}
+
+
+def in_one(texts: Iterable[str], otherwise: str) -> str:
+    """Several texts as one line, at whose end are their fixes (or `otherwise`), each once."""
+    parts = [text.partition("; ") for text in texts if text]
+    fixes = dict.fromkeys(fix for *_, fix in parts if fix) or dict.fromkeys([otherwise])
+    line = ", ".join(dict.fromkeys(what for what, *_ in parts))
+    return "; ".join([line, *filter(None, fixes)])
 
 
 async def start_sources(sources: Sequence[OpenSource]) -> list[SourceError]:

@@ -71,11 +71,14 @@ class Conversation:
                 del self._acks[number]
             if ack.status != AckStatus.OK:
                 reason = ack.text or f"status {ack.status}"
-                raise SourceError(f"{self._where} refused {op.name.lower()}: {reason}")
+                raise SourceError(
+                    f"{self._where} refused {op.name.lower()}: {reason}",
+                    fix="put right what it names, or reset the board",
+                )
             return ack
         raise SourceError(
             f"{self._where} did not answer {op.name.lower()} ({ACK_TRIES} × {ACK_LIMIT_S * 1e3:.0f} ms)",
-            fix="check its cable",
+            fix="check its cable; of a new firmware, its ACK and the id in it (hw/PROTOCOL.md § 2)",
         )
 
     async def greet(self, limit_s: float) -> DeviceInfo:
@@ -122,8 +125,15 @@ class Conversation:
                 fix="update its firmware or edgecap",
             )
         if counts[framing.N_OK]:
+            came = f": {parts}" if (parts := self._hellos.missing()) else ""
             return SourceError(
-                f"{where} does not say who it is within {limit_s:g} s", fix="check its cable and firmware"
+                f"{where} does not say who it is within {limit_s:g} s{came}",
+                fix="check its cable and firmware (HELLO in hw/PROTOCOL.md)",
+            )
+        if wrong := int(counts[framing.N_BAD_CRC]):
+            return SourceError(
+                f"{where} sends {heard} bytes without a frame that is whole: {wrong} have a wrong CRC",
+                fix="check `port`, `baud` and cable; of a new firmware, its CRC-32 (hw/PROTOCOL.md § 1)",
             )
         if heard:
             return SourceError(

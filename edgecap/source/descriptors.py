@@ -64,6 +64,13 @@ class HelloParts:
         streams = tuple(p.stream for p in parts if p.stream is not None)
         return DeviceInfo(hello.boot_id, hello.firmware, hello.serial_number, streams)
 
+    def missing(self) -> str:
+        """Which parts have come, if some have and some have not."""
+        if not self._parts:
+            return ""
+        of = next(iter(self._parts.values())).parts
+        return f"of {of} parts of its HELLO only {', '.join(map(str, sorted(self._parts)))} came"
+
 
 def _whose(hello: Hello) -> tuple[object, ...]:
     return hello.boot_id, hello.parts, hello.firmware, hello.serial_number

@@ -110,6 +110,10 @@ class Intake:
         """When the device sent the last frame, or somewhat earlier, as far as it is known."""
         self._queue, self._deframer, self._peer = queue, deframer, peer
         self._tracks: tuple[StreamTrack, ...] = ()
+        self._unfit: list[int] = []
+        """By stream: SAMPLES frames since the last good one that its descriptor does not fit."""
+        self._repeats: list[int] = []
+        """By stream: frames taken for repetitions up to the last good one."""
         self.boot_id: int | None = None
         """Of the device's last HELLO."""
         self._seq: int | None = None
@@ -128,6 +132,7 @@ class Intake:
             self._deframer.sample_bytes[stream.stream] = width * len(stream.channels)
             tracks.append(StreamTrack(info, width))
         self._tracks = tuple(tracks)
+        self._unfit, self._repeats = [0] * len(tracks), [0] * len(tracks)
 
     def begin(self, t_ns: int) -> None:
         """START was acknowledged for a new recording."""
@@ -163,11 +168,23 @@ class Intake:
         """Report each stream that has fallen silent, once; returns whether any is silent now."""
         if not self.sampling:
             return False
-        for track in self._tracks:
+        for number, track in enumerate(self._tracks):
             if track.check_silent(now_ns):
                 name = track.info.name
-                self.tell("fault", now_ns, f"{name} is silent", sensor=name)
+                self.tell("fault", now_ns, f"{name} is silent{self._why_silent(number)}", sensor=name)
         return any(track.silent for track in self._tracks)
+
+    def _why_silent(self, number: int) -> str:
+        """What the device sends instead of samples that can be taken, and the fix; empty if nothing."""
+        info, unfit = self._tracks[number].info, self._unfit[number]
+        repeats = self._tracks[number].repeated - self._repeats[number]
+        fix = "; correct its firmware (SAMPLES in hw/PROTOCOL.md)"
+        if unfit:
+            row = f"{len(info.channels)} × {info.dtype}"
+            return f": {unfit} SAMPLES frames came, none of which has the length of rows of {row}{fix}"
+        if repeats > 1:
+            return f": {repeats} SAMPLES frames came, whose index does not go on from one to the next{fix}"
+        return ""
 
     def tell(self, kind: str, t_ns: int, text: str = "", sensor: str = "") -> None:
         """Queue a device event."""
@@ -224,6 +241,10 @@ class Intake:
             self._peer.on_ack(head)
         if (kinds == KIND_OTHER).any():
             self._take_others(batch, times_ns)
+            unfit = (frames["type"] == Kind.SAMPLES) & (frames["bad"] != 0)
+            for number in frames["stream"][unfit].tolist():
+                if number < len(self._unfit):
+                    self._unfit[number] += 1
         samples = np.flatnonzero(kinds == KIND_SAMPLES)
         if len(samples):
             self._take_samples(batch, samples, ticks, epochs, fit, lost)
@@ -243,8 +264,11 @@ class Intake:
         for number, track in enumerate(self._tracks):
             rows = samples[streams == number]
             if len(rows):
-                for item in track.add(batch, rows, ticks[rows], epochs[rows], fits, lost[rows]):
+                items = track.add(batch, rows, ticks[rows], epochs[rows], fits, lost[rows])
+                for item in items:
                     self._queue.put(item)
+                if items:
+                    self._unfit[number], self._repeats[number] = 0, track.repeated
 
     def _take_others(self, batch: Batch, times_ns: I64) -> None:
         """EVENT, LOG and whatever is not understood, with the rig time of each frame."""

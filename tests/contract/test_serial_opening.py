@@ -55,6 +55,11 @@ def test_ports_that_cannot_be_opened_are_named_with_the_fix(tmp_path: Path) -> N
             "speaks version 2 of the protocol, edgecap speaks 1",
         ),
         (reference.wire(Kind.LOG, b"\x14" + bytes(5)), "does not say who it is"),
+        (
+            reference.wire(Kind.HELLO, hello()[:5] + b"\x03" + hello()[6:]),
+            "does not say who it is within 0.3 s: of 3 parts of its HELLO only 0 came",
+        ),
+        (reference.cobs_encode(bytes((1, 6, *bytes(14)))) + b"\0", "a frame that is whole: "),
         (reference.wire(Kind.HELLO, hello(kind=9)), "stream 0 'imu': kind 9 is unknown"),
         (reference.wire(Kind.HELLO, hello(dtype=0)), "dtype 0 is unknown"),
         (reference.wire(Kind.HELLO, hello(rate_mhz=0)), "its rate is 0"),

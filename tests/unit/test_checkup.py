@@ -17,6 +17,7 @@ from edgecap import clock
 from edgecap.checkup import CHECKS, Check, Exam, Finding, Roots, examine
 from edgecap.checkup.certificate import not_after
 from edgecap.checkup.credentials import check_credentials
+from edgecap.checkup.devices import why_unlocked
 from edgecap.checkup.disk import check_disk_space, check_disk_speed, check_state_directory
 from edgecap.checkup.latency import check_latency
 from edgecap.checkup.permissions import User, check_permissions, may_use, user_of
@@ -364,3 +365,22 @@ def test_docs_explain_every_check() -> None:
         "power",
     }
     assert subjects - {"devices", "permissions", "credentials"} <= named
+
+
+@pytest.mark.parametrize(
+    ("pongs", "impossible", "suspect", "strange", "words", "fix"),
+    [
+        (0, 0, 0, 0, "none of 40 pings was answered", "PONG"),
+        (0, 0, 0, 39, "39 answers bear an id that no ping had or awaits", "PONG"),
+        (0, 9, 3, 0, "its counter contradicts itself, 12 times", "prev_tx_done_us"),
+        (20, 0, 7, 1, "its counter contradicts itself, 7 times", "one counter of µs"),
+        (20, 0, 0, 0, "not locked after 20 answers", "check the link"),
+    ],
+)
+def test_why_a_boards_clock_cannot_be_had(
+    pongs: int, impossible: int, suspect: int, strange: int, words: str, fix: str
+) -> None:
+    counted = {"pongs": pongs, "pings": 40, "rejected_impossible": impossible, "suspect_frames": suspect}
+    counted |= {"rejected_unknown": strange, "rejected_stale": 0, "rejected_duplicate": 0}
+    said, todo = why_unlocked(counted)
+    assert (words in said, fix in todo) == (True, True), (said, todo)

@@ -250,6 +250,15 @@ def test_a_sensors_fault_does_not_hide_that_of_its_board() -> None:
     assert device.problem(11) == "glove is disconnected: /dev/x: gone; plug it in again"
 
 
+def test_the_fixes_of_several_texts_are_at_the_end_each_once() -> None:
+    assert in_one(["a is silent: too long; correct it", "b is silent"], "check b") == (
+        "a is silent: too long, b is silent; correct it"
+    )
+    assert in_one(["a; c", "b; c", "a; d", ""], "e") == "a, b; c; d"
+    assert in_one(["a", "b"], "e") == "a, b; e"
+    assert in_one([], "") == ""
+
+
 def test_silence_hides_no_better_cause_and_ends_with_the_next_samples() -> None:
     device = OpenSource("glove", Scripted("glove"), Live())
     device.started = True

@@ -173,6 +173,31 @@ def test_silence_is_told_once_per_silence() -> None:
     assert told == [("hand-imu is silent", "hand-imu"), ("hand-load is silent", "hand-load")]
 
 
+def test_a_stream_whose_frames_are_refused_is_not_merely_silent() -> None:
+    rig = Rig()
+    rig.hello()
+    rig.intake.begin(rig.now_ns)
+
+    def told() -> list[str]:
+        rig.intake.check_silent(rig.now_ns + 1_500_000_000)
+        return [i.text for i in rig.items() if isinstance(i, DeviceEvent)]
+
+    for k in range(3):
+        rig.read(rig.wire(Kind.SAMPLES, samples(0, 5 * k, 5, 5000 * k) + b"\0"))  # a byte too many
+        rig.read(rig.wire(Kind.SAMPLES, samples(1, 0, 2, 20_000 * k)))  # the index stands still
+    assert rig.intake.bad_payload == 0, "counted by the kernel"
+    assert told() == [
+        "hand-imu is silent: 3 SAMPLES frames came, none of which has the length of rows of 2 × int16; "
+        "correct its firmware (SAMPLES in hw/PROTOCOL.md)",
+        "hand-load is silent: 2 SAMPLES frames came, whose index does not go on from one to the next; "
+        "correct its firmware (SAMPLES in hw/PROTOCOL.md)",
+    ]
+    rig.read(
+        rig.wire(Kind.SAMPLES, samples(0, 0, 5, 60_000)) + rig.wire(Kind.SAMPLES, samples(1, 2, 1, 60_000))
+    )
+    assert told() == ["hand-imu is silent", "hand-load is silent"], "what was wrong is over"
+
+
 def test_a_slow_stream_is_silent_later() -> None:
     track = StreamTrack(StreamInfo("toy-temperature", "scalar", "toy", 0.5, "int16"), 2)
     track.begin(0, 0)
