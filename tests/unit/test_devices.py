@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgecap.daemon import devices as module
 from edgecap.daemon import recording
 from edgecap.daemon.devices import Devices, twins
-from edgecap.daemon.recording import FAULT_SHOWN_NS, Live, OpenSource
+from edgecap.daemon.recording import FAULT_SHOWN_NS, Live, OpenSource, in_one
 from edgecap.errors import SourceError
 from edgecap.model import ClockFit, DeviceEvent, FramePacket, Item, StreamInfo
 from edgecap.source.item_queue import ItemQueue
