@@ -20,7 +20,8 @@ from edgecap.dataset.exportable import Progress, require_exportable, whole_file
 from edgecap.dataset.frames_sensors import sensor_tracks
 from edgecap.dataset.frames_table import FrameRow, FrameTable
 from edgecap.dataset.frames_video import Mp4Writer, carried_cameras, decodable_frames
-from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.dataset.recorded import VideoFrame
+from edgecap.dataset.session import RecordedSession
 from edgecap.model import Gap, StreamInfo
 
 BATCH_ROWS = 256

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.dataset.physical import Quantity, quantities, valid_values
-from edgecap.dataset.session import RecordedSession, SampleChunk
+from edgecap.dataset.recorded import SampleChunk
+from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ConfigError, ExportError
 from edgecap.kernels.resample import box_over, linear_at
 from edgecap.model import I64, Gap, StreamInfo

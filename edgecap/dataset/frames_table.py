@@ -16,7 +16,8 @@ from edgecap import __version__
 from edgecap.calibration import Record
 from edgecap.dataset.frames_sensors import SensorRows, SensorTrack, Windows
 from edgecap.dataset.mcap_records import as_json, metadata
-from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.dataset.recorded import VideoFrame
+from edgecap.dataset.session import RecordedSession
 from edgecap.model import Gap, StreamInfo
 
 KEY = "edgecap"

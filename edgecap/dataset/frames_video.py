@@ -11,7 +11,8 @@ from typing import Any, Self
 import av
 
 from edgecap.dataset.h264 import ParameterSets
-from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.dataset.recorded import VideoFrame
+from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
 from edgecap.model import H264, MJPEG, StreamInfo
 from edgecap.topics import check_name

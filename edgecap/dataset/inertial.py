@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.axes import triads
-from edgecap.dataset.session import RecordedSession, StreamData
+from edgecap.dataset.recorded import StreamData
+from edgecap.dataset.session import RecordedSession
 from edgecap.errors import CalibrationError
 from edgecap.model import I64
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from edgecap.dataset.cdr import CdrLayout
 from edgecap.dataset.merge import Batch
 from edgecap.dataset.physical import REST, Quantity, quantities, valid_values
-from edgecap.dataset.session import RecordedSession, SampleChunk
+from edgecap.dataset.recorded import SampleChunk
+from edgecap.dataset.session import RecordedSession
 from edgecap.dataset.utc import UtcMap
 from edgecap.model import I64, ClockFit, Gap, StreamInfo
 

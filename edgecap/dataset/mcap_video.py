@@ -10,7 +10,8 @@ from edgecap.dataset.cdr import CdrLayout
 from edgecap.dataset.h264 import ParameterSets
 from edgecap.dataset.mcap_streams import Producer, Topic, facts_of, found_gaps, single
 from edgecap.dataset.merge import Batch
-from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.dataset.recorded import VideoFrame
+from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
 from edgecap.model import H264, MJPEG, StreamInfo
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from edgecap.dataset.frames_sensors import SensorTrack
 from edgecap.dataset.frames_table import KEY, unit_word
 from edgecap.dataset.mcap_records import as_json
-from edgecap.dataset.session import RecordedSession, SampleChunk
+from edgecap.dataset.recorded import SampleChunk
+from edgecap.dataset.session import RecordedSession
 
 GROUP_ROWS = 65_536
 SAMPLE_COLUMNS = (

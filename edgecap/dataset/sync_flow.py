@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.dataset.recorded import VideoFrame
+from edgecap.dataset.session import RecordedSession
 from edgecap.dataset.sync import F64, Intervals
 from edgecap.errors import CalibrationError
 from edgecap.kernels.flow import PARAMETERS, align_pictures

@@ -9,7 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.dataset.session import RecordedSession, VideoFrame
+from edgecap.dataset.recorded import VideoFrame
+from edgecap.dataset.session import RecordedSession
 from edgecap.model import H264, MJPEG
 
 DECODER = {H264: "h264", MJPEG: "mjpeg"}

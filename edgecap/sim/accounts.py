@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.dataset.session import RecordedSession, StreamData, load_session
+from edgecap.dataset.recorded import StreamData
+from edgecap.dataset.session import RecordedSession, load_session
 from edgecap.errors import EdgecapError
 from edgecap.ingest.store import Store
 from edgecap.model import I64, Gap
