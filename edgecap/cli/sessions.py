@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from edgecap.cli.tables import print_json, print_table, printable
 
 if TYPE_CHECKING:
     from edgecap.ingest.completeness import SessionReport, StreamReport
-    from edgecap.ingest.store import SessionKey, Store
 
 EXAMPLE = """\
 examples:
@@ -207,15 +206,18 @@ def _stream_row(s: StreamReport) -> tuple[str, ...]:
 
 def _verify(args: argparse.Namespace) -> int:
     from edgecap.ingest.completeness import verify_session
+    from edgecap.ingest.consent import Consents
     from edgecap.ingest.store import open_store
 
     store = open_store(args.store)
-    keys = _chosen(store, args.session)
+    consents = Consents(store)
+    keys = [find_session(store, name) for name in args.session] if args.session else consents.sessions()
     not_whole = erased = 0
     for key in keys:
-        report = verify_session(store, key)
-        erased += report.erased is not None and not report.problems
-        not_whole += not report.complete and not (report.erased and not report.problems)
+        report = verify_session(store, key, consents)
+        is_erased = report.erased is not None and not report.problems
+        erased += is_erased
+        not_whole += not report.complete and not is_erased
         if args.json:
             print_json(report)
             continue
@@ -234,12 +236,6 @@ def _verify(args: argparse.Namespace) -> int:
         gone = f", {erased} erased" if erased else ""
         print(f"{len(keys)} sessions: {f'{not_whole} not whole' if not_whole else 'all whole'}{gone}")
     return 1 if not_whole else 0
-
-
-def _chosen(store: Store, names: Sequence[str]) -> list[SessionKey]:
-    from edgecap.ingest.consent import Consents
-
-    return [find_session(store, name) for name in names] if names else Consents(store).sessions()
 
 
 def _state(report: SessionReport) -> str:

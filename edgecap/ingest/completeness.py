@@ -163,14 +163,14 @@ class _Tally:
         return [f"{self.name}: chunk{'' if one else 's'} {shown} missing", *self.problems]
 
 
-def verify_session(store: Store, key: SessionKey) -> SessionReport:
+def verify_session(store: Store, key: SessionKey, consents: Consents | None = None) -> SessionReport:
     """Read all of a session and say whether it is whole; bounded memory, one chunk at a time.
 
     Raises:
-        SessionError: the store holds nothing of it.
+        SessionError: the store holds nothing of it, not even a tombstone.
         StoreError: the store cannot be read.
     """
-    consents = Consents(store)
+    consents = Consents(store) if consents is None else consents
     erasure = consents.erasure(key)
     try:
         with store.contents(key) as contents:

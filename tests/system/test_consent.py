@@ -128,6 +128,15 @@ def test_by_command(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, "was withdrawn" in err, "erased" in err, err.count("\n")) == (1, True, True, 1)
 
 
+def test_notes_never_change(url: str) -> None:
+    fill(url)
+    for data in (b"first", b"second"):
+        open_store(url).add_note("session.note.json", data)
+    assert (open_store(url).note_names(), open_store(url).note("session.note.json")) == (
+        ["session.note.json"], b"first",
+    )  # fmt: skip
+
+
 def test_a_worker_receipts_what_it_does_not_store(url: str, tmp_path: Path) -> None:
     """The rig lets go of a withdrawn session as of any other, erased or not."""
     kept, gone = SessionMaker(OTHER.session, seed=1).whole(), SessionMaker().whole()
@@ -318,6 +327,11 @@ def test_exports_that_hold_withdrawn_sessions_are_found(
         (meta / "edgecap.json").write_text(strange)
         code, held, unreadable = search(store)
         assert (code, held, len(unreadable)) == (1, {}, 2), strange
+    # What names no consent is known by the store's own record of the session.
+    assert run(capsys, "sessions", "withdraw", store, "--worker", "p-014", "--why", "left")[0] == 0
+    whose = {"site": "lab", "rig": "rig-07", "session": other}
+    (meta / "edgecap.json").write_text(json.dumps({"sessions": [whose]}))
+    assert search(store)[1] == {".": {other}}
     assert any("is a link: search where it leads" in line for line in unreadable)
     code, _, err = run(capsys, "sessions", "withdrawn", store, "--dataset", str(tmp_path / "nowhere"))
     assert (code, "nowhere does not exist" in err) == (1, True)

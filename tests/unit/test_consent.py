@@ -64,6 +64,7 @@ def test_what_is_covered(kind: Kind, tmp_path: Path) -> None:
         store.commit()
         again, is_new = withdraw(store, kind, SUBJECTS[kind], "another reason")
         assert (again, is_new, len(notes(tmp_path))) == (made, False, 1)
+        assert Consents(store).of(kind, f"{SUBJECTS[kind]} ") == made
         told = json.loads(notes(tmp_path)[0].read_bytes())
         assert (told["kind"], told["subject"], told["why"]) == (kind, SUBJECTS[kind], "asked by letter")
         assert told["t_utc_ns"] == made.t_utc_ns
