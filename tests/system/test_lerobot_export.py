@@ -222,6 +222,16 @@ def test_native_tables_hold_every_sample(exported):
         np.testing.assert_allclose(table["cell3_kPa"].to_numpy(), data.scaled()[:, 3])
 
 
+def test_the_documented_way_to_a_rows_samples_works(exported):
+    example = PAGE.read_text().split("```python\n")[3].split("```")[0]
+    row = exported.dataset.rows.slice(40, 1).to_pylist()[0]
+    names = {"DIR": str(exported.path / "out"), "session": exported.made[0].session, "item": row}
+    exec(example, names)
+    t_ns = names["around"]["t_ns"].to_numpy()
+    assert len(t_ns) == 100
+    assert t_ns[0] < row["capture_t_ns"] < t_ns[-1]
+
+
 def test_provenance_goes_along(exported):
     records = exported.dataset.edgecap["sessions"]
     assert [r["session"] for r in records] == [m.session for m in exported.made]
