@@ -11,25 +11,23 @@ from pathlib import Path
 
 from edgecap.codec.chunk import Chunk, ChunkId
 from edgecap.errors import SpoolError
+from edgecap.spool.appender import UNSYNCED_BYTES, Appender
 from edgecap.spool.backlog import Backlog
 from edgecap.spool.files import Files, OsFiles, make_dirs, refusal
-from edgecap.spool.held import Entry, HeldSegment
+from edgecap.spool.held import Entry
 from edgecap.spool.receipts import Receipts, SessionState, StreamHead
 from edgecap.spool.recovery import Quarantine, Recovery, open_receipts, recover
-from edgecap.spool.segment import RECORD_HEADER_BYTES, SEGMENT_BYTES, new_header
-from edgecap.spool.segment_index import StreamKey, flags_of, key_of
-from edgecap.spool.segment_writer import SegmentWriter
+from edgecap.spool.segment import RECORD_HEADER_BYTES, SEGMENT_BYTES
+from edgecap.spool.segment_index import flags_of, key_of
 from edgecap.spool.stats import SpoolStats
 
-__all__ = ["Entry", "OpenSession", "Recovery", "Spool", "SpoolStats", "StreamHead"]
+__all__ = ["UNSYNCED_BYTES", "Entry", "OpenSession", "Recovery", "Spool", "SpoolStats", "StreamHead"]
 
 OpenSession = SessionState
 """A session without a close record, as `Spool.open_sessions` gives it."""
 
 LOCK = "lock"
 RESERVE_BYTES = 256 << 20
-UNSYNCED_BYTES = 4 << 20
-"""`append` syncs by itself when this much has not been synced: it bounds memory and loss."""
 
 
 class Spool:
@@ -51,20 +49,17 @@ class Spool:
         recovery: Recovery,
     ) -> None:
         self.path, self.reserve_bytes, self.recovery = path, reserve_bytes, recovery
-        self._files, self._segment_bytes = files, segment_bytes
+        self._files = files
         self._receipts, self._unlock = receipts, unlock
         self._quarantine = Quarantine(files, path)
         self._backlog = Backlog(receipts.sessions())
+        self._appender = Appender(files, path, segment_bytes, self._backlog, self._finish)
         self._io = threading.RLock()
         """Held while writing or syncing; taken before the backlog's lock, never after it."""
         self._burial = threading.Lock()
-        self._active: HeldSegment | None = None
-        self._unsynced: list[tuple[Chunk, StreamKey]] = []
-        self._unsynced_bytes = 0
-        self._next_number = 1
         self._closed = False
-        self._appended = self._appended_bytes = self._written = 0
-        self._released = self._quarantined = self._syncs = self._rescues = 0
+        self._appended = self._appended_bytes = 0
+        self._released = self._quarantined = 0
 
     @classmethod
     def open(
@@ -102,8 +97,8 @@ class Spool:
             )
             for segment in recover(files, path, receipts, quarantine, report):
                 self._backlog.adopt(segment)
-                self._next_number = segment.header.number + 1
-            self._next_number = max(self._next_number, report.last_number + 1)
+                self._appender.next_number = segment.header.number + 1
+            self._appender.next_number = max(self._appender.next_number, report.last_number + 1)
             self._bury()
         except BaseException as error:
             if receipts is not None:
@@ -127,32 +122,25 @@ class Spool:
         key = key_of(chunk)
         with self._io:
             self._check_open()
-            if self._unsynced_bytes >= UNSYNCED_BYTES:
+            if self._appender.wants_sync(key, len(chunk.packed)):
                 self.sync()
             try:
                 self._check_reserve(closing)
-                segment = self._segment_for(key, len(chunk.packed))
-                self._write(segment, chunk, key)
+                self._appender.append(chunk, key)
             except OSError as error:
                 raise _failure(self._files, self.path, "cannot be written", error) from error
             self._backlog.count(chunk, key, flags_of(chunk))
             self._appended += 1
             self._appended_bytes += len(chunk.packed)
-            self._unsynced.append((chunk, key))
-            self._unsynced_bytes += len(chunk.packed)
 
     def sync(self) -> None:
         """Return once everything appended is on the medium. After a `SpoolError` it may be tried again."""
         with self._io:
             self._check_open()
-            if not self._unsynced:
-                return
             try:
-                self._sync_or_rescue()
+                self._appender.sync()
             except OSError as error:
                 raise _failure(self._files, self.path, "cannot be synced", error) from error
-            self._unsynced.clear()
-            self._unsynced_bytes = 0
 
     def pending(self, limit: int, *, exclude: Container[ChunkId] = ()) -> list[Entry]:
         """Up to `limit` durable chunks without a receipt, in the order in which they should be delivered.
@@ -263,11 +251,11 @@ class Spool:
                 oldest_t_ns=self._backlog.oldest_t_ns(),
                 appended_chunks_total=self._appended,
                 appended_bytes_total=self._appended_bytes,
-                written_bytes_total=self._written,
+                written_bytes_total=self._appender.written_bytes,
                 released_chunks_total=self._released,
                 quarantined_total=self._quarantined,
-                syncs_total=self._syncs,
-                rescues_total=self._rescues,
+                syncs_total=self._appender.syncs,
+                rescues_total=self._appender.rescues,
             )
 
     def close(self) -> None:
@@ -277,7 +265,7 @@ class Spool:
                 return
             try:
                 self.sync()
-                self._retire()
+                self._appender.retire()
                 self._bury()
             finally:
                 self._closed = True
@@ -304,81 +292,6 @@ class Spool:
                 path=str(self.path),
                 free_bytes=free,
             )
-
-    def _segment_for(self, key: StreamKey, n_bytes: int) -> HeldSegment:
-        """The segment to write to; needs `_io`, as all below down to `_retire`."""
-        active = self._active
-        if active is not None and active.writer is not None and active.writer.fits(key, n_bytes):
-            return active
-        if self._unsynced:
-            self.sync()
-            active = self._active
-            if active is not None and active.writer is not None and active.writer.fits(key, n_bytes):
-                return active
-        self._retire()
-        return self._begin()
-
-    def _begin(self) -> HeldSegment:
-        header = new_header(self._next_number)
-        # A number whose file could not be made, nor removed, is not tried again.
-        self._next_number += 1
-        path = self.path / f"{header.number:08d}.seg"
-        writer = SegmentWriter(self._files, path, header, self._segment_bytes)
-        self._written += writer.size
-        self._active = HeldSegment.begin(self._files, writer)
-        self._backlog.begin(self._active)
-        return self._active
-
-    def _write(self, segment: HeldSegment, chunk: Chunk, key: StreamKey) -> None:
-        assert segment.writer is not None
-        place = segment.writer.write(chunk)
-        self._written += RECORD_HEADER_BYTES + len(chunk.packed)
-        self._backlog.add(segment, chunk, place, key)
-
-    def _sync_or_rescue(self) -> None:
-        active = self._active
-        done = False
-        if active is not None and active.writer is not None and not active.writer.broken:
-            with contextlib.suppress(OSError):
-                active.writer.sync()
-                done = True
-        if not done:
-            self._rescue()
-        self._syncs += 1
-        with self._backlog.lock:
-            if self._active is not None and self._active.writer is not None:
-                self._active.visible = self._active.writer.synced
-
-    def _rescue(self) -> None:
-        """Write everything that is not known to be on the medium once more, into a new segment."""
-        old, self._active = self._active, None
-        self._rescues += 1
-        if old is not None:
-            self._finish(self._backlog.supersede(old))
-        segment = self._begin()
-        writer = segment.writer
-        assert writer is not None
-        try:
-            for chunk, key in self._unsynced:
-                self._write(segment, chunk, key)
-            writer.sync()
-        except OSError:
-            # It holds only a part: the next attempt must not take it for the whole.
-            writer.broken = True
-            raise
-
-    def _retire(self) -> None:
-        """Seal the active segment."""
-        active, self._active = self._active, None
-        if active is None or active.writer is None:
-            return
-        if not active.writer.broken:
-            before = active.writer.size
-            with contextlib.suppress(OSError):
-                # Its records are on the medium already; without the index the next start scans it.
-                active.writer.seal()
-            self._written += active.writer.size - before
-        self._backlog.rest(active)
 
     def _finish(self, marks: list[tuple[int, int]]) -> None:
         with contextlib.suppress(sqlite3.Error):
