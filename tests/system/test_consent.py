@@ -8,13 +8,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgecap import topics
 from edgecap.cli.main import main
+from edgecap.cli.run import sources_of
+from edgecap.config import parse_config
+from edgecap.daemon.rig import Rig
 from edgecap.dataset.session import load_session
 from edgecap.errors import SessionError, StoreError
 from edgecap.ingest.bucket import Bucket
@@ -25,7 +30,11 @@ from edgecap.ingest.object_store import ObjectStore
 from edgecap.ingest.store import SessionKey, open_store
 from edgecap.ingest.worker import IngestWorker
 from edgecap.mqtt import Broker, connect
+from edgecap.session.machine import State
+from edgecap.source.iio import IioSource
 from tests.chunks import SessionMaker
+from tests.iio_tree import SCAN, IioTree, host_ns, iio_tree
+from tests.rig_session import config_text, record
 from tests.system.delivery import on_broker, until
 from tests.system.object_server import BUCKET, ObjectServer, Wire, use
 from tests.system.synthetic import make_session
@@ -166,6 +175,54 @@ def test_a_worker_receipts_what_it_does_not_store(url: str, tmp_path: Path) -> N
     assert store.sessions() == [OTHER]
     consents = Consents(store)
     assert consents.covering_stored(OTHER) == consents.of("worker", "p-17")
+
+
+async def lie_still(tree: IioTree, rig: Rig) -> None:
+    """Samples from when the rig has opened the sensor until it records."""
+    while tree.read("buffer/enable") != "1":
+        await asyncio.sleep(0.01)
+    fed_ns = host_ns()
+    while rig.machine.state is not State.RECORDING:
+        scans = np.zeros((host_ns() - fed_ns) // 5_000_000, SCAN)
+        scans["t_ns"] = fed_ns + 5_000_000 * np.arange(1, len(scans) + 1)
+        fed_ns += 5_000_000 * len(scans)
+        tree.feed(scans.tobytes())
+        await asyncio.sleep(0.02)
+
+
+def test_a_rig_s_recording_ends_with_the_consent_that_it_was_configured_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the configuration's reference to the export: recorded, exported, withdrawn, found, erased."""
+    text = config_text(tmp_path, "", task="lie still")
+    text += """
+    [[iio]]
+    name = "head-imu"
+    device = "icm42688"
+    rate_hz = 200
+    channels = ["accel_x", "accel_y", "accel_z", "gyro_x", "gyro_y", "gyro_z", "temperature"]
+    """
+    config = parse_config(text)
+    (source,) = sources_of(config)
+    assert isinstance(source, IioSource)
+    store, out = tmp_path / "store", tmp_path / "out"
+    with iio_tree(tmp_path) as tree:
+        source.sys_root, source.dev_root = tree.sys_root, tree.dev_root
+        session = asyncio.run(record(config, [source], store, partial(lie_still, tree))).key.session
+    export = ("export", str(store), session, "--to", "mcap", "--out", str(out), "--allow-incomplete")
+    search = ("sessions", "withdrawn", str(store), "--dataset", str(out))
+    assert run(capsys, *export)[0] == 0
+    assert run(capsys, *search)[0] == 0
+    assert run(capsys, "sessions", "withdraw", str(store), "--consent", "c-1", "--why", "asked")[0] == 0
+    assert run(capsys, *export)[0] == 1
+    code, lines, _ = run(capsys, *search)
+    assert (code, lines[-2].startswith(f"{out / session}.mcap holds {session}")) == (1, True)
+    (out / f"{session}.mcap").unlink()
+    assert run(capsys, *search)[0] == 0
+    assert run(capsys, "sessions", "erase", str(store), session)[0] == 0
+    code, lines, _ = run(capsys, "sessions", "verify", str(store))
+    assert (code, lines[0]) == (0, f"lab/rig-01/{session}  erased, 0 chunks")
+    assert list(store.rglob("*.seg")) == []
 
 
 def test_puts_and_deletes_that_break(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
