@@ -59,6 +59,8 @@ system-packages:
 	fi
 
 $(VENV)/python:
+	@$(PYTHON) -c '' || \
+	  { echo "edgecap: $(PYTHON) cannot be run; install Python 3.11 or newer, or name one with PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "edgecap: $(PYTHON) is older than 3.11; name a newer one with PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \

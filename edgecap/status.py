@@ -8,7 +8,7 @@ import socket
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -183,13 +183,17 @@ class CommandInbox:
         try:
             return msgspec.json.decode(payload, type=Command)
         except NOT_JSON as error:
-            found = ""
+            found, why, fix = "", str(error), ""
             try:
                 tree = msgspec.json.decode(payload)
-                found = str(tree.get("id", ""))[:64] if isinstance(tree, dict) else ""
+                if isinstance(tree, dict):
+                    found = str(tree.get("id", ""))[:64]
+                    if isinstance(wanted := tree.get("cmd"), str) and wanted not in get_args(Commands):
+                        why = f"there is no command {wanted[:64]!r}"
+                        fix = f"one of {', '.join(get_args(Commands))}"
             except NOT_JSON:
                 pass
-            raise CommandRefused(f"malformed command: {error}", id=found) from error
+            raise CommandRefused(f"malformed command: {why}", fix=fix, id=found) from error
 
 
 def telemetry(status: RigStatus) -> bytes:
