@@ -14,7 +14,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import numpy as np
 
 from bench.clock_peers import PEERS, Exchange
-from edgecap.sim.clock import SCENARIOS, LinkScenario, simulate
+from edgecap.sim.clock import simulate
+from edgecap.sim.links import SCENARIOS, LinkScenario
 from edgecap.timeline.replay import replay, rows_from_arrays
 
 SETTLED_NS = 10_000_000_000

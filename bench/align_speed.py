@@ -10,7 +10,8 @@ import numpy as np
 from edgecap.kernels import align_state as at
 from edgecap.kernels.resample import box_over, linear_at
 from edgecap.model import ClockFit
-from edgecap.sim.clock import SCENARIOS, simulate
+from edgecap.sim.clock import simulate
+from edgecap.sim.links import SCENARIOS
 from edgecap.timeline.device_clock import DeviceClock
 from edgecap.timeline.fit import to_rig_ns
 from edgecap.timeline.replay import rows_from_arrays

@@ -63,8 +63,9 @@ def run_clock(args: argparse.Namespace) -> int:
     import numpy as np
 
     from edgecap.errors import UsageError
-    from edgecap.sim.clock import SCENARIOS, simulate
+    from edgecap.sim.clock import simulate
     from edgecap.sim.clock_bytes import replay_bytes
+    from edgecap.sim.links import SCENARIOS
     from edgecap.timeline.replay import replay, rows_from_arrays, summarise
 
     if args.list:

@@ -5,7 +5,8 @@ import pytest
 from msgspec.structs import replace
 
 from edgecap.kernels import align_state as at
-from edgecap.sim.clock import SCENARIOS, LinkLog, simulate
+from edgecap.sim.clock import LinkLog, simulate
+from edgecap.sim.links import SCENARIOS
 from edgecap.timeline.device_clock import KIND_OTHER, KIND_PONG, KIND_SAMPLES, DeviceClock
 from edgecap.timeline.fit import to_rig_ns
 from edgecap.timeline.replay import Replay, replay, rows_from_arrays

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from edgecap.kernels import align_band, align_line
 from edgecap.kernels import align_state as at
 from edgecap.kernels.compile import kernel
-from edgecap.sim.clock import SCENARIOS, simulate
+from edgecap.sim.clock import simulate
+from edgecap.sim.links import SCENARIOS
 from edgecap.timeline.device_clock import DeviceClock
 from edgecap.timeline.replay import rows_from_arrays
 from tests.reference import align as reference

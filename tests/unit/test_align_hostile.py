@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgecap.kernels import align_state as at
-from edgecap.sim.clock import SCENARIOS, simulate
+from edgecap.sim.clock import simulate
+from edgecap.sim.links import SCENARIOS
 from edgecap.timeline.device_clock import DeviceClock
 from edgecap.timeline.replay import replay, rows_from_arrays
 

@@ -9,8 +9,9 @@ import pytest
 from edgecap.cli import clock as clock_cli
 from edgecap.cli import sim as sim_cli
 from edgecap.errors import UsageError
-from edgecap.sim.clock import SCENARIOS, LinkLog, simulate
+from edgecap.sim.clock import LinkLog, simulate
 from edgecap.sim.clock_bytes import replay_bytes
+from edgecap.sim.links import SCENARIOS
 from edgecap.timeline.device_clock import DeviceClock
 from edgecap.timeline.replay import replay, rows_from_arrays
 
