@@ -7,7 +7,6 @@ network namespace and kernel live in real time.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable
@@ -25,7 +24,8 @@ from edgecap.mqtt import Broker, Connection, keep_connected, parse_broker
 from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.sim.fast_time import FastTime
 from edgecap.sim.firmware import HostFirmware, build_firmware, recorded_stream
-from edgecap.sim.forge import Forge, ForgedProcess
+from edgecap.sim.footprint import Footprint, disk_bytes
+from edgecap.sim.forge import Forge
 from edgecap.sim.partition import CUTS, Cable
 from edgecap.sim.recordings import RECORDINGS
 from edgecap.status import Command, RigStatus
@@ -296,7 +296,7 @@ class Shift:
 
     async def _watch_disk(self) -> None:
         while True:
-            self._most_disk = max(self._most_disk, _disk_bytes(self.out / "spool"))
+            self._most_disk = max(self._most_disk, disk_bytes(self.out / "spool"))
             await asyncio.sleep(1)
 
     # ── looking ─────────────────────────────────────────────────────────────────────────────────────
@@ -351,14 +351,14 @@ class Shift:
             self._note(hour, rested=True)
 
     def _note(self, hour: int, *, rested: bool) -> None:
-        rig, ingest = _Process(self._daemon), _Process(self._ingest)
-        children = [_rss(pid) for pid in rig.descendants()]
+        rig, ingest = Footprint(self._daemon.pid), Footprint(self._ingest.pid)
+        children = [Footprint(pid).rss() for pid in rig.descendants()]
         measure = Measure(
             hour=hour,
             sessions=self._sessions,
             rested=rested,
             spool_chunks=self._status.spool.chunks if self._status is not None else -1,
-            disk_bytes=_disk_bytes(self.out / "spool"),
+            disk_bytes=disk_bytes(self.out / "spool"),
             rig_rss=rig.rss(),
             rig_fds=rig.fds(),
             rig_threads=rig.threads(),
@@ -391,52 +391,3 @@ class Shift:
         if kept:
             self.violations.append(f"the rig has set aside {', '.join(kept[:5])}")
         return chunks, samples
-
-
-class _Process:
-    """What /proc says about a program."""
-
-    def __init__(self, process: ForgedProcess) -> None:
-        self.pid = process.pid
-
-    def rss(self) -> int:
-        return _rss(self.pid)
-
-    def fds(self) -> int:
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
-
-    def threads(self) -> int:
-        return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir())
-
-    def descendants(self) -> list[int]:
-        found: list[int] = []
-        todo = [self.pid]
-        while todo:
-            pid = todo.pop()
-            for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                try:
-                    new = [int(n) for n in task.read_text().split()]
-                except OSError:
-                    continue
-                found += new
-                todo += new
-        return found
-
-
-def _rss(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except OSError:
-        return 0
-
-
-def _disk_bytes(directory: Path) -> int:
-    """What the file system has given to the files below."""
-    total = 0
-    for root, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += (Path(root) / name).stat().st_blocks * 512
-            except OSError:  # it has just been delivered
-                continue
-    return total
