@@ -205,7 +205,9 @@ def test_a_chunk_that_makes_the_broker_hang_up_is_found(tmp_path: Path) -> None:
                     await asyncio.sleep(0.1)
                 await until(lambda: rig.left() == 0)
                 assert rig.uplink.statistics().quarantined == 1
-                assert "hung up whenever only this chunk was sent" in rig.events[-1][1]
+                # Receipts that come later than half a second, as of a slow disk, are told of as well.
+                (poison,) = [text for kind, text in rig.events if kind == "poison"]
+                assert "hung up whenever only this chunk was sent" in poison
 
     on_broker(tmp_path, body, options="message_size_limit 30000")
 
