@@ -28,12 +28,13 @@ from edgecap.codec.numeric import (
     continuation,
     decode_front,
     decode_tail,
-    encode_column,
     encode_quickly,
+    stored,
 )
 from edgecap.codec.quick import QuickReader, QuickWriter
 from edgecap.codec.steps_search import Search
 from edgecap.codec.tail import Memory, TailReader, TailWriter
+from edgecap.codec.ways import encode_column
 from edgecap.errors import ChunkError, NeedsChunk
 
 CODEC = "columns-1"
@@ -128,6 +129,10 @@ class ColumnEncoder:
         else:
             memories = self._memories
             payload = self._continue(columns, before, layout)
+        if len(payload) > sum(column.raw_bytes for column in layout) + COLUMN_OVERHEAD_BYTES:
+            plain = b"".join([self._front(layout), *(stored(c, columns[c.name]) for c in layout)])
+            if len(plain) < len(payload):
+                key, memories, payload = True, {}, plain
         self._since_key = 0 if key else self._since_key + 1
         self._memories = memories
         self._layout, self._shapes = layout, shapes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import lattice, multiples, rounded
+from edgecap.codec import fixed, lattice, multiples, places, rounded
 from edgecap.codec.layout import Array, ColumnLayout, Reader, put_varint
 from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED = range(6)
+PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED, FIXED, PLACES = range(8)
 """Transforms: the high half of a column's first byte."""
 MAX_UNIT = 1 << 40
 I32_LIMIT = (1 << 31) - 1
@@ -40,6 +40,9 @@ class Integers:
     rests: I32 | None = None
     channels: I64 | None = None
     """Of `MULTIPLES`: number of every channel among those that have rests, or -1."""
+    bits: I64 | None = None
+    widths: fixed.U8 | None = None
+    """Of `FIXED`: plain bits for every sample, and how many."""
 
 
 def fits(transform: int, column: ColumnLayout) -> bool:
@@ -49,9 +52,9 @@ def fits(transform: int, column: ColumnLayout) -> bool:
         return column.is_plain
     if transform == STEPS:
         return kind in "iu" and size == 8
-    if transform == MULTIPLES:
+    if transform in (MULTIPLES, PLACES):
         return column.is_plain or (kind == "f" and size == 4)
-    return transform in (LATTICE, FLOAT_ORDER, ROUNDED) and kind == "f" and size == 4
+    return transform in (LATTICE, FLOAT_ORDER, ROUNDED, FIXED) and kind == "f" and size == 4
 
 
 def to_integers(
@@ -74,6 +77,11 @@ def to_integers(
         The integers; None when the samples can only be stored, or should rather start afresh.
     """
     kind, size = values.dtype.kind, values.dtype.itemsize
+    if transform == FIXED:
+        shifts = fixed.read_shifts(Reader(meaning), values.shape[1])
+        return to_fixed(values, shifts) if fixed.serve(values, shifts) else None
+    if transform == PLACES:
+        return to_places(values, places.read_places(Reader(meaning), values.shape[1], size))
     if kind in "iu" and size in (2, 4):
         signed = to_signed(values)
         if transform is None:
@@ -90,6 +98,25 @@ def to_integers(
     if values.dtype == np.float32:
         return _from_floats(values, meaning, transform, search)
     return None
+
+
+def to_fixed(values: F32, shifts: I64) -> Integers:
+    """float32 (n, c) as whole numbers of 2^-shift, and what lies between."""
+    k, bits, widths = fixed.split(values, shifts)
+    return Integers(FIXED, fixed.pack_shifts(shifts), b"", k, bits=bits, widths=widths)
+
+
+def to_places(values: Array, known: places.Known) -> Integers | None:
+    """Samples (n, c) by their places among the distinct ones; None where one is not among them."""
+    found = places.split(ordered(values), known)
+    if found is None:
+        return None
+    return Integers(PLACES, places.pack_places(known, values.dtype.itemsize), b"", found)
+
+
+def ordered(values: Array) -> Array:
+    """Samples of 16 or 32 bits as signed integers in their order."""
+    return lattice.to_order(values) if values.dtype.kind == "f" else to_signed(values)
 
 
 def _from_floats(
@@ -127,7 +154,10 @@ def _from_floats(
     if found is not None:
         found.extra = grid.packed_zero_and_exceptions()
     elif transform != MULTIPLES and grid.minus_zero:
-        return _from_floats(values, meaning, LATTICE, None)
+        # Only multiples can say that zeros are negative: here of one.
+        found = _multiples(x, step, multiples.split(x, multiples.no_steps(x.shape[1])))
+        if found is not None:
+            found.extra = grid.packed_zero_and_exceptions()
     elif transform != MULTIPLES:
         return Integers(LATTICE, step, grid.packed_exceptions(), x)
     return found
@@ -182,6 +212,10 @@ class Meaning:
     steps: multiples.Steps | None = None
     shift: int = 0
     rests: I32 | None = None
+    shifts: I64 | None = None
+    between: tuple[I64, I64] | None = None
+    """Of `FIXED`: the first place of every sample's whole number, and its number among those there."""
+    known: places.Known | None = None
 
     def rows(self, column: ColumnLayout, continued: bool) -> int:
         """How many rows of integers there are."""
@@ -224,6 +258,14 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
         steps = multiples.read_steps(source, column.lanes)
         packed = reader.data[begin : reader.at] if known is None else known
         return Meaning(transform, packed, steps=steps, shift=shift)
+    if transform == FIXED:
+        packed = reader.take(column.lanes) if known is None else known
+        return Meaning(transform, packed, shifts=fixed.read_shifts(Reader(packed), column.lanes))
+    if transform == PLACES:
+        begin, size = reader.at, column.dtype.itemsize
+        distinct = places.read_places(reader if known is None else Reader(known), column.lanes, size)
+        packed = reader.data[begin : reader.at] if known is None else known
+        return Meaning(transform, packed, known=distinct)
     if transform == STEPS:
         if known is not None:
             return Meaning(transform, known, None, *read_unit(Reader(known)))
@@ -237,6 +279,9 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
 
 def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Array | None) -> Array:
     """Undo `to_integers`; `last` is the state from which a continued column of steps goes on."""
+    grid = meaning.grid
+    if grid is not None and grid.at.size and grid.at[-1] >= lanes.size:
+        raise ChunkError("columns payload: an exception lies beyond the column")
     if meaning.transform == PLAIN:
         samples = from_signed(lanes, column.dtype)
         return samples if column.channels else samples.reshape(column.shape)
@@ -252,6 +297,13 @@ def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Ar
         return from_signed(signed, column.dtype).reshape(column.shape)
     if meaning.transform == ROUNDED and meaning.steps is not None and meaning.rests is not None:
         return rounded.join(lanes, meaning.rests, meaning.steps, meaning.shift).reshape(column.shape)
+    if meaning.transform == FIXED and meaning.between is not None:
+        return fixed.join(*meaning.between).reshape(column.shape)
+    if meaning.transform == PLACES and meaning.known is not None:
+        values = places.join(lanes, meaning.known)
+        if column.dtype.kind == "f":
+            return lattice.from_order(values).reshape(column.shape)
+        return from_signed(values, column.dtype).reshape(column.shape)
     steps = lanes.astype(np.int64) * meaning.unit + meaning.rest
     start = meaning.first if last is None else last
     assert start is not None

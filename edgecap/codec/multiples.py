@@ -73,6 +73,12 @@ class Steps:
         return self._packed
 
 
+def no_steps(channels: int) -> Steps:
+    """Of channels that have none."""
+    m, a, e = np.ones(channels, np.int64), np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    return Steps(m, a, e)
+
+
 def unit_of(exponent: int) -> int:
     """The bit of `a` that offsets are written in."""
     return exponent - min(exponent, OFFSET_BITS)
@@ -80,7 +86,8 @@ def unit_of(exponent: int) -> int:
 
 def read_steps(reader: Reader, channels: int) -> Steps:
     """Read what `Steps.packed` wrote."""
-    m, a, e = np.ones(channels, np.int64), np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    steps = no_steps(channels)
+    m, a, e = steps.m, steps.a, steps.e
     step: tuple[int, int] | None = None
     for c in range(channels):
         offset = reader.varint(MAX_STEP)
@@ -95,7 +102,7 @@ def read_steps(reader: Reader, channels: int) -> Steps:
             raise ChunkError("columns payload: impossible offset of multiples")
         m[c], e[c] = step
         a[c] = (offset - FIRST_OFFSET) << (unit_of(step[1]))
-    return Steps(m, a, e)
+    return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import eq
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,10 @@ MOST_GRIDS = 16
 PAUSE_AT_REST = 8
 LONGEST_PAUSE = 1024
 """Payloads after which a column without steps is looked at again."""
+GLANCED_ROWS = 16
+FEW_GLANCED, FEW_GLANCED_FLOATS = 8, 14
+"""Of so many rows so few samples of a channel may differ for it to be looked at more closely."""
+LONGEST_GLANCE_PAUSE = 8
 
 
 @dataclass(slots=True)
@@ -60,6 +65,9 @@ class Search:
     """Number of the payload that was kept last."""
     next_look: int = 0
     pause: int = 1
+    next_glance: int = 0
+    """Number of the payload whose rows are looked at next for repeats and few distinct samples."""
+    glance_pause: int = 1
 
     def find(self, x: Array, grid: bytes) -> Split | None:
         """Integers (n, c) by steps that save bytes: those found last if they still do."""
@@ -82,16 +90,19 @@ class Search:
 
     def _begin(self, channels: int, grid: bytes) -> None:
         """Other integers come: only steps of float32 may serve again, in another power of two."""
-        steps, was, now = self.steps, rounded.shift_in(self.grid), rounded.shift_in(grid)
-        if channels != self.channels or was is None or now is None:
+        if channels != self.channels:
             self.by_grid = {}
-        elif steps is not None and len(self.by_grid) < MOST_GRIDS:
-            self.by_grid[self.grid] = steps
+        elif self.steps is not None and len(self.by_grid) < MOST_GRIDS:
+            self.by_grid[self.grid] = self.steps
         self.steps = self.by_grid.get(grid)
         self.channels, self.grid, self.rows, self.wanted = channels, grid, None, LEAST_ROWS
-        if self.steps is None and steps is not None and self.by_grid and was is not None and now is not None:
-            # Less exact than what these samples show, so these are looked at as well.
-            self.steps, self.enough = rounded.at_shift(steps, was - now), 0
+        now = rounded.shift_in(grid)
+        if self.steps is None and now is not None:
+            for known, steps in self.by_grid.items():
+                was = rounded.shift_in(known)
+                if was is not None and self.steps is None:
+                    # Less exact than what these samples show, so these are looked at as well.
+                    self.steps, self.enough = rounded.at_shift(steps, was - now), 0
 
     def _adopted(self, x: Array, known: Split | None) -> Split | None:
         """What a look shows, if it is better than the steps that are known, and saves bytes."""
@@ -151,6 +162,22 @@ class Search:
         elif found is None:
             self.wanted = 2 * rows.shape[0]
         return found
+
+    def glance(self, values: Array) -> bool:
+        """Whether samples (n, c) may be repeated rows, or few distinct ones; of most it is seen at once."""
+        if self.payloads < self.next_glance:
+            return False
+        rows = values.shape[0]
+        spread = values[:: max(1, rows // GLANCED_ROWS)][:GLANCED_ROWS].tolist()
+        few = FEW_GLANCED if values.dtype.kind != "f" else FEW_GLANCED_FLOATS
+        middle = max(0, rows // 2 - GLANCED_ROWS // 2)
+        near = values[middle : middle + GLANCED_ROWS + 1].tolist()
+        seen = any(len(set(channel)) <= few for channel in zip(*spread, strict=True)) or any(
+            map(eq, near, near[1:])
+        )
+        self.glance_pause = 1 if seen else min(2 * self.glance_pause, LONGEST_GLANCE_PAUSE)
+        self.next_glance = self.payloads + (0 if seen else self.glance_pause)
+        return seen
 
     def _rest(self, payloads: int) -> None:
         """Do not look again before so many payloads more."""

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from edgecap.codec.layout import Array
 from edgecap.codec.quick import halves, own
 from edgecap.errors import ChunkError
-from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, rests
+from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, repeats, rests
 
 I32 = NDArray[np.int32]
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 
 KEPT_BYTES = 1 << 20
 """Larger buffers, which few payloads need, are given back."""
@@ -57,6 +59,8 @@ class Memory:
     recurring: bool
     rests: I64 | None = None
     """Of multiples: what is known of their rests."""
+    repeats: I64 | None = None
+    """Where rows that equal the one before are left out: what is known of how long they stay."""
 
 
 class TailWriter:
@@ -141,6 +145,39 @@ class TailWriter:
             return None
         self.count = at
         return known
+
+    def add_repeats(self, others: U8, known: I64 | None) -> I64:
+        """Code which rows (n,) are others than the one before; returns what is known after it."""
+        known = repeats.start_repeats() if known is None else known
+        self._reserve(others.size)
+        self.count = repeats.encode_repeats(others, known, self.steps, self.count)
+        return known
+
+    def add_plain(self, bits: I64, widths: U8) -> None:
+        """Code plain bits (n, c), of so many as `widths` (n, c) says."""
+        self._reserve(3 * bits.size)
+        self.count = repeats.encode_plain(bits.reshape(-1), widths.reshape(-1), self.steps, self.count)
+
+    def take_back(self, mark: int) -> Words:
+        """Forget the steps since `mark`; returns them."""
+        steps = self.steps[mark : self.count].copy()
+        self.count = mark
+        return steps
+
+    def give_back(self, steps: Words) -> None:
+        """Add steps that were taken back."""
+        self._reserve(steps.size)
+        self.steps[self.count : self.count + steps.size] = steps
+        self.count += steps.size
+
+    @staticmethod
+    def price_bits(steps: Words) -> int:
+        """About what steps take, by arithmetic that is the same on every machine."""
+        fraction, exponent = np.frexp(((steps >> np.uint64(32)) & np.uint64(65535)).astype(np.float64) + 1)
+        fraction = fraction * 2 - 1
+        log2 = (exponent - 1) + fraction * (1.34436 - 0.34436 * fraction)
+        parts = np.rint((16 - log2) * 1024).astype(np.int64)
+        return int(parts.sum() >> 10) + int((steps & np.uint64(255)).sum())
 
     def finish(self, check: int) -> bytes:
         """The coded bytes: the decoder's first state in as few as it needs, then 32-bit words.
@@ -238,6 +275,19 @@ class TailReader:
         if rests.decode_rests(lanes, left, channels, known, self.coder, self.words) != 0:
             raise ChunkError("columns payload: the rests of multiples are damaged")
         return left, known
+
+    def take_repeats(self, rows: int, known: I64 | None) -> tuple[U8, I64]:
+        """Decode which of so many rows are others than the one before; `known` is advanced."""
+        known = repeats.start_repeats() if known is None else known
+        others = np.empty(rows, np.uint8)
+        repeats.decode_repeats(others, known, self.coder, self.words)
+        return others, known
+
+    def take_plain(self, widths: U8) -> I64:
+        """Decode plain bits (n, c), of so many as `widths` (n, c) says."""
+        bits = np.empty(widths.size, np.int64)
+        repeats.decode_plain(bits, widths.reshape(-1), self.coder, self.words)
+        return bits.reshape(widths.shape)
 
     def finish(self, check: int) -> None:
         """Raise `ChunkError` when the bytes are not used up exactly, or were coded with another check."""

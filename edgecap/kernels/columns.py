@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecap.kernels import adaptive, choice, decoding, encoding, multiples, rans, recurring, rests, rice
+from edgecap.kernels import (
+    adaptive,
+    choice,
+    decoding,
+    encoding,
+    multiples,
+    rans,
+    recurring,
+    repeats,
+    rests,
+    rice,
+)
 
 
 def warm_up() -> None:
@@ -39,4 +50,5 @@ def warm_up() -> None:
     # Last: `edgecap warmup` compiles these in the other of its processes.
     rice.warm_up()
     rests.warm_up()
+    repeats.warm_up()
     multiples.warm_up()

@@ -22,6 +22,7 @@ WARM_UP_MODULES = (
     "edgecap.kernels.resample",
     "edgecap.kernels.rice",
     "edgecap.kernels.rests",
+    "edgecap.kernels.repeats",
     "edgecap.kernels.multiples",
     "edgecap.kernels.columns",  # the longest, last: `edgecap warmup` has a second process begin with it
 )

@@ -1,4 +1,4 @@
-"""The coders of integers in plain Python, written from edgecap/codec/FORMAT.md § 5.4 to 5.8 alone.
+"""The coders of integers in plain Python, written from edgecap/codec/FORMAT.md § 5.4 to 5.9 alone.
 
 They share no code with the package: numpy only rounds to float32.
 """
@@ -433,3 +433,61 @@ def read_steps(b, lanes):
             assert v >= 26
         steps.append((*last, v - 26 << last[1] - min(last[1], 3)) if v else None)
     return steps
+
+
+# § 5.9
+
+
+class Repeats:
+    def __init__(self):
+        self.chances, self.last = {}, 0
+
+
+def take_repeats(tail, state, rows):
+    others, run = [True], 1
+    for _ in range(rows - 1):
+        chance = state.chances.setdefault((min(run, 15), run == state.last), [32768, 0])
+        others.append(answer(tail, chance))
+        if others[-1]:
+            state.last = run
+        run = 1 if others[-1] else run + 1
+    return others
+
+
+def place(k, shift):
+    """Where the float32 that are not below k · 2^-shift begin in their order."""
+    if k <= -(2**30):
+        return -(2**31)
+    if k > 2**30:
+        return 2**31
+    exact = k * 2.0**-shift
+    found = np.float32(exact)
+    b = int(found.view("<i4"))
+    return (b ^ 0x7FFFFFFF if b < 0 else b) + (float(found) < exact)
+
+
+def fixed_point(tail, numbers, shifts):
+    out = []
+    for row in numbers:
+        found = []
+        for k, shift in zip(row, shifts, strict=True):
+            first = place(k, shift)
+            spare = max(place(k + 1, shift) - first - 1, 0)
+            found.append(signed(first + tail.plain(spare.bit_length()), 32))
+        out.append(found)
+    return out
+
+
+def read_places(b, lanes, size):
+    places = []
+    for _ in range(lanes):
+        count, found = b.varint(), []
+        assert count <= 64
+        for i in range(count):
+            if i == 0:
+                found.append(int.from_bytes(b.take(size), "little", signed=True))
+            else:
+                found.append(found[-1] + 1 + b.varint())
+        assert not found or found[-1] < 1 << 8 * size - 1
+        places.append(found)
+    return places

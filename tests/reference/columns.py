@@ -12,13 +12,17 @@ import zlib
 import numpy as np
 
 from tests.reference.column_coders import (
+    Repeats,
     Rests,
     Tail,
     adaptive,
+    fixed_point,
+    read_places,
     read_steps,
     recurring,
     rice,
     signed,
+    take_repeats,
     take_rests,
 )
 
@@ -121,7 +125,7 @@ class ReferenceDecoder:
         transform, coder = head >> 4, head & 15
         if coder == 0:
             return b.take(rows * lanes * np.dtype(dtype).itemsize)
-        continued = coder in (3, 5)
+        continued = coder in (3, 5, 7)
         before = self.memory[name] if continued else None
         part = {"transform": transform, "coder": coder, "before": before, "adaptive": coder > 1}
         if transform == 3:
@@ -139,6 +143,12 @@ class ReferenceDecoder:
             assert part["step"] >= -60
         if transform in (4, 5):
             part["steps"] = before["steps"] if continued else read_steps(b, lanes)
+        if transform == 6:
+            part["shifts"] = before["shifts"] if continued else [v - 128 for v in b.take(lanes)]
+            assert min(part["shifts"]) >= -60
+        if transform == 7:
+            size = np.dtype(dtype).itemsize
+            part["places"] = before["places"] if continued else read_places(b, lanes, size)
         if transform == 1:
             part["exceptions"] = read_exceptions(b, b.varint())
         if transform == 4 and floats:
@@ -156,9 +166,14 @@ class ReferenceDecoder:
     def finish(self, part, tail, name, dtype, rows, channels, memory):
         lanes, before = channels or 1, part["before"]
         states = before["states"] if before else None
+        others = None
+        if part["coder"] in (6, 7):
+            part["repeats"] = before["repeats"] if before else Repeats()
+            others = take_repeats(tail, part["repeats"], rows)
+            rows = part["rows"] = sum(others)
         if part["coder"] in (4, 5):
             part["lanes"], states = recurring(tail, states, part["rows"])
-        elif part["coder"] in (2, 3):
+        elif part["coder"] in (2, 3, 6, 7):
             part["lanes"], states = adaptive(tail, states, part["rows"], lanes, part["width"])
         if part["transform"] in (4, 5):
             part["left"] = before["left"] if before else Rests()
@@ -171,21 +186,34 @@ class ReferenceDecoder:
                 ]
                 for both in zip(part["lanes"], part["rests"], strict=True)
             ]
+        if part["transform"] == 6:
+            part["order"] = fixed_point(tail, part["lanes"], part["shifts"])
         values = self.samples(part, dtype, rows, lanes)
+        if others:
+            values = values.reshape(rows, lanes)[np.cumsum(others) - 1]
         if part["adaptive"]:
             memory[name] = {
-                "head": part["transform"] << 4 | (5 if part["coder"] in (4, 5) else 3),
+                "head": part["transform"] << 4 | part["coder"] | 1,
                 "states": states,
                 "step": part.get("step"),
                 "unit": part.get("unit"),
                 "steps": part.get("steps"),
                 "left": part.get("left"),
                 "last": part.get("last"),
+                "shifts": part.get("shifts"),
+                "places": part.get("places"),
+                "repeats": part.get("repeats"),
             }
         return values
 
     def samples(self, part, dtype, rows, lanes):
         k, transform = part["lanes"], part["transform"]
+        if transform == 7:
+            k = [[p[v] if p else v for v, p in zip(row, part["places"], strict=True)] for row in k]
+            assert all(v >= 0 for row in part["lanes"] for v, p in zip(row, part["places"], strict=True) if p)
+            transform = 2 if np.dtype(dtype).kind == "f" else 0
+        if transform == 6:
+            k, transform = part["order"], 2
         if transform == 0 or (transform == 4 and np.dtype(dtype).kind != "f"):
             half = 1 << (part["width"] - 1) if np.dtype(dtype).kind == "u" else 0
             return np.array([[v + half for v in row] for row in k], dtype)
@@ -198,6 +226,7 @@ class ReferenceDecoder:
                     flat.append(np.float32(-0.0 if v == 0 and part.get("minus") else float(fine) / divisor))
             out = np.array(flat, "<f4")
             for at, four in part["exceptions"]:
+                assert at < out.size
                 out.view("<u4")[at] = int.from_bytes(four, "little")
             return out
         if transform == 5:

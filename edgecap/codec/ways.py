@@ -1,0 +1,261 @@
+"""A column's samples to bytes: of the ways to code them, the one that takes least."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecap.codec import fixed, places
+from edgecap.codec.integers import (
+    FLOAT_ORDER,
+    PLACES,
+    ROUNDED,
+    STEPS,
+    Integers,
+    ordered,
+    to_fixed,
+    to_integers,
+    to_places,
+)
+from edgecap.codec.layout import Array, ColumnLayout, Reader
+from edgecap.codec.numeric import FRESH, OTHERS_FRESH, STEPS_FRESH, stored
+from edgecap.codec.steps_search import Search
+from edgecap.codec.tail import Memory, TailWriter
+from edgecap.kernels.recurring import KNOWN
+
+Encoded = tuple[bytes, Memory]
+"""A column's first bytes, and what is known after it."""
+Rows = NDArray[np.bool_]
+"""(n,) which rows differ from the one before."""
+
+LEAST_REPEATED = 8
+"""Of fewer rows it says little that some equal the one before."""
+POOR_BITS_PER_STEP = 5
+RESTS_PART = 4
+"""One byte of so many may go to the rests of multiples, and 8 bytes more."""
+
+
+def encode_column(
+    column: ColumnLayout,
+    array: Array,
+    memories: dict[str, Memory],
+    tail: TailWriter,
+    searches: dict[str, Search],
+) -> bytes:
+    """Encode one column adaptively: the coder writes to `tail` and learns into `memories`."""
+    before = memories.pop(column.name, None)
+    if array.size == 0:
+        return b""
+    values = np.ascontiguousarray(array, column.dtype).reshape(column.rows, column.lanes)
+    known = searches.get(column.name)
+    search = searches[column.name] = Search() if known is None else known
+    search.payloads += 1
+    least = Least(column, tail)
+    if before is not None:
+        others = None if before.repeats is None else others_of(values)
+        kept = values if others is None else values[others]
+        integers = to_integers(kept, before.last, before.meaning, before.transform, search)
+        if integers is not None and continues(integers, before):
+            found = _encode_adaptive(column, integers, before, tail, others)
+            if found is None and integers.rests is None and integers.bits is None:
+                return stored(column, values)
+            least.offer(found)
+    if least.best is None or (before is not None and _may_do_better(values, before, least, search)):
+        _offer_fresh(values, least, search, before)
+    found = least.take()
+    if found is None:
+        return stored(column, values)
+    body, memories[column.name] = found
+    return body
+
+
+class Least:
+    """The way of several that takes least. Of a single one the size is not asked."""
+
+    def __init__(self, column: ColumnLayout, tail: TailWriter) -> None:
+        self.column, self.tail, self.mark = column, tail, tail.count
+        self.best: Encoded | None = None
+        self._steps: NDArray[np.uint64] | None = None
+        self._bits = 0
+
+    def make_room(self) -> None:
+        """Take the steps of the best out of the tail, before another way is coded."""
+        if self.best is not None and self._steps is None:
+            self._bits = self.bits_of(self.best)
+            self._steps = self.tail.take_back(self.mark)
+
+    def offer(self, found: Encoded | None) -> None:
+        """Compare what has just been coded, and keep it if it takes less."""
+        if found is None:
+            return
+        if self._steps is None:
+            self.best = found
+            return
+        bits = self.bits_of(found)
+        steps = self.tail.take_back(self.mark)
+        if bits < self._bits:
+            self.best, self._steps, self._bits = found, steps, bits
+
+    def take(self) -> Encoded | None:
+        """The best, with its steps in the tail."""
+        if self._steps is not None:
+            self.tail.give_back(self._steps)
+        return self.best
+
+    def bits_of(self, found: Encoded) -> int:
+        """About what takes a way whose steps are the last in the tail."""
+        return self.tail.price_bits(self.tail.steps[self.mark : self.tail.count]) + 8 * len(found[0])
+
+
+def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | None) -> None:
+    """Code samples (n, c) afresh, in every way that may be worth it."""
+    column, tail = least.column, least.tail
+    least.make_room()
+    usual = _encode_usual(column, values, None, tail, search)
+    least.offer(usual)
+    transform = None if usual is None else usual[1].transform
+    if not (column.is_plain or column.dtype == np.float32):
+        if usual is not None and column.lanes == 1:
+            _offer(least, to_integers(values, None), None, again=not usual[1].recurring)
+        return
+    floats = values.dtype.kind == "f"
+    if floats and transform in (None, FLOAT_ORDER, ROUNDED):
+        _offer(least, to_fixed(values, fixed.shifts_of(values)))
+    if not search.glance(values):
+        return
+    distinct = _distinct(column, values, before)
+    if distinct is not None:
+        _offer(least, to_places(values, distinct))
+    others = others_of(values)
+    if not _mostly_repeated(others):
+        return
+    kept = values[others]
+    least.make_room()
+    least.offer(_encode_usual(column, kept, others, tail, search))
+    if floats and transform in (None, FLOAT_ORDER, ROUNDED):
+        _offer(least, to_fixed(kept, fixed.shifts_of(kept)), others)
+    if distinct is not None:
+        _offer(least, to_places(kept, distinct), others)
+
+
+def _offer(
+    least: Least, integers: Integers | None, others: Rows | None = None, again: bool | None = None
+) -> None:
+    least.make_room()
+    if integers is not None:
+        least.offer(_encode_adaptive(least.column, integers, None, least.tail, others, again))
+
+
+def _encode_usual(
+    column: ColumnLayout, kept: Array, others: Rows | None, tail: TailWriter, search: Search
+) -> Encoded | None:
+    """Samples (n, c) as they are, as multiples, or as what float32 usually are."""
+    look: Search | None = search
+    while True:
+        integers = to_integers(kept, None, search=look)
+        found = _encode_adaptive(column, integers, None, tail, others) if integers is not None else None
+        # Multiples whose rests turn out to be too many are tried once more as they are.
+        if found is not None or integers is None or integers.rests is None:
+            return found
+        look = None
+
+
+def _may_do_better(values: Array, before: Memory, least: Least, search: Search) -> bool:
+    """Whether a column that goes on should be compared with one that begins afresh."""
+    if before.recurring:
+        return least.best is not None and least.bits_of(least.best) > POOR_BITS_PER_STEP * values.shape[0]
+    if least.column.dtype.itemsize > 4 or not search.glance(values):
+        return False
+    if before.transform != PLACES and _distinct(least.column, values, None) is not None:
+        return True
+    return before.repeats is None and _mostly_repeated(others_of(values))
+
+
+def _distinct(column: ColumnLayout, values: Array, before: Memory | None) -> places.Known | None:
+    """The samples of channels that have few, with those that had been listed before."""
+    known = None
+    if before is not None and before.transform == PLACES:
+        known = places.read_places(Reader(before.meaning), column.lanes, column.dtype.itemsize)
+    return places.find_places(ordered(values), known)
+
+
+def _mostly_repeated(others: Rows) -> bool:
+    """Whether at least every eighth row repeats the one before."""
+    return others.size >= LEAST_REPEATED and bool(8 * np.count_nonzero(others) <= 7 * others.size)
+
+
+def others_of(values: Array) -> Rows:
+    """Which rows (n,) of samples (n, c) differ from the one before; the first counts as such."""
+    bits = values.view(f"u{values.dtype.itemsize}")
+    others = np.ones(values.shape[0], np.bool_)
+    np.any(bits[1:] != bits[:-1], axis=1, out=others[1:])
+    return others
+
+
+def continues(integers: Integers, before: Memory) -> bool:
+    """Whether what was learned of a column still serves."""
+    if (before.transform, before.meaning) != (integers.transform, integers.meaning):
+        return False
+    return integers.transform != STEPS or before.recurring or not recurring(integers.lanes)
+
+
+def recurring(lanes: Array) -> bool:
+    """Whether steps are few distinct ones, most of them among the 16 that the coder of recurring steps knows.
+
+    White jitter on a coarse grid has few distinct steps as well, but is predicted at its entropy.
+    """
+    if lanes.shape[1] != 1:
+        return False
+    counts = np.unique(lanes, return_counts=True)[1]
+    if counts.size > 4 + lanes.size // 3:
+        return False
+    return counts.size <= KNOWN or bool(4 * np.sort(counts)[-KNOWN:].sum() >= 3 * lanes.size)
+
+
+def _encode_adaptive(
+    column: ColumnLayout,
+    integers: Integers,
+    before: Memory | None,
+    tail: TailWriter,
+    others: Rows | None = None,
+    again: bool | None = None,
+) -> Encoded | None:
+    """Integers, of the rows that `others` (n,) names or of all; `again`: whether steps recur, if known."""
+    if before is not None:
+        again = before.recurring
+    elif again is None:
+        again = integers.transform == STEPS and recurring(integers.lanes)
+    limit = column.raw_bytes - len(integers.meaning) - len(integers.extra) - 1
+    known = before.learned if before else None
+    mark, rests, repeats = tail.count, None, None
+    rest_limit = 0
+    if integers.rests is not None:
+        rest_limit = integers.lanes.nbytes // RESTS_PART + 8
+        limit -= rest_limit
+    if integers.widths is not None:
+        limit -= (int(integers.widths.sum()) >> 3) + 1
+    if others is not None:
+        repeats = tail.add_repeats(others.view(np.uint8), before.repeats if before else None)
+        limit -= (tail.price_bits(tail.steps[mark : tail.count]) >> 3) + 1
+    learned = None
+    if limit >= 0:
+        learned = tail.add_steps(integers.lanes, known) if again else tail.add(integers.lanes, known, limit)
+    if learned is not None and integers.rests is not None and integers.channels is not None:
+        rests = tail.add_rests(
+            integers.lanes,
+            integers.rests,
+            integers.channels,
+            before.rests if before else None,
+            rest_limit,
+        )
+    if learned is None or (integers.rests is not None and rests is None):
+        tail.count = mark
+        return None
+    if integers.bits is not None and integers.widths is not None:
+        tail.add_plain(integers.bits, integers.widths)
+    coder = (STEPS_FRESH if again else FRESH if others is None else OTHERS_FRESH) + (before is not None)
+    body = bytes([integers.transform << 4 | coder])
+    if before is None:
+        body += integers.meaning
+    body += integers.extra
+    return body, Memory(integers.transform, integers.meaning, learned, integers.last, again, rests, repeats)

@@ -1,0 +1,144 @@
+"""Repeated rows, float32 as fixed-point numbers, and channels of few distinct samples."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecap.codec.columns import ColumnDecoder, ColumnEncoder, decode_columns
+from edgecap.errors import ChunkError
+from tests.reference.columns import ReferenceDecoder
+
+RNG = np.random.default_rng(3)
+NOISE = np.rint(np.cumsum(RNG.normal(0, 9, (600, 3)), axis=0) + RNG.normal(0, 20, (600, 3))).astype("<i2")
+
+
+def through(blocks, level="stream", reference=False):
+    """Encode, decode and compare; returns the payloads."""
+    encoder, decoder = ColumnEncoder(level, key_interval=4), ColumnDecoder()
+    slow = ReferenceDecoder()
+    payloads = []
+    for block in blocks:
+        payloads.append(encoder.encode({"values": block}))
+        found = decoder.decode(payloads[-1])["values"]
+        assert found.shape == block.shape
+        assert found.tobytes() == block.tobytes()
+        if reference:
+            assert slow.decode(payloads[-1])["values"].tobytes() == block.tobytes()
+    return payloads
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<u2", "<i4", "<f4"])
+def test_a_sensor_that_is_polled_too_often_costs_little_more(dtype):
+    once = NOISE.astype("<i4")[:200].astype(dtype)
+    wanted = len(through([once])[0])
+    assert len(through([np.repeat(once, 4, axis=0)])[0]) < wanted + 16
+    uneven = np.repeat(once, RNG.integers(2, 4, 200), axis=0)
+    assert len(through([uneven])[0]) < wanted + 45
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 1 << 32),
+    st.sampled_from(["<i2", "<u2", "<i4", "<u4", "<f4"]),
+    st.sampled_from(["repeats", "few", "both", "floats", "odd floats"]),
+    st.lists(st.integers(1, 90), min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.sampled_from(["max", "stream"]),
+)
+def test_the_reference_decodes_the_same(seed, dtype, kind, rows, channels, level):
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(-30000, 30000, 5)
+
+    def block(n):
+        shape = (n, channels) if channels else (n,)
+        if "floats" in kind:
+            x = (rng.normal(0, 1, shape) * 10.0 ** rng.integers(-9, 9)).astype("<f4")
+            if kind == "odd floats":
+                odd = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -3e38], "<f4")
+                x = np.where(rng.random(shape) < 0.1, rng.choice(odd, shape), x)
+            return x
+        x = rng.choice(levels, shape) if kind in ("few", "both") else rng.integers(-300, 300, shape)
+        if kind in ("repeats", "both"):
+            x = np.repeat(x, rng.integers(1, 5, n), axis=0)[:n]
+        return x.astype("<i4").astype(dtype)
+
+    through([block(n) for n in rows], level, reference=True)
+
+
+def test_signals_of_float32_that_pass_zero_need_no_more_than_their_noise():
+    t = np.arange(1000)[:, None]
+    x = (np.sin(t / [40, 55, 70]) + np.random.default_rng(4).normal(0, 1e-3, (1000, 3))).astype("<f4")
+    (payload,) = through([x])
+    # Noise of 2^14 times the last place of the largest has 16.1 bits; in the order of float32 it takes 21.
+    assert payload[5] >> 4 == 6
+    assert 8 * len(payload) / x.size < 17.5
+
+
+def test_few_levels_cost_fractions_of_a_bit():
+    rng = np.random.default_rng(5)
+    pins = rng.choice([12, 3300], (2000, 2), p=[0.9, 0.1]).astype("<u2")
+    (payload,) = through([pins])
+    assert 8 * len(payload) / pins.size < 0.66  # 0.469 is their entropy, 12 bits their distance
+    spikes = np.full(1000, -7, "<i2")
+    spikes[[100, 500, 505]] = 300
+    assert len(through([spikes])[0]) < 30
+
+
+def test_a_stream_finds_repeats_and_levels_between_its_keys():
+    quiet = np.full((100, 2), 5, "<i2")
+    repeated = np.repeat(NOISE[100:200, :2], 3, axis=0)
+    payloads = through([quiet, NOISE[:100, :2], repeated, repeated, quiet], reference=True)
+    assert len(payloads[3]) < 1.35 * len(payloads[1])
+    levels = [np.where(np.arange(100) % 7 < k, 3000, -3000).astype("<i2") for k in (0, 3, 4)]
+    payloads = through(levels, reference=True)
+    assert sum(map(len, payloads)) < 90
+
+
+def damaged(*parts):
+    """A key of one column `values` of four float32, of the given bytes."""
+    return bytes([0x28, 2 << 5 | 6 << 1, 4, *parts])
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (damaged(0x62, 128 - 61), "impossible shift"),
+        (damaged(0x61, 128), "does not fit"),
+        (damaged(0x78), "does not fit"),
+        (damaged(0x72, 65), "exceeds the limit"),
+        (damaged(0x72, 2, 0xFF, 0xFF, 0xFF, 0x7F, 0), "beyond their type"),
+        (damaged(0x67, 128), "does not have"),
+        (damaged(0x08), "does not fit"),
+    ],
+)
+def test_impossible_fronts_are_refused(payload, message):
+    with pytest.raises(ChunkError, match=message):
+        decode_columns(payload)
+
+
+def test_repeats_are_not_for_steps():
+    with pytest.raises(ChunkError, match="does not fit"):
+        decode_columns(bytes([0x28, 1 << 5 | 4 << 1, 4, 0x36, 1, *bytes(8)]))
+
+
+def test_an_exception_must_lie_in_the_rows_that_are_there():
+    x = np.repeat(np.linspace(-4, 4, 33), 3).astype("<f4")
+    x[30:33] = 0.3
+    (payload,) = through([x], "max")
+    assert payload[3] & 15 == 6
+    for place in range(3, 16):
+        for value in range(0, 256, 5):
+            with contextlib.suppress(ChunkError):
+                decode_columns(payload[:place] + bytes([value]) + payload[place + 1 :])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([0x62, 0x66, 0x72, 0x76, 0x16, 0x46, 0x56, 0x26]), st.binary(max_size=80))
+def test_any_bytes_end(head, data):
+    with contextlib.suppress(ChunkError):
+        decode_columns(damaged(head) + data)
