@@ -80,7 +80,7 @@ class ForceChannel(msgspec.Struct, frozen=True, kw_only=True):
     """Standard deviation of a sample without load."""
 
     def newtons(self, counts: NDArray[np.generic]) -> F64:
-        """Force of raw counts of any shape; NaN where an `fsr` is at the end of its converter."""
+        """Newtons of raw counts, in their shape; NaN where an `fsr` is at the end of its converter."""
         x = np.asarray(counts, np.float64)
         if self.model == "linear":
             return self.gain * (x - self.tare)

@@ -69,6 +69,10 @@ def overlapping_allan(values: F64, factors: NDArray[np.int64]) -> F64:
 def allan_curve(values: F64, rate_hz: float) -> AllanCurve:
     """The curve of one axis over averaging times from one sample to a ninth of the recording.
 
+    Args:
+        values: (n,) readings without a loss, in any unit, which is that of the deviations.
+        rate_hz: Of the readings.
+
     Raises:
         CalibrationError: shorter than a minute.
     """

@@ -74,7 +74,7 @@ class CdrLayout:
         return self.value(name, dtype, (count,)) if count else self
 
     def filled(self, dtype: str, values: NDArray[Any]) -> CdrLayout:
-        """A sequence of primitives that is the same in every message."""
+        """A sequence of primitives, (k,), that is the same in every message."""
         self.constant("<u4", len(values))
         return self.constant(dtype, values) if len(values) else self
 

@@ -39,7 +39,7 @@ class Envelope:
             self.high[b] = np.fmax(self.high[b], high[i])
 
     def line(self, channel: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Seconds from the start, and values: two points per bin, so that a line shows every extreme."""
+        """(2 b,) seconds from the start, and (2 b,) values: two points per bin, to show every extreme."""
         bins = len(self.low)
         edges = (np.arange(bins) + 0.5) * self._width_ns * 1e-9
         y = np.column_stack([self.low[:, channel], self.high[:, channel]])

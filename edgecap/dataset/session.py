@@ -262,7 +262,16 @@ def load_session(store: Store, key: SessionKey) -> RecordedSession:
 
 
 def segments(t_ns: I64, index: I64, epoch: NDArray[np.int32]) -> list[slice]:
-    """Stretches without a loss: the index runs on by one, time runs forward, the epoch stays."""
+    """Stretches without a loss: the index runs on by one, time runs forward, the epoch stays.
+
+    Args:
+        t_ns: (n,) int64, rig time of each sample.
+        index: (n,) int64, its running number.
+        epoch: (n,) int32, that of its clock.
+
+    Returns:
+        Slices of these arrays that cover them, in order.
+    """
     if not len(t_ns):
         return []
     breaks = (np.diff(index) != 1) | (np.diff(t_ns) <= 0) | (np.diff(epoch) != 0)

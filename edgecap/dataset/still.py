@@ -55,7 +55,14 @@ def rolling_deviation(values: F64, window: int) -> F64:
 
 
 def stillest(t_ns: I64, values: F64, window: int, columns: list[int]) -> Plateau | None:
-    """The window of samples whose `columns` vary least; None if there are fewer samples."""
+    """The window of samples whose `columns` vary least; None if there are fewer samples.
+
+    Args:
+        t_ns: (n,) int64, rig time of each sample.
+        values: (n, c) samples, columns in units of like size.
+        window: Samples in a row.
+        columns: Which columns must be still.
+    """
     if len(values) < max(window, 16):
         return None
     spread = rolling_deviation(values[:, columns], window)

@@ -91,7 +91,7 @@ def lag_of_led(film: RowFilm, led: Switching, limits: Limits | None = None) -> L
 
 
 def led_edges(film: RowFilm) -> tuple[F64, Bool]:
-    """When the camera saw the LED switched, s from its first frame, and to which state.
+    """When the camera saw the LED switched, (m,) s from its first frame, and to which state, (m,) bool.
 
     An edge between the last row of a frame and the first of the next is not seen; a frame with two edges is
     left out.

@@ -99,7 +99,9 @@ def session_led(session: RecordedSession, name: str) -> tuple[Switching, int]:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file; times become int64 ns (whole numbers are ns, others seconds).
+    """`t_a`, `t_b` (n,) and `a`, `b` (n,) or (n, c) of an npz file.
+
+    Times become int64 ns: whole numbers are ns, others seconds.
 
     Raises:
         UsageError: not an npz file, or an array is missing or does not fit.
@@ -120,7 +122,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def array_signal(arrays: dict[str, NDArray[Any]], which: str) -> Signal:
-    """`t_a`, `a` or `t_b`, `b` as samples; a single column may come without its axis."""
+    """`t_a`, `a` or `t_b`, `b` as samples; a single column may be (n,) or (n, 1)."""
     values = np.asarray(arrays[which], np.float64)
     return Signal(arrays[f"t_{which}"], values.reshape(len(values), -1))
 

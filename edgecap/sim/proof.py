@@ -87,7 +87,7 @@ def _true_ns(truth: Path, name: str, session: RecordedSession, index: NDArray[np
 
 
 def clip_pts_ns(path: Path) -> NDArray[np.int64]:
-    """Presentation times of a clip's frames, in order, rounded to nanoseconds."""
+    """(n,) presentation times of a clip's frames, in order, rounded to nanoseconds."""
     import av
 
     with av.open(str(path)) as container:

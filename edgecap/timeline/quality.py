@@ -52,7 +52,7 @@ class ClockQuality(msgspec.Struct, frozen=True):
 
 
 def quantile_ns(bins: I64, share: float) -> int:
-    """The quantile of a delay histogram with four bins per octave above 1 µs; 0 when it is empty."""
+    """The quantile, ns, of a delay histogram (b,) of four bins per octave above 1 µs; 0 when it is empty."""
     reached = bins.cumsum()
     total = int(reached[-1])
     if total == 0:

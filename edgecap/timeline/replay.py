@@ -43,7 +43,7 @@ class Replay:
 
 
 def read_log(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a log; never unpickles.
+    """The arrays of a log, (n,) each, as `COLUMNS` has them; never unpickles.
 
     Raises:
         UsageError: If the file is missing or no npz of plain arrays.
@@ -52,7 +52,7 @@ def read_log(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def rows_from_arrays(arrays: Mapping[str, NDArray[np.generic]], name: str = "the log") -> I64:
-    """Check the arrays of a log and lay them out as rows.
+    """Check the arrays of a log, (n,) each, and lay them out as (n, ROW_WIDTH) int64 rows.
 
     Raises:
         UsageError: If an array is missing, of another length, not one-dimensional, or does not fit its type.
@@ -93,7 +93,7 @@ def rows_from_arrays(arrays: Mapping[str, NDArray[np.generic]], name: str = "the
 
 
 def replay(rows: I64, clock: DeviceClock) -> Replay:
-    """Feed all rows, read by read (consecutive rows of equal arrival), and keep what was published."""
+    """Feed all rows, (n, ROW_WIDTH), read by read (rows of equal arrival), and keep what was published."""
     out = np.zeros((len(rows), at.OUT_WIDTH), np.int64)
     reads = clock.feed_log(rows, out)
     samples = rows[:, at.KIND] == at.KIND_SAMPLES
