@@ -112,8 +112,9 @@ class LagEstimate:
 def combine(values: Sequence[float] | F64, sigmas: Sequence[float] | F64) -> tuple[float, float, float, Bool]:
     """Mean, half-width at 95 %, deviation of one value, and which values were used, (n,) bool.
 
-    `values` and `sigmas`, their standard deviations, are (n,), in one unit. Values whose spread exceeds their own sigmas share the excess (random effects); the half-width is
-    Student's, from the weighted spread, and never below what the sigmas alone imply.
+    `values` and `sigmas`, their standard deviations, are (n,), in one unit. Values whose spread exceeds their
+    own sigmas share the excess (random effects); the half-width is Student's, from the weighted spread, and
+    never below what the sigmas alone imply.
 
     Source: DerSimonian and Laird 1986, eq. 8 (excess variance); Hartung and Knapp 2001 (half-width).
     """
