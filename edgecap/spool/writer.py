@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from edgecap import clock
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import SpoolError
 from edgecap.spool.spool import Spool
+
+log = logging.getLogger("edgecap.spool")
 
 QUEUE_CHUNKS = 256
 SYNC_NS = 500_000_000
@@ -196,20 +199,30 @@ class SpoolWriter:
             return False
         try:
             self.spool.append(chunk, closing=closing)
-        except SpoolError as error:
+        except Exception as error:  # noqa: BLE001 - the boundary of one chunk: all wait for this thread
             self._torn = chunk.header.session
+            self._note(error)
             with self._mutex:
-                self._error = self._error or error
                 self._refused += 1
             return False
         return True
 
+    def _note(self, error: Exception) -> None:
+        """Keep the first error for whoever puts or flushes next."""
+        if not isinstance(error, SpoolError):
+            log.error("the spool failed", exc_info=error)
+            error = SpoolError(
+                f"spool {self.spool.path} failed: {type(error).__name__}: {error}",
+                fix="keep the log; this program, or the file system, is at fault",
+            )
+        with self._mutex:
+            self._error = self._error or error
+
     def _sync(self, put_ns: list[tuple[int, int]]) -> bool:
         try:
             self.spool.sync()
-        except SpoolError as error:
-            with self._mutex:
-                self._error = self._error or error
+        except Exception as error:  # noqa: BLE001 - as above
+            self._note(error)
             # The spool still has them and tries again with the next sync.
             return False
         now = clock.now_ns()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import SpoolError
 from edgecap.spool import Spool
+from edgecap.spool.files import OsFile, OsFiles
 from edgecap.spool.writer import SpoolWriter
 from tests.chunks import SessionMaker
 
@@ -114,4 +117,56 @@ def test_what_the_spool_refuses_is_told_and_closing_may_use_the_reserve(tmp_path
             assert (writer.stats().refused_total, writer.stats().durable_total) == (2, 2)
 
     with Spool.open(tmp_path, reserve_bytes=1 << 60) as spool:
+        asyncio.run(story(spool))
+
+
+class Broken(OsFile):
+    """Fails in a way that nobody reckoned with, as often as it is told to."""
+
+    left = 0
+
+    def _fail(self) -> None:
+        if Broken.left:
+            Broken.left -= 1
+            raise RuntimeError("out of the blue")
+
+    def write_at(self, offset: int, parts: Sequence[bytes]) -> None:
+        self._fail()
+        super().write_at(offset, parts)
+
+    def sync(self) -> None:
+        self._fail()
+        super().sync()
+
+
+class BrokenFiles(OsFiles):
+    def create(self, path: Path) -> Broken:
+        return Broken(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+
+
+@pytest.mark.parametrize("where", ["append", "sync"])
+def test_an_error_that_nobody_reckoned_with_ends_no_recording_but_its_own(tmp_path: Path, where: str) -> None:
+    """Else everybody would wait for a thread that has ended."""
+    one, other = SessionMaker().whole(rounds=1), SessionMaker("20260102-040506-efgh").whole(rounds=1)
+
+    async def story(spool: Spool) -> None:
+        async with SpoolWriter(spool, sync_ns=3600 * 10**9) as writer, asyncio.timeout(60):
+            await writer.put(one[0])
+            await writer.flush()
+            if where == "append":
+                Broken.left = 1
+            await writer.put(one[1])
+            while writer.stats().queued:
+                await asyncio.sleep(0)
+            if where == "sync":
+                Broken.left = 1
+            with pytest.raises(SpoolError, match="RuntimeError: out of the blue"):
+                await writer.flush()
+            for chunk in other:
+                await writer.put(chunk)
+            await writer.flush()
+            kept = {one[0].id, *(c.id for c in other)} | ({one[1].id} if where == "sync" else set())
+            assert {e.id for e in spool.pending(99)} == kept
+
+    with Spool.open(tmp_path, reserve_bytes=0, files=BrokenFiles()) as spool:
         asyncio.run(story(spool))
