@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,6 +299,14 @@ def _tell(console: Console, result: dict[str, Any], out: Path) -> None:
     for what in ("mcap", "overview"):
         console.print(f"  {what:9}{result[what]}", highlight=False, soft_wrap=True)
     console.print(f"  summary  {out / 'demo.json'}", highlight=False, soft_wrap=True)
-    console.print(
-        f"  look at it again: edgecap sessions show {result['store']} {result['session']}", soft_wrap=True
-    )
+    again = f"sessions show {shlex.quote(result['store'])} {result['session']}"
+    console.print(f"  look at it again: {as_called()} {again}", highlight=False, soft_wrap=True)
+
+
+def as_called() -> str:
+    """How this program is called here: `make demo` puts nothing on the PATH."""
+    program = Path(sys.argv[0])
+    if program.name != "edgecap":
+        return f"{sys.executable} -m edgecap"
+    found = shutil.which("edgecap")
+    return "edgecap" if found and program.resolve() == Path(found).resolve() else str(program)

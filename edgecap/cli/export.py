@@ -288,7 +288,7 @@ def _lerobot_in_words(result: Result) -> str:
 
 
 def _lerobot_end_in_words(result: Result) -> str:
-    counts = f"{result['episodes']} episodes, {result['rows']} rows"
+    counts = f"{result['episodes']} episode{'s' if result['episodes'] != 1 else ''}, {result['rows']} rows"
     return f"{result['path']}: {counts}, {result['bytes'] / 1e6:.2f} MB"
 
 

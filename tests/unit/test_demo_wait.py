@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgecap import topics
+from edgecap.cli.demo import as_called
 from edgecap.cli.demo_view import DemoView
 from edgecap.cli.demo_wait import MOST_S, PATIENCE_S, SAID_EVERY_S, Patience
 from edgecap.mqtt import Message
@@ -75,3 +77,16 @@ def test_a_sites_broker_in_the_environment_is_not_the_demos(
         assert log.read_text() == "edgecap: no MQTT broker is named; give --broker, or set EDGECAP_BROKER\n"
 
     asyncio.run(body())
+
+
+def test_what_is_to_be_typed_next_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "edgecap"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert as_called() == str(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert as_called() == "edgecap"
+    monkeypatch.setattr(sys, "argv", ["/x/edgecap/__main__.py"])
+    assert as_called().endswith(" -m edgecap")
