@@ -132,10 +132,10 @@ class Writer:
 def recording(spool: Path, sync: str) -> Iterator[Writer]:
     command = [sys.executable, "-m", "tests.fault.power_writer", str(spool), str(SEED), sync]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    writer = Writer(process)
     try:
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        writer = Writer(process)
         deadline = time.monotonic() + READY_S
         while not writer.durable:
             assert process.poll() is None, "the writer ended"
@@ -146,7 +146,7 @@ def recording(spool: Path, sync: str) -> Iterator[Writer]:
     finally:
         process.kill()
         process.wait()
-        assert process.stdout is not None
+        writer.listen()  # it went on while the last copy was begun, which may hold that, too
         process.stdout.close()
 
 
