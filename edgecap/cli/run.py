@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgecap.run")
 
+DELIVERY_AGAIN_S = 10.0
+
 EXAMPLE = """\
 examples:
   edgecap run                              with ./edgecap.toml or /etc/edgecap/edgecap.toml
@@ -176,6 +178,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
         from edgecap.daemon.recovery import close_interrupted
         from edgecap.daemon.reporting import Reporter
         from edgecap.daemon.rig import Rig
+        from edgecap.daemon.shift import Shift
         from edgecap.kernels.compile import cache_state, warm_up
         from edgecap.spool.handover import apply_receipts
         from edgecap.spool.writer import SpoolWriter
@@ -192,6 +195,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
         return
     with found as spool:
         pulse = Pulse(Path(config.spool.dir))
+        cut_off = Shift(pulse).cut_off()
         async with _feeding(needed=was_grounded):
             for session in await asyncio.to_thread(close_interrupted, spool, pulse):
                 log.warning("closed %s, which was interrupted", session)
@@ -226,6 +230,8 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
                 if panel is not None:
                     tell = partial(rig.note_part, "button")
                     beside.append(group.create_task(rig.panels.keep(panel, tell), name="panel"))
+                if cut_off is not None:
+                    beside.append(group.create_task(rig.go_on(*cut_off), name="go on"))
                 if broker is not None:
                     beside.append(group.create_task(_report(rig, reporter, broker), name="report"))
                 await rig.run()
@@ -291,7 +297,16 @@ def panel_of(
 async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
     """Speak to the fleet once the devices are open: a rig that cannot hear its button yet is not idle."""
     await rig.ready()
-    await reporter.run(broker)
+    while True:
+        try:
+            await reporter.run(broker)
+        except Exception as error:
+            # The boundary between delivery and recording: what is wrong here must not end what goes well.
+            log.exception("delivery failed")
+            what = f"delivery failed: {type(error).__name__}: {error}"
+            rig.note_part("delivery", f"{what}; it begins again by itself, the log says more")
+            await asyncio.sleep(DELIVERY_AGAIN_S)
+            rig.note_part("delivery", "")
 
 
 async def _stay_tidy(rig: Rig) -> None:

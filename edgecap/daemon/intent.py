@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from edgecap.model import Mark
 from edgecap.session.machine import Event, Led, Sound
+from edgecap.session.manifest import Continued, Provenance
 from edgecap.status import CommandResult
 
 
@@ -29,6 +30,10 @@ class Intent:
     mark: Mark | None = None
     task: str = ""
     reason: str = ""
+    provenance: Provenance | None = None
+    """With start: of this session and those to come."""
+    continued: Continued | None = None
+    """With start: what it goes on with."""
     reply: asyncio.Future[CommandResult] | None = None
     id: str = ""
 

@@ -26,7 +26,7 @@ from edgecap.daemon.running_session import RunningSession
 from edgecap.errors import EdgecapError, SessionError
 from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict, loss_in_words
 from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
-from edgecap.session.manifest import Outcome, Provenance
+from edgecap.session.manifest import Continued, Outcome, Provenance
 from edgecap.session.recorder import Recorder
 from edgecap.source.protocol import Source
 from edgecap.spool.writer import SpoolWriter
@@ -131,6 +131,16 @@ class Rig:
         provenance.check_lengths()
         self.provenance = provenance
         self.changed.set()
+
+    async def go_on(self, provenance: Provenance, continued: Continued) -> None:
+        """Record what was being recorded when the daemon before this one hung."""
+        await self.ready()
+        before = continued.session
+        result = await self.ask(
+            Intent("start", "watchdog", clock.now_ns(), provenance=provenance, continued=continued)
+        )
+        went = f"goes on as {self.last_session}" if result.ok else f"is not gone on with: {result.message}"
+        log.warning("the daemon hung while it recorded %s, which %s", before, went)
 
     async def ask(self, intent: Intent) -> CommandResult:
         """Hand over an intent and wait for what became of it."""
@@ -313,6 +323,8 @@ class Rig:
         return self.machine.state.value
 
     async def _check_start(self, intent: Intent) -> None:
+        if intent.provenance is not None:
+            self.provide(**msgspec.structs.asdict(intent.provenance))
         if intent.task:
             self.provide(task=intent.task)
         self.provenance.require()
@@ -332,7 +344,7 @@ class Rig:
         pair = self.pair = clock.read_pair()
         infos: list[StreamInfo] = [i for s in self.open_sources for i in s.feed.info]
         # The devices are started once the manifest is on the medium.
-        recorder = await self.session.open(pair, self.provenance, infos)
+        recorder = await self.session.open(pair, self.provenance, infos, intent.continued)
         for device in self.open_sources:  # one may have come while the manifest was written
             for info in device.feed.info:
                 recorder.add_stream(pair.raw_ns, info)
@@ -351,6 +363,7 @@ class Rig:
 
     async def _close_session(self, outcome: Outcome, reason: str) -> None:
         session = self.last_session
+        self.session.ending()
         sent = await stop_sources(self.open_sources)
         self.pair = clock.read_pair()
         recorder = await self.session.close(self.pair, outcome, sent, reason)

@@ -12,10 +12,11 @@ from edgecap import clock
 from edgecap.codec.chunk import Chunk
 from edgecap.config import Config, load_calibration
 from edgecap.daemon.pulse import Pulse
+from edgecap.daemon.shift import Shift
 from edgecap.daemon.unclosed import Unclosed
 from edgecap.errors import EdgecapError, SpoolError
 from edgecap.model import ClockPair, StreamInfo, Verdict
-from edgecap.session.manifest import Outcome, Provenance, new_session_id, open_record
+from edgecap.session.manifest import Continued, Outcome, Provenance, new_session_id, open_record
 from edgecap.session.recorder import Recorder
 from edgecap.spool.writer import SpoolWriter
 
@@ -46,6 +47,7 @@ class RunningSession:
         self._calibration = load_calibration(config.calibration.file)
         self._pool = ThreadPoolExecutor(1, "seal")
         self._unclosed = Unclosed(writer.spool, pulse)
+        self._shift = Shift(pulse)
 
     @property
     def hurried(self) -> int:
@@ -55,7 +57,13 @@ class RunningSession:
         """Let go of the thread that seals."""
         self._pool.shutdown()
 
-    async def open(self, pair: ClockPair, provenance: Provenance, streams: Sequence[StreamInfo]) -> Recorder:
+    async def open(
+        self,
+        pair: ClockPair,
+        provenance: Provenance,
+        streams: Sequence[StreamInfo],
+        continued: Continued | None = None,
+    ) -> Recorder:
         """Begin a session; its manifest is on the medium when this returns.
 
         Whatever then befalls the daemon, the session is known, and what it may have cost can be stated.
@@ -80,10 +88,12 @@ class RunningSession:
                 streams=streams,
                 calibration=self._calibration,
                 config=msgspec.to_builtins(config.capture),
+                continued=continued,
             ),
             streams,
         )
         self.last, self.recorder, self._pulse.session = session, recorder, session
+        self._shift.begin(session, provenance, continued)
         await self._writer.flush()
         return recorder
 
@@ -110,8 +120,13 @@ class RunningSession:
             await self._unclosed.close(pair.raw_ns)
         return recorder
 
+    def ending(self) -> None:
+        """It was told to end: should the daemon hang from here on, it is not gone on with."""
+        self._shift.end()
+
     def let_go(self) -> Recorder | None:
         """Take in nothing more."""
+        self.ending()
         self._hurried = self.hurried
         recorder, self.recorder, self.verdicts = self.recorder, None, []
         return recorder

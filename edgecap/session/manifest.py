@@ -48,6 +48,15 @@ class Provenance(msgspec.Struct, frozen=True):
                 )
 
 
+class Continued(msgspec.Struct, frozen=True):
+    """What a session goes on with that was begun because the daemon had hung in the one before."""
+
+    session: str
+    """The one before."""
+    shift: str
+    """The first of them."""
+
+
 def new_session_id(utc_ns: int) -> str:
     """`YYYYMMDD-hhmmss-xxxx`: sorts by time where the clock is right, unique where it is not."""
     when = datetime.fromtimestamp(utc_ns / 1e9, UTC)
@@ -76,9 +85,10 @@ def open_record(
     streams: Sequence[StreamInfo],
     calibration: Mapping[str, Any],
     config: Mapping[str, Any],
+    continued: Continued | None = None,
 ) -> Record:
     """The manifest: everything that is known before the first sample."""
-    return {
+    record = {
         "type": "open",
         "t_ns": pair.raw_ns,
         "v": MANIFEST_VERSION,
@@ -95,6 +105,9 @@ def open_record(
         "versions": versions(),
         "config": dict(config),
     }
+    if continued is not None:
+        record |= {"continues": continued.session, "shift": continued.shift}
+    return record
 
 
 def mark_record(mark: Mark) -> Record:

@@ -108,13 +108,13 @@ class Site:
         args = ["ingest", "--store", str(self.store), "--broker", self.broker.url]
         return await self._stack.enter_async_context(run_part("ingest", args, self.out / "ingest.log"))
 
-    async def start_daemon(self) -> Part:
-        """Start it and wait until it is idle and connected."""
+    async def start_daemon(self, state: str = "idle") -> Part:
+        """Start it and wait until it is connected and (by default) idle."""
         self.status = {}
         args = ["run", "--config", str(self.config())]
         part = await self._stack.enter_async_context(run_part("daemon", args, self.out / "daemon.log"))
         self.daemon = part
-        await self.until("idle", lambda: self.status.get("state") == "idle")
+        await self.until(state, lambda: self.status.get("state") == state)
         return part
 
     async def stop_daemon(self, number: int = signal.SIGTERM) -> int:

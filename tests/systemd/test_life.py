@@ -174,7 +174,12 @@ def test_hung_it_is_ended_by_the_watchdog_and_back(rig: InstalledRig) -> None:
     session, before = rig.start_recording(), rig.restarts()
     rig.machine.run("systemctl", "kill", "--kill-who=main", "--signal=STOP", "edgecap.service")
     rig.machine.until("started again", lambda: rig.restarts() > before)
-    rig.until_ready()
+    # Nobody presses the button again: what was recorded goes on as another session, until somebody does.
+    rig.machine.until("it goes on", lambda: rig.status().get("session_s", 0) >= 1)
+    second = rig.status()["session"]
+    assert second != session
+    rig.stop_recording()
+    assert rig.until_complete(second)["outcome"] == "complete"
     messages = [e["MESSAGE"] for e in rig.machine.journal("edgecap")]
     assert any("Watchdog timeout" in text and "edgecap.service" in text for text in messages)
     assert any("signal SIGABRT" in text for text in messages)
