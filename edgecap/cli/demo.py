@@ -120,7 +120,7 @@ async def _demo(args: argparse.Namespace, firmware: Path, view: DemoView) -> dic
 
     # Told to end, it ends its parts first, as by Ctrl-C: they would go on without it, and hold the spool.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-    view.step("starting broker, three devices, ingest and daemon")
+    view.step("starting broker, three devices, ingest, daemon and the fleet's page")
     async with DemoSite(args.out, firmware, args.port) as site:
         from edgecap.mqtt import parse_broker
 
@@ -139,22 +139,28 @@ async def _demo(args: argparse.Namespace, firmware: Path, view: DemoView) -> dic
                     view.see(message)
 
             watching = group.create_task(watch(), name="watch")
-            session = await _record(site, view, args.seconds)
+            session, on_page = await _record(site, view, args.seconds)
             key, report = await _arrived(site, session, view)
             sent = await site.totals()
             watching.cancel()
     view.step("comparing every stored sample with what the devices measured, and exporting")
-    return await asyncio.to_thread(_conclude, site, key, report, sent, args.out, view)
+    result = await asyncio.to_thread(_conclude, site, key, report, sent, args.out, view)
+    if unseen := sorted(set(result["streams"]) - set(on_page)):
+        result["ok"] = False
+        result["problems"].append(f"the fleet's page did not show {', '.join(unseen)} while it was recorded")
+    return result
 
 
-async def _record(site: DemoSite, view: DemoView, seconds: float) -> str:
-    """Press the button like a worker would; returns the session's id."""
+async def _record(site: DemoSite, view: DemoView, seconds: float) -> tuple[str, list[str]]:
+    """Press the button like a worker would; returns the session's id, and the streams on the fleet's page."""
     glove = site.devices["left-hand"]
 
     def state(name: str) -> Callable[[], bool]:
         return lambda: view.status is not None and view.status.state == name
 
     await until(site, view, "ready", state("idle"))
+    await until(site, view, "on the fleet's page", lambda: bool(site.fleet_url()))
+    view.step(f"the fleet's page, for as long as this runs: {site.fleet_url()}")
     view.step("the worker presses the button: recording starts")
     await glove.press(120)
     await until(site, view, "recording", state("recording"))
@@ -166,10 +172,26 @@ async def _record(site: DemoSite, view: DemoView, seconds: float) -> str:
     await _wait(site, 0.25)
     await glove.press(80)
     await _wait(site, max(1.0, seconds * 0.4 - 0.25))
+    on_page = await asyncio.to_thread(_streams_on_page, site.fleet_url())
     view.step("the button again: the session is closed and delivered")
     await glove.press(120)
     await until(site, view, "idle", state("idle"))
-    return session
+    return session, on_page
+
+
+def _streams_on_page(url: str) -> list[str]:
+    """What the fleet's page shows of the rig while it records; nothing if it does not answer."""
+    import urllib.request
+
+    from edgecap.sim.demo import RIG
+
+    try:
+        with urllib.request.urlopen(f"{url}/rigs.json?all=1", timeout=30) as answer:  # noqa: S310 (our own)
+            rows = json.load(answer)["rows"]
+    except (OSError, ValueError):
+        return []
+    mine = [row for row in rows if row["rig"] == RIG and row["state"] == "recording"]
+    return [v["stream"] for row in mine for v in row["streams"]]
 
 
 async def _wait(site: DemoSite, seconds: float) -> None:

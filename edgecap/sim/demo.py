@@ -1,4 +1,4 @@
-"""The demo's site: broker, devices, ingest and daemon, each a process of its own, on this machine only."""
+"""The demo's site: broker, devices, ingest, daemon, fleet page: a process each, on this machine only."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ DEVICES: dict[str, dict[str, str]] = {
 SKEW_PPM = {"head": 38.0, "left-hand": -61.0, "right-hand": 17.0}
 """How wrong each device's oscillator is."""
 STOP_S = 60.0
+FLEET_SAYS = "the fleet is at "
 
 
 class DemoError(EdgecapError):
@@ -182,6 +183,7 @@ class DemoSite:
         ingest = ["ingest", "--store", str(self.store), "--broker", broker.url]
         await self._run("ingest", ingest, logs)
         await self._run("daemon", ["run", "--config", str(config)], logs)
+        await self._run("fleet", ["fleet", "--listen", "127.0.0.1:0", "--broker", broker.url], logs)
 
     async def _run(self, name: str, args: list[str], logs: Path) -> None:
         part = await self._stack.enter_async_context(run_part(name, args, logs / f"{name}.log"))
@@ -201,6 +203,11 @@ class DemoSite:
         """Raise `DemoError` when a part has ended."""
         for part in self.parts:
             part.check()
+
+    def fleet_url(self) -> str:
+        """Where the fleet's page is; empty until it is served."""
+        (said,) = (part.log.read_text(errors="replace") for part in self.parts if part.name == "fleet")
+        return said.partition(FLEET_SAYS)[2].partition("\n")[0]
 
     def words_logged(self) -> int:
         """Bytes that its parts have logged: while they start, nothing else moves."""

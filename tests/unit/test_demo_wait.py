@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgecap import topics
-from edgecap.cli.demo import as_called
+from edgecap.cli.demo import _streams_on_page, as_called
 from edgecap.cli.demo_view import DemoView
 from edgecap.cli.demo_wait import MOST_S, PATIENCE_S, SAID_EVERY_S, Patience
-from edgecap.mqtt import Message
-from edgecap.sim.demo import run_part
+from edgecap.model import Verdict
+from edgecap.mqtt import Message, connect, parse_broker
+from edgecap.sim.broker import LoopbackBroker
+from edgecap.sim.demo import DemoSite, run_part
+from tests.unit.test_fleet import status
 
 
 @given(st.lists(st.tuples(st.floats(0.01, PATIENCE_S * 0.9), st.booleans()), max_size=60))
@@ -90,3 +93,26 @@ def test_what_is_to_be_typed_next_can_be_typed(tmp_path: Path, monkeypatch: pyte
     assert as_called() == "edgecap"
     monkeypatch.setattr(sys, "argv", ["/x/edgecap/__main__.py"])
     assert as_called().endswith(" -m edgecap")
+
+
+def test_the_demos_fleet_page_shows_what_is_recorded(tmp_path: Path) -> None:
+    seen = Verdict("glove-imu", "ok", 1000.0, 9)
+    site = DemoSite(tmp_path, tmp_path)
+
+    async def body(broker: LoopbackBroker) -> None:
+        args = ["fleet", "--listen", "127.0.0.1:0", "--broker", broker.url]
+        async with run_part("fleet", args, tmp_path / "log") as part, asyncio.timeout(60):
+            site.parts.append(part)
+            while not (url := site.fleet_url()):
+                part.check()
+                await asyncio.sleep(0.05)
+            async with connect(parse_broker(broker.url), client_id="rig") as connection:
+                for state, shown in (("idle", []), ("recording", ["glove-imu"])):
+                    body = msgspec.json.encode(status(state=state, streams=[seen]))
+                    await connection.publish(topics.topic("demo", "rig-01", topics.STATUS), body, qos=1)
+                    while await asyncio.to_thread(_streams_on_page, url) != shown:
+                        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(_streams_on_page, url) == []
+
+    with LoopbackBroker(tmp_path) as broker:
+        asyncio.run(body(broker))
