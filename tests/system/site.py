@@ -110,6 +110,8 @@ class Site:
 
     async def start_daemon(self, state: str = "idle") -> Part:
         """Start it and wait until it is connected and (by default) idle."""
+        if self.daemon is not None:  # what it told at last may not have come yet
+            await self.until("offline", lambda: self.status.get("state") == "offline")
         self.status = {}
         args = ["run", "--config", str(self.config())]
         part = await self._stack.enter_async_context(run_part("daemon", args, self.out / "daemon.log"))
