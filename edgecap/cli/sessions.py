@@ -142,6 +142,11 @@ def _show(args: argparse.Namespace) -> int:
         ("operator", report.operator),
         ("consent", report.consent),
         ("calibrated", ", ".join(report.calibration)),
+        *(
+            [("continues", f"{report.continues}, after a hang; shift {report.shift}")]
+            if report.continues
+            else []
+        ),
         ("stored", f"{report.chunks} chunks, {report.bytes / 1e6:.2f} MB"),
     ]
     for name, value in facts:
@@ -150,6 +155,7 @@ def _show(args: argparse.Namespace) -> int:
     header = ("STREAM", "KIND", "CHUNKS", "OF", "SAMPLES", "SENT", "GAPS", "LOST", "MB", "BOUND µs")
     print_table(header, [_stream_row(s) for s in report.streams], range(2, 10))
     for what, lines in (
+        ("channels", [f"{s.name}: {s.carries}" for s in report.streams if s.carries]),
         ("marks", _marks(report)),
         ("gaps", _gaps(report)),
         ("problems", report.problems),

@@ -14,6 +14,7 @@ from edgecap.codec.records import decode_records
 from edgecap.errors import ChunkError, SessionError
 from edgecap.ingest.consent import Consents, Erasure, Withdrawal
 from edgecap.ingest.contents import SessionContents
+from edgecap.ingest.described import described
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.model import SESSION_STREAM, Gap, Mark
 
@@ -49,6 +50,8 @@ class StreamReport(msgspec.Struct, kw_only=True):
     u_ns_max: int
     """Widest bound of the clock fits: true times lie within ± this."""
     bytes: int
+    carries: str = ""
+    """Its rate, channels and units, in words."""
 
 
 class SessionReport(msgspec.Struct, kw_only=True):
@@ -82,6 +85,10 @@ class SessionReport(msgspec.Struct, kw_only=True):
     """The records that the manifest carries, with version and date."""
     marks: list[Mark] = []
     """What the worker and the operator marked, in order of time."""
+    continues: str = ""
+    """The session that it goes on with, after a hang of the rig's daemon."""
+    shift: str = ""
+    """The first of those sessions."""
     withdrawn: Withdrawal | None = None
     """Why it must not be used."""
     erased: Erasure | None = None
@@ -230,6 +237,8 @@ def report_contents(contents: SessionContents) -> SessionReport:
         notes=[*_notes(contents, reports), *_drift_notes(records)],
         calibration=list(_calibration(opening.get("calibration"))),
         marks=sorted(records.marks, key=lambda mark: mark.t_ns),
+        continues=_text(opening, "continues"),
+        shift=_text(opening, "shift"),
     )
 
 
@@ -248,6 +257,7 @@ class _Records:
         self.opening: dict[str, Any] | None = None
         self.closing: dict[str, Any] | None = None
         self.kinds: dict[str, str] = {}
+        self.carried: dict[str, str] = {}
         self.gaps: list[Gap] = []
         self.marks: list[Mark] = []
         self.drifts: dict[str, str] = {}
@@ -255,6 +265,10 @@ class _Records:
         self._problems = problems
         self._closed_at = -1
         self.last_seq = -1
+
+    def _note_stream(self, info: dict[str, Any]) -> None:
+        name = _text(info, "name")
+        self.kinds[name], self.carried[name] = _text(info, "kind"), described(info)
 
     @property
     def outcome(self) -> str:
@@ -283,13 +297,13 @@ class _Records:
             if len(records) == 1 and records[0]["type"] == "open":
                 self.opening = records[0]
                 for info in _maps(records[0].get("streams")):
-                    self.kinds[_text(info, "name")] = _text(info, "kind")
+                    self._note_stream(info)
             else:
                 self._problems.append(f"{SESSION_STREAM}: chunk 0 is not a manifest")
         for record in records:
             if record["type"] == "stream":
                 for info in _maps([record.get("stream", record)]):
-                    self.kinds[_text(info, "name")] = _text(info, "kind")
+                    self._note_stream(info)
             elif record["type"] in ("gap", "mark"):
                 try:
                     if record["type"] == "gap":
@@ -364,6 +378,7 @@ def _stream_report(tally: _Tally, records: _Records) -> StreamReport:
         t1_ns=tally.t1_ns,
         u_ns_max=tally.u_ns_max,
         bytes=tally.n_bytes,
+        carries=records.carried.get(tally.name, ""),
     )
 
 

@@ -16,7 +16,7 @@ from edgecap.ingest.store import open_store
 from edgecap.session.manifest import Continued, Provenance
 from edgecap.sim.firmware import motion_imu
 from tests.system.site import Site
-from tests.system.test_flow import ctl
+from tests.system.test_flow import cli, ctl
 
 WHO = Provenance("stack cups", "op-1", "c-1")
 
@@ -59,6 +59,9 @@ def test_what_a_hung_daemon_recorded_goes_on(tmp_path: Path, monkeypatch: pytest
             assert [m["task"] for m in manifests] == ["stack cups"] * 2
             told = [(m.get("continues"), m.get("shift")) for m in manifests]
             assert told == [(None, None), (first, first)]
+            code, said = await cli("sessions", "show", str(site.store), second)
+            assert f"continues  {first}" in said
+            assert "hand-imu: 1000 Hz: accel_x" in said
             assert await site.stop_daemon() == 0
 
     asyncio.run(body())

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from edgecap.cli import export, sessions
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import SessionError, StoreError
 from edgecap.ingest.completeness import SessionReport, verify_session
+from edgecap.ingest.described import described
 from edgecap.ingest.local_store import LocalStore
 from edgecap.ingest.store import SessionKey
 from edgecap.model import Gap
@@ -128,6 +130,35 @@ def test_counts_and_gaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr().out
     assert "recovered: found· it (by ctl)" in said
     assert "left-imu: 0.000 s, overrun, 7 lost" in said
+
+
+@pytest.mark.parametrize(
+    ("info", "line"),
+    [
+        ({}, ""),
+        ({"rate_hz_nominal": 25.0, "channels": [{"name": "p", "unit": "Pa"}]}, "25 Hz: p [Pa]"),
+        (
+            {
+                "rate_hz_nominal": 1e3,
+                "channels": [
+                    *({"name": f"accel_{a}", "unit": "m/s2"} for a in "xyz"),
+                    {"name": "count", "unit": ""},
+                ],
+            },
+            "1000 Hz: accel_x accel_y accel_z [m/s2], count",
+        ),
+        ({"channels": [{"name": f"c{k}", "unit": "N"} for k in range(64)]}, "c0 … c63 [N]"),
+        (
+            {"rate_hz_nominal": 30, "width": 1280, "height": 720, "codec": "h264-annexb"},
+            "30 Hz, 1280 × 720 h264-annexb",
+        ),
+        ({"rate_hz_nominal": "x", "width": -1, "height": 5, "channels": [None, 7]}, ""),
+        ({"rate_hz_nominal": float("nan"), "channels": "abc"}, ""),
+        ({"channels": [{"unit": None}]}, "[None]"),
+    ],
+)
+def test_what_a_stream_carries_in_words(info: dict[str, Any], line: str) -> None:
+    assert described(info) == line
 
 
 @pytest.mark.parametrize(
