@@ -30,6 +30,8 @@ log = logging.getLogger("edgecap.run")
 
 DELIVERY_AGAIN_S = 10.0
 
+DELIVERY_AGAIN_S = 10.0
+
 EXAMPLE = """\
 examples:
   edgecap run                              with ./edgecap.toml or /etc/edgecap/edgecap.toml
@@ -297,11 +299,14 @@ def panel_of(
 async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
     """Speak to the fleet once the devices are open: a rig that cannot hear its button yet is not idle."""
     await rig.ready()
+    task = asyncio.current_task()
     while True:
         try:
-            await reporter.run(broker)
+            return await reporter.run(broker)
         except Exception as error:
             # The boundary between delivery and recording: what is wrong here must not end what goes well.
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # a task group tells of its child's error alone
             log.exception("delivery failed")
             what = f"delivery failed: {type(error).__name__}: {error}"
             rig.note_part("delivery", f"{what}; it begins again by itself, the log says more")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from edgecap import status, topics
+from edgecap.cli import run
 from edgecap.clock import now_ns
 from edgecap.config import parse_config
 from edgecap.daemon import reporting
@@ -77,6 +78,7 @@ class Sender:
     def __init__(self, *messages: tuple[bytes, bytes]) -> None:
         self.messages = messages
         self.answers: list[CommandResult] = []
+        self.events: list[str] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         subscribed = 0
@@ -96,9 +98,11 @@ class Sender:
                 elif kind == PUBLISH and flags & 0x06:
                     at = 2 + int.from_bytes(body[:2], "big")
                     writer.write(packet(0x40, body[at : at + 2]))
+                    said = body[at + 3 + body[at + 2] :]  # behind the properties, which are short
                     if body[2:at].endswith(b"cmd/res"):
-                        skip = 1 + body[at + 2]  # properties, which are short
-                        self.answers.append(msgspec.json.decode(body[at + 2 + skip :], type=CommandResult))
+                        self.answers.append(msgspec.json.decode(said, type=CommandResult))
+                    elif body[2:at].endswith(b"event"):
+                        self.events.append(msgspec.json.decode(said)["text"])
                 elif kind == PINGREQ:
                     writer.write(packet(0xD0, b""))
                 await writer.drain()
@@ -230,5 +234,32 @@ def test_a_worker_sees_that_the_battery_is_low(tmp_path: Path, monkeypatch: pyte
                     seen.append(rig.led().name)
                 assert (await rig.ask(Intent(cmd, "test", now_ns()))).ok  # type: ignore[arg-type]
             assert seen == ["idle", "low-battery", "idle", "recording", "low-battery", "recording"]
+
+    asyncio.run(body())
+
+
+def test_a_fault_of_delivery_does_not_end_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [RuntimeError("a sensor of this computer reads nonsense")]
+    monkeypatch.setattr(run, "DELIVERY_AGAIN_S", 0.05)
+    sender = Sender(command(1))
+
+    def temperature() -> None:
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(reporting, "temperature_c", temperature)
+
+    async def body() -> None:
+        server = await asyncio.start_server(sender.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, a_rig(tmp_path) as rig:
+            reporter = Reporter(rig, Uplink(rig.writer.spool, SITE, RIG))
+            task = asyncio.create_task(run._report(rig, reporter, parse_broker(f"mqtt://127.0.0.1:{port}")))
+            try:
+                await until(lambda: any("nonsense; it begins again" in e for e in sender.events), 60)
+                await until(lambda: not rig.broken, 60)
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
 
     asyncio.run(body())
