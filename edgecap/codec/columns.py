@@ -25,8 +25,10 @@ from edgecap.codec.layout import (
 from edgecap.codec.numeric import (
     PLAIN_FRESH,
     Pending,
+    PendingGroups,
     continuation,
     decode_front,
+    decode_groups,
     decode_tail,
     encode_quickly,
     stored,
@@ -210,14 +212,17 @@ class ColumnDecoder:
         for column in layout:
             found = decode_front(column, reader, before, left_out, self._quick)
             tables[column.name] = found
-            if isinstance(found, Pending):
+            if isinstance(found, Pending | PendingGroups):
                 pending.append(found)
         memories: dict[str, Memory] = {}
         if pending:
             tail = self._tail.begin(payload, reader.at)
             try:
                 for found in pending:
-                    tables[found.column.name] = decode_tail(found, tail, memories)
+                    if isinstance(found, PendingGroups):
+                        tables[found.column.name] = decode_groups(found, tail, memories)
+                    else:
+                        tables[found.column.name] = decode_tail(found, tail, memories)
                 tail.finish(0 if key else _check(self._last))
             except ChunkError as error:
                 if key:

@@ -28,8 +28,9 @@ from edgecap.codec.tail import Memory, TailReader
 from edgecap.errors import ChunkError
 
 STORED, RICE, FRESH, CONTINUED, STEPS_FRESH, STEPS_CONTINUED, OTHERS_FRESH, OTHERS_CONTINUED = range(8)
+GROUPS_FRESH, GROUPS_CONTINUED = 8, 9
 """Coders: the low half of a column's first byte. FRESH and CONTINUED predict, STEPS know steps again, OTHERS
-predict rows that differ from the one before."""
+predict rows that differ from the one before, and GROUPS are columns of some channels each."""
 
 _PLAIN_RICE = bytes([PLAIN << 4 | RICE])
 PLAIN_FRESH = PLAIN << 4 | FRESH
@@ -45,6 +46,14 @@ class Pending:
     recurring: bool
     repeated: bool = False
     """Whether rows that equal the one before are left out."""
+
+
+@dataclass(slots=True)
+class PendingGroups:
+    """A column whose channels are coded in groups: those of each, and its part."""
+
+    column: ColumnLayout
+    groups: list[tuple[list[int], Pending]]
 
 
 def stored(column: ColumnLayout, array: Array) -> bytes:
@@ -72,6 +81,8 @@ def encode_quickly(column: ColumnLayout, array: Array, quick: QuickWriter) -> by
 
 def continuation(memory: Memory) -> int:
     """First byte of a column that goes on from its memory."""
+    if memory.groups is not None:
+        return GROUPS_CONTINUED
     if memory.repeats is not None:
         return memory.transform << 4 | OTHERS_CONTINUED
     return memory.transform << 4 | (STEPS_CONTINUED if memory.recurring else CONTINUED)
@@ -83,7 +94,7 @@ def decode_front(
     memories: dict[str, Memory] | None,
     left_out: bool,
     quick: QuickReader,
-) -> Array | Pending:
+) -> Array | Pending | PendingGroups:
     """Decode one column, or the part of it that lies before the tail.
 
     Args:
@@ -101,6 +112,8 @@ def decode_front(
         known = memories.get(column.name) if memories else None
         if known is None:
             raise ChunkError(f"column {column.name} continues one that the payload before does not have")
+        if known.groups is not None:
+            return _groups_continued(column, reader, known.groups, quick)
         meaning = read_meaning(known.transform, column, reader, known.meaning)
         return Pending(column, meaning, known, known.recurring, known.repeats is not None)
     head = reader.byte()
@@ -113,6 +126,13 @@ def decode_front(
     if head == STORED:
         raw = reader.take(column.raw_bytes)
         return np.frombuffer(raw, column.dtype).reshape(column.shape).copy()
+    if head == GROUPS_FRESH and column.channels > 1:
+        return _groups_fresh(column, reader, quick)
+    if head == GROUPS_CONTINUED:
+        known = memories.get(column.name) if memories else None
+        if known is None or known.groups is None:
+            raise ChunkError(f"column {column.name} continues one that the payload before does not have")
+        return _groups_continued(column, reader, known.groups, quick)
     again, repeated = coder in (STEPS_FRESH, STEPS_CONTINUED), coder in (OTHERS_FRESH, OTHERS_CONTINUED)
     if (
         coder == STORED
@@ -133,6 +153,47 @@ def decode_front(
         quick.decode(reader, lanes)
         return from_integers(meaning, column, lanes, None)
     return Pending(column, meaning, before, again, repeated)
+
+
+def _groups_fresh(column: ColumnLayout, reader: Reader, quick: QuickReader) -> PendingGroups:
+    numbers = list(reader.take(column.channels))
+    if set(numbers) != set(range(max(numbers) + 1)):
+        raise ChunkError(f"column {column.name}: a group without channels")
+    groups = []
+    for number in range(max(numbers) + 1):
+        channels = [c for c, of in enumerate(numbers) if of == number]
+        if reader.data[reader.at : reader.at + 1] == bytes([GROUPS_FRESH]):
+            raise ChunkError(f"column {column.name}: groups within groups of channels")
+        found = decode_front(replace(column, channels=len(channels)), reader, None, False, quick)
+        if not isinstance(found, Pending):
+            raise ChunkError(f"column {column.name}: groups of channels must be coded adaptively")
+        groups.append((channels, found))
+    return PendingGroups(column, groups)
+
+
+def _groups_continued(
+    column: ColumnLayout, reader: Reader, known: list[tuple[list[int], Memory]], quick: QuickReader
+) -> PendingGroups:
+    groups = []
+    for channels, memory in known:
+        part = replace(column, channels=len(channels))
+        found = decode_front(part, reader, {column.name: memory}, True, quick)
+        assert isinstance(found, Pending)
+        groups.append((channels, found))
+    return PendingGroups(column, groups)
+
+
+def decode_groups(pending: PendingGroups, tail: TailReader, memories: dict[str, Memory]) -> Array:
+    """Decode the rest of all groups of a column; what was learned goes to `memories`."""
+    column = pending.column
+    values = np.empty(column.shape, column.dtype)
+    known: list[tuple[list[int], Memory]] = []
+    for channels, part in pending.groups:
+        found: dict[str, Memory] = {}
+        values[:, channels] = decode_tail(part, tail, found)
+        known.append((channels, found[column.name]))
+    memories[column.name] = Memory.of_groups(known)
+    return values
 
 
 def decode_tail(pending: Pending, tail: TailReader, memories: dict[str, Memory]) -> Array:

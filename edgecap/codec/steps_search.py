@@ -36,6 +36,8 @@ LONGEST_PAUSE = 1024
 GLANCED_ROWS = 16
 FEW_GLANCED, FEW_GLANCED_FLOATS = 8, 14
 """Of so many rows so few samples of a channel may differ for it to be looked at more closely."""
+MANY_GLANCED = 12
+"""Of 16 neighbours in a channel so many must be equal for the same."""
 LONGEST_GLANCE_PAUSE = 8
 
 
@@ -68,6 +70,15 @@ class Search:
     next_glance: int = 0
     """Number of the payload whose rows are looked at next for repeats and few distinct samples."""
     glance_pause: int = 1
+    seen: bool = False
+    """What the last glance showed."""
+    next_split: int = 0
+    """Number of the payload in which channels are looked at one by one next."""
+    split_pause: int = 1
+    groups: list[list[int]] | None = None
+    """Channels that were better coded by themselves, in groups."""
+    searches: dict[tuple[int, ...], Search] = field(default_factory=dict)
+    """Of groups of channels."""
 
     def find(self, x: Array, grid: bytes) -> Split | None:
         """Integers (n, c) by steps that save bytes: those found last if they still do."""
@@ -163,18 +174,30 @@ class Search:
             self.wanted = 2 * rows.shape[0]
         return found
 
+    def of(self, channels: list[int]) -> Search:
+        """What is known of some of the channels by themselves."""
+        if len(self.searches) > MOST_SEARCHED:
+            self.searches = {}
+        search = self.searches.setdefault(tuple(channels), Search())
+        search.payloads = self.payloads
+        return search
+
     def glance(self, values: Array) -> bool:
         """Whether samples (n, c) may be repeated rows, or few distinct ones; of most it is seen at once."""
-        if self.payloads < self.next_glance:
+        self.seen = False
+        if self.payloads < self.next_glance or values.shape[0] < LEAST_ROWS:
             return False
         rows = values.shape[0]
         spread = values[:: max(1, rows // GLANCED_ROWS)][:GLANCED_ROWS].tolist()
         few = FEW_GLANCED if values.dtype.kind != "f" else FEW_GLANCED_FLOATS
         middle = max(0, rows // 2 - GLANCED_ROWS // 2)
         near = values[middle : middle + GLANCED_ROWS + 1].tolist()
-        seen = any(len(set(channel)) <= few for channel in zip(*spread, strict=True)) or any(
-            map(eq, near, near[1:])
+        seen = (
+            any(len(set(channel)) <= few for channel in zip(*spread, strict=True))
+            or any(map(eq, near, near[1:]))
+            or any(sum(map(eq, c, c[1:])) >= MANY_GLANCED for c in zip(*near, strict=True))
         )
+        self.seen = seen
         self.glance_pause = 1 if seen else min(2 * self.glance_pause, LONGEST_GLANCE_PAUSE)
         self.next_glance = self.payloads + (0 if seen else self.glance_pause)
         return seen

@@ -61,6 +61,13 @@ class Memory:
     """Of multiples: what is known of their rests."""
     repeats: I64 | None = None
     """Where rows that equal the one before are left out: what is known of how long they stay."""
+    groups: list[tuple[list[int], Memory]] | None = None
+    """Where channels are coded in groups: those of each, and what is known of them."""
+
+    @classmethod
+    def of_groups(cls, groups: list[tuple[list[int], Memory]]) -> Memory:
+        """What is known of groups of channels."""
+        return cls(0, b"", groups[0][1].learned, None, False, groups=groups)
 
 
 class TailWriter:

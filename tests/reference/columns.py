@@ -123,6 +123,21 @@ class ReferenceDecoder:
             return b""
         head = left_out[name] if left_out else b.byte()
         transform, coder = head >> 4, head & 15
+        if head == 8:
+            numbers = b.take(channels)
+            assert set(numbers) == set(range(max(numbers) + 1))
+            groups = [[c for c in range(channels) if numbers[c] == g] for g in range(max(numbers) + 1)]
+            parts = [self.front(b, None, name, dtype, rows, len(group)) for group in groups]
+            assert all(part["adaptive"] and "groups" not in part for part in parts)
+            return {"groups": list(zip(groups, parts, strict=True)), "adaptive": True}
+        if head == 9:
+            found, whole = [], self.memory
+            for group, memory in whole[name]["groups"]:
+                self.memory = {name: memory}
+                part = self.front(b, {name: memory["head"]}, name, dtype, rows, len(group))
+                found.append((group, part))
+            self.memory = whole
+            return {"groups": found, "adaptive": True}
         if coder == 0:
             return b.take(rows * lanes * np.dtype(dtype).itemsize)
         continued = coder in (3, 5, 7)
@@ -164,6 +179,15 @@ class ReferenceDecoder:
         return part
 
     def finish(self, part, tail, name, dtype, rows, channels, memory):
+        if "groups" in part:
+            values, known = np.empty((rows, channels), dtype), []
+            for group, of in part["groups"]:
+                values[:, group] = self.finish(of, tail, name, dtype, rows, len(group), memory).reshape(
+                    rows, len(group)
+                )
+                known.append((group, memory[name]))
+            memory[name] = {"head": 9, "groups": known}
+            return values
         lanes, before = channels or 1, part["before"]
         states = before["states"] if before else None
         others = None

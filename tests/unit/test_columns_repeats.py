@@ -1,4 +1,4 @@
-"""Repeated rows, float32 as fixed-point numbers, and channels of few distinct samples."""
+"""Repeated rows, float32 as fixed-point numbers, channels of few distinct samples, and groups of channels."""
 
 from __future__ import annotations
 
@@ -99,6 +99,32 @@ def test_a_stream_finds_repeats_and_levels_between_its_keys():
     assert sum(map(len, payloads)) < 90
 
 
+@pytest.mark.parametrize("dtype", ["<i2", "<f4"])
+def test_channels_that_differ_in_kind_are_coded_apart(dtype):
+    fast = NOISE[:, :2].astype(dtype)
+    slow = np.repeat(NOISE[:60, 2:], 10, axis=0).astype(dtype)
+    both = np.concatenate([slow, fast], axis=1)
+    if dtype == "<f4":
+        both[:, 1:] *= np.float32(np.pi / 32768)
+        fast = fast * np.float32(np.pi / 32768)
+    for level in ("max", "stream"):
+        blocks = [both[i : i + 200] for i in range(0, 600, 200)]
+        payloads = through(blocks, level, reference=True)
+        assert payloads[0][5] == 8
+        alone = [through([x[i : i + 200] for i in range(0, 600, 200)], level) for x in (slow, fast)]
+        assert sum(map(len, payloads)) < sum(len(p) for other in alone for p in other) + 20
+
+
+def test_a_group_that_does_not_go_on_begins_afresh_with_the_others():
+    rng = np.random.default_rng(6)
+    a = np.column_stack([np.repeat(NOISE[:60, 0], 10) / 8, NOISE[:, 1] * np.float32(0.7)]).astype("<f4")
+    b = a.copy()
+    b[:, 0] = rng.normal(0, 1e5, 600)
+    through([a[:200], a[200:400], b[:200], a[400:], b[200:]], reference=True)
+    for few in (np.sign(b).astype("<f4"), np.repeat(b, 4, axis=0)[:600]):
+        through([a[:200], few[:200], a[200:400], few[200:400], few[400:]], reference=True)
+
+
 def damaged(*parts):
     """A key of one column `values` of four float32, of the given bytes."""
     return bytes([0x28, 2 << 5 | 6 << 1, 4, *parts])
@@ -121,6 +147,21 @@ def test_impossible_fronts_are_refused(payload, message):
         decode_columns(payload)
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([8, 0, 2], "group without channels"),
+        ([8, 0, 0, 8, 0, 0], "groups within groups"),
+        ([8, 0, 1, *([0] * 17)], "must be coded adaptively"),
+        ([9], "does not have"),
+        ([8, 0], "ends|too short"),
+    ],
+)
+def test_impossible_groups_are_refused(parts, message):
+    with pytest.raises(ChunkError, match=message):
+        decode_columns(bytes([0x28, 2 << 5 | 1, 4, 2, *parts]))
+
+
 def test_repeats_are_not_for_steps():
     with pytest.raises(ChunkError, match="does not fit"):
         decode_columns(bytes([0x28, 1 << 5 | 4 << 1, 4, 0x36, 1, *bytes(8)]))
@@ -138,7 +179,9 @@ def test_an_exception_must_lie_in_the_rows_that_are_there():
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([0x62, 0x66, 0x72, 0x76, 0x16, 0x46, 0x56, 0x26]), st.binary(max_size=80))
+@given(st.sampled_from([0x62, 0x66, 0x72, 0x76, 0x16, 0x46, 0x56, 0x26, 8]), st.binary(max_size=80))
 def test_any_bytes_end(head, data):
+    with contextlib.suppress(ChunkError):
+        decode_columns(bytes([0x28, 2 << 5 | 6 << 1 | 1, 4, 2, head]) + data)
     with contextlib.suppress(ChunkError):
         decode_columns(damaged(head) + data)
