@@ -30,8 +30,6 @@ log = logging.getLogger("edgecap.run")
 
 DELIVERY_AGAIN_S = 10.0
 
-DELIVERY_AGAIN_S = 10.0
-
 EXAMPLE = """\
 examples:
   edgecap run                              with ./edgecap.toml or /etc/edgecap/edgecap.toml
