@@ -112,7 +112,8 @@ def test_a_bad_line_costs_exactly_what_is_stated(tmp_path: Path, fault: str) -> 
                 await taker.device.command(fault)
             await taker.until_samples(200)
             taker.assert_accounted(await taker.stop())
-            assert {g.cause for g in taker.planned_gaps()} <= {"line"}
+            # A board that a busy machine holds up for a second is silent: that is stated, and costs nothing.
+            assert {g.cause for g in taker.planned_gaps() if g.lost} <= {"line"}
             found = taker.feed.statistics()
             bad = found.bad_crc + found.bad_cobs + found.too_long + found.too_short
             if fault.startswith("drop"):
