@@ -112,6 +112,8 @@ class Intake:
         self._tracks: tuple[StreamTrack, ...] = ()
         self._unfit: list[int] = []
         """By stream: SAMPLES frames since the last good one that its descriptor does not fit."""
+        self._undescribed: set[int] = set()
+        """Numbers in SAMPLES frames of streams that it did not describe."""
         self._repeats: list[int] = []
         """By stream: frames taken for repetitions up to the last good one."""
         self.boot_id: int | None = None
@@ -133,6 +135,7 @@ class Intake:
             tracks.append(StreamTrack(info, width))
         self._tracks = tuple(tracks)
         self._unfit, self._repeats = [0] * len(tracks), [0] * len(tracks)
+        self._undescribed.clear()
 
     def begin(self, t_ns: int) -> None:
         """START was acknowledged for a new recording."""
@@ -184,6 +187,10 @@ class Intake:
             return f": {unfit} SAMPLES frames came, none of which has the length of rows of {row}{fix}"
         if repeats > 1:
             return f": {repeats} SAMPLES frames came, whose index does not go on from one to the next{fix}"
+        if self._undescribed:
+            numbers = ", ".join(map(str, sorted(self._undescribed)))
+            described = f"its HELLO describes 0 to {len(self._tracks) - 1}"
+            return f": SAMPLES frames came of stream {numbers}, {described}{fix}"
         return ""
 
     def tell(self, kind: str, t_ns: int, text: str = "", sensor: str = "") -> None:
@@ -245,6 +252,8 @@ class Intake:
             for number in frames["stream"][unfit].tolist():
                 if number < len(self._unfit):
                     self._unfit[number] += 1
+                else:
+                    self._undescribed.add(number)
         samples = np.flatnonzero(kinds == KIND_SAMPLES)
         if len(samples):
             self._take_samples(batch, samples, ticks, epochs, fit, lost)

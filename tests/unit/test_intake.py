@@ -196,6 +196,12 @@ def test_a_stream_whose_frames_are_refused_is_not_merely_silent() -> None:
         rig.wire(Kind.SAMPLES, samples(0, 0, 5, 60_000)) + rig.wire(Kind.SAMPLES, samples(1, 2, 1, 60_000))
     )
     assert told() == ["hand-imu is silent", "hand-load is silent"], "what was wrong is over"
+    rig.read(rig.wire(Kind.SAMPLES, samples(0, 5, 5, 65_000)))
+    rig.read(rig.wire(Kind.SAMPLES, b"\x02" + samples(1, 3, 1, 65_000)[1:]))
+    assert told() == [
+        "hand-imu is silent: SAMPLES frames came of stream 2, its HELLO describes 0 to 1; "
+        "correct its firmware (SAMPLES in hw/PROTOCOL.md)"
+    ], "the other one was said to be silent already"
 
 
 def test_a_slow_stream_is_silent_later() -> None:
