@@ -29,7 +29,7 @@ from edgecap.source.camera_link import (
     Stopped,
 )
 from edgecap.source.camera_process import CHILD, CameraProcess, Listener
-from edgecap.source.camera_queue import ItemQueue
+from edgecap.source.camera_queue import FrameQueue
 from edgecap.source.camera_standby import Standby
 from edgecap.source.camera_watchdog import MOST_S, Patience, Watchdog
 
@@ -93,7 +93,7 @@ class CameraFeed:
         self._started: asyncio.Future[None] | None = None
         self._stopped: asyncio.Future[int | None] | None = None
         self._attention = asyncio.Event()
-        self._queue = ItemQueue(self._make_room)
+        self._queue = FrameQueue(self._make_room)
         self._watchdog = Watchdog(self._is_excused, self._expire)
         self._patience = Patience(1.0)
         self._standby = Standby(self._make_process)

@@ -12,7 +12,7 @@ QUEUE_ITEMS, QUEUE_BYTES = 256, 16 << 20
 """Full above this; the link is then not read until half of it has been taken."""
 
 
-class ItemQueue:
+class FrameQueue:
     """Queue of one consumer, measured in items and bytes.
 
     It takes whatever it is given: who puts items in has to stop when it `is_over` its bound, which a
