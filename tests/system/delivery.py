@@ -65,7 +65,7 @@ def spool_with(path: Path, chunks: list[Chunk]) -> Iterator[Spool]:
         spool.close()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)

@@ -118,7 +118,7 @@ def test_a_store_that_fails_ends_the_worker(tmp_path: Path) -> None:
         async with connect(broker, client_id="rig") as rig:
             await rig.publish(f"edgecap/v1/{SITE}/{RIG}/up/session", chunks[0].packed, qos=1)
         with pytest.raises(StoreError):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
         assert worker.metrics.receipted == 0
 
     on_broker(tmp_path, body)

@@ -26,7 +26,7 @@ from edgecap.sim.broker import HeldPort, LoopbackBroker, TlsFiles
 from tests.system.certificates import make_certificates
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
