@@ -35,6 +35,9 @@ def example(level, count=3):
                     "real": (walk / 7).astype("<f4"),
                     "rescaled": np.floor(np.rint(walk) * 9.175 + 0.6).astype("<i2"),
                     "scaled": np.rint(walk).astype("<f4") * np.float32(0.061) * np.float32(9.80665),
+                    "held": np.repeat(np.rint(walk), 3, axis=0)[:60].astype("<i2"),
+                    "pins": rng.choice([12, 3300], (60, 2)).astype("<u2"),
+                    "mixed": np.column_stack([np.repeat(walk[:6, 0], 10), walk[:, 1] / 7]).astype("<f4"),
                     "frame_n": np.full(6, 10, "<i4"),
                     "index": np.array([60 * i], "<i8"),
                 }
