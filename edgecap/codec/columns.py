@@ -121,13 +121,12 @@ class ColumnEncoder:
             bodies = [encode_quickly(column, columns[column.name], self._quick) for column in layout]
             payload = b"".join([self._front(layout), *bodies])
         elif key or before is None:
-            tail = self._tail.begin()
-            bodies = [encode_column(c, columns[c.name], memories, tail, self._searches) for c in layout]
+            bodies = self._bodies(columns, layout, memories, goes_on=self.level == "stream")
             front = self._front(layout)
             if front[0] & _SHORT_KEY and all(body[0] == PLAIN_FRESH for body in bodies if body):
                 front = bytes([front[0] | _ALL_FRESH]) + front[1:]
                 bodies = [body[1:] for body in bodies]
-            payload = b"".join([front, *bodies, tail.finish(0)])
+            payload = b"".join([front, *bodies, self._tail.finish(0)])
         else:
             memories = self._memories
             payload = self._continue(columns, before, layout)
@@ -162,15 +161,25 @@ class ColumnEncoder:
         out = bytearray([_VERSION << 4 | (_SAME_ROWS if same_rows else 0), since_key])
         if not same_rows:
             write_rows(out, layout)
-        tail = self._tail.begin()
         usual = {name: continuation(memory) for name, memory in self._memories.items()}
-        bodies = [encode_column(c, columns[c.name], self._memories, tail, self._searches) for c in layout]
+        bodies = self._bodies(columns, layout, self._memories, goes_on=True)
         if all(body[0] == usual.get(c.name) for c, body in zip(layout, bodies, strict=True) if body):
             out[0] |= _AS_BEFORE
             bodies = [body[1:] for body in bodies]
             if same_rows and since_key < _ALL_SAME:
                 out = bytearray([_ALL_SAME | since_key])
-        return bytes(out + b"".join(bodies) + tail.finish(_check(self._last)))
+        return bytes(out + b"".join(bodies) + self._tail.finish(_check(self._last)))
+
+    def _bodies(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        layout: Layout,
+        memories: dict[str, Memory],
+        goes_on: bool,
+    ) -> list[bytes]:
+        """First bytes of every column; the rest goes to a new tail."""
+        tail, searches = self._tail.begin(), self._searches
+        return [encode_column(c, columns[c.name], memories, tail, searches, goes_on) for c in layout]
 
 
 class ColumnDecoder:

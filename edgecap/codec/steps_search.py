@@ -67,6 +67,8 @@ class Search:
     """Number of the payload that was kept last."""
     next_look: int = 0
     pause: int = 1
+    next_recurring: int = 0
+    """Number of the payload whose steps may be coded as recurring ones again, which had taken more."""
     next_glance: int = 0
     """Number of the payload whose rows are looked at next for repeats and few distinct samples."""
     glance_pause: int = 1

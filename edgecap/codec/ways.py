@@ -35,7 +35,9 @@ Rows = NDArray[np.bool_]
 
 LEAST_REPEATED = 8
 """Of fewer rows it says little that some equal the one before."""
-POOR_BITS_PER_STEP = 5
+POOR_BITS_PER_STEP, NEW_STEPS_BITS = 5, 160
+FREE_BITS = 16
+"""What the coder's last state holds anyway: another way must save more."""
 MOST_SPLIT = 64
 """Of more channels no groups are looked for."""
 LEAST_SPLIT_ROWS = 12
@@ -52,8 +54,13 @@ def encode_column(
     memories: dict[str, Memory],
     tail: TailWriter,
     searches: dict[str, Search],
+    goes_on: bool,
 ) -> bytes:
-    """Encode one column adaptively: the coder writes to `tail` and learns into `memories`."""
+    """Encode one column adaptively: the coder writes to `tail` and learns into `memories`.
+
+    Args:
+        goes_on: Whether the next payload may continue this one.
+    """
     before = memories.pop(column.name, None)
     if array.size == 0:
         return b""
@@ -68,13 +75,13 @@ def encode_column(
         others = None if before.repeats is None else others_of(values)
         kept = values if others is None else values[others]
         integers = to_integers(kept, before.last, before.meaning, before.transform, search)
-        if integers is not None and continues(integers, before):
+        if integers is not None and continues(integers, before, search):
             found = _encode_adaptive(column, integers, before, tail, others)
             if found is None and integers.rests is None and integers.bits is None:
                 return stored(column, values)
             least.offer(found)
     if least.best is None or (before is not None and _may_do_better(values, before, least, search)):
-        _offer_fresh(values, least, search, before)
+        _offer_fresh(values, least, search, before, goes_on)
         if _may_be_split(column, search):
             _offer_groups(values, least, search)
     found = least.take()
@@ -106,7 +113,7 @@ def _continue_groups(
         kept = part if others is None else part[others]
         integers = to_integers(kept, None, before.meaning, before.transform, search.of(channels))
         found = None
-        if integers is not None and continues(integers, before):
+        if integers is not None and continues(integers, before, search):
             layout = replace(column, channels=len(channels))
             found = _encode_adaptive(layout, integers, before, tail, others)
         if found is None:
@@ -142,7 +149,7 @@ def _encode_part(
 ) -> Encoded | None:
     """Some channels by themselves, afresh."""
     least = Least(replace(column, channels=len(channels)), tail)
-    _offer_fresh(np.ascontiguousarray(values[:, channels]), least, search.of(channels), None)
+    _offer_fresh(np.ascontiguousarray(values[:, channels]), least, search.of(channels), None, True)
     return least.take()
 
 
@@ -208,7 +215,7 @@ class Least:
             return
         bits = self.bits_of(found)
         steps = self.tail.take_back(self.mark)
-        if bits < self._bits:
+        if bits + FREE_BITS < self._bits:
             self.best, self._steps, self._bits = found, steps, bits
 
     def take(self) -> Encoded | None:
@@ -222,7 +229,7 @@ class Least:
         return self.tail.price_bits(self.tail.steps[self.mark : self.tail.count]) + 8 * len(found[0])
 
 
-def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | None) -> None:
+def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | None, goes_on: bool) -> None:
     """Code samples (n, c) afresh, in every way that may be worth it."""
     column, tail = least.column, least.tail
     least.make_room()
@@ -230,8 +237,10 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
     least.offer(usual)
     transform = None if usual is None else usual[1].transform
     if not (column.is_plain or column.dtype == np.float32):
-        if usual is not None and column.lanes == 1:
+        if usual is not None and column.lanes == 1 and not (goes_on and _pays_later(least, usual)):
             _offer(least, to_integers(values, None), None, again=not usual[1].recurring)
+            if usual[1].recurring and least.best is not usual:
+                search.next_recurring = search.payloads + LONGEST_SPLIT_PAUSE
         return
     floats = values.dtype.kind == "f"
     if floats and transform in (None, FLOAT_ORDER, ROUNDED):
@@ -275,6 +284,13 @@ def _encode_usual(
         look = None
 
 
+def _pays_later(least: Least, usual: Encoded) -> bool:
+    """Whether steps that recur seem to: to learn which they are takes more than to predict a few of them."""
+    return (
+        usual[1].recurring and least.bits_of(usual) <= POOR_BITS_PER_STEP * least.column.rows + NEW_STEPS_BITS
+    )
+
+
 def _may_do_better(values: Array, before: Memory, least: Least, search: Search) -> bool:
     """Whether a column that goes on should be compared with one that begins afresh."""
     if before.groups is not None:
@@ -309,11 +325,13 @@ def others_of(values: Array) -> Rows:
     return others
 
 
-def continues(integers: Integers, before: Memory) -> bool:
+def continues(integers: Integers, before: Memory, search: Search) -> bool:
     """Whether what was learned of a column still serves."""
     if (before.transform, before.meaning) != (integers.transform, integers.meaning):
         return False
-    return integers.transform != STEPS or before.recurring or not recurring(integers.lanes)
+    if integers.transform != STEPS or before.recurring or search.payloads < search.next_recurring:
+        return True
+    return not recurring(integers.lanes)
 
 
 def recurring(lanes: Array) -> bool:
