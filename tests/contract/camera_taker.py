@@ -129,6 +129,12 @@ def assert_losses_are_stated(taker, produced, codec="h264"):
     assert len(decode(frames, codec)) == len(frames)
 
 
+def given(taker, since=0):
+    """Frames of the recordings from the item at `since` on: those that came, and those stated as lost."""
+    items = taker.items[since:]
+    return sum(isinstance(i, FramePacket) for i in items) + sum(i.lost for i in items if isinstance(i, Gap))
+
+
 def held_up(taker):
     """Whether a busy machine drew frames late; those that would be half a second late are skipped."""
     return max(f.arrival_ns - rig_ns(f) for f in taker.frames) > 300_000_000
