@@ -20,6 +20,8 @@ from edgecap.source.intake import Intake, SerialStatistics
 from edgecap.source.item_queue import ItemQueue
 from edgecap.source.serial_port import SerialPort, wire_byte_ns
 
+DARK = bytes(4)
+"""A light that is off."""
 NO_RATES: Mapping[str, float] = MappingProxyType({})
 FLUSH_S = 0.06
 """While sampling, reads are collected for this long and then deframed together: each time costs as much as
@@ -144,6 +146,8 @@ class SerialFeed:
         if self._running:
             self._running = False
             self._talk.post(Op.STOP)
+        if self._led is not None:  # else it would say for 3 s that all is well, and then that it is not
+            self._talk.post(Op.LED, DARK)
         self._detach()
         self._queue.close()
 

@@ -1,4 +1,4 @@
-"""A sensor that dies while nothing is sampled is told of: the core alone, on a clock that the test turns."""
+"""What a board tells and shows that nobody talks to: the core alone, on a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -91,6 +91,8 @@ class Rig:
         self.reads = True
         self.told: list[tuple[int, int, int, str]] = []
         """When, code, stream, text."""
+        self.shown: list[tuple[int, tuple[int, ...]]] = []
+        """When the light changed, and to what."""
         self._deframer = sf.Deframer()
         self._taken = self._commands = 0
         self._sent = b""
@@ -103,7 +105,7 @@ class Rig:
             "sampling": lambda *_: None,
             "rate": lambda *_: True,
             "tare": lambda *_: True,
-            "led": lambda *_: None,
+            "led": lambda _, *rgb: self.shown.append((self.t_us, rgb)),
             "reset": lambda *_: None,
         }
         self._hal = Hal(None, *(kind(calls[name]) for name, kind in HAL))
@@ -136,12 +138,15 @@ class Rig:
                 self.told.append((self.t_us, event.code, event.stream, event.text))
         self._taken = len(self._deframer.frames)
 
-    def command(self, op: int) -> bool:
-        """Whether it is acknowledged at once."""
+    def receive(self, kind: int, payload: bytes) -> None:
         self._commands += 1
-        for byte in sf.seal(sf.COMMAND, self._commands, struct.pack("<HB", self._commands, op)):
+        for byte in sf.seal(kind, self._commands, payload):
             self.core.ec_receive(self._device, c_uint8(byte), c_uint32(self.t_us & 0xFFFFFFFF))
         self._poll()
+
+    def command(self, op: int, arguments: bytes = b"") -> bool:
+        """Whether it is acknowledged at once."""
+        self.receive(sf.COMMAND, struct.pack("<HB", self._commands + 1, op) + arguments)
         acks = [sf.parse_ack(f.payload) for f in self._deframer.frames if f.kind == sf.ACK]
         return any(ack.id == self._commands for ack in acks)
 
@@ -225,3 +230,41 @@ def test_what_was_told_last_is_how_it_is(
     last = {stream: code for _, code, stream, _ in rig.told}
     for stream in range(2):
         assert last.get(stream, sf.SENSOR_OK) == (sf.SENSOR_FAULT if rig.dead[stream] else sf.SENSOR_OK)
+
+
+GREEN, DARK, VERMILION = (0, 158, 115), (0, 0, 0), (213, 94, 0)
+
+
+def test_a_light_lapses_when_its_host_falls_silent_and_holds_again_when_it_speaks(core: ctypes.CDLL) -> None:
+    rig = Rig(core)
+    assert rig.command(sf.OP_LED, bytes((*GREEN, 0)))
+    for n in range(50):
+        rig.run(S // 5)
+        rig.receive(sf.PING, struct.pack("<I", n))
+    assert [rgb for _, rgb in rig.shown] == [GREEN]
+    heard_us = rig.t_us
+    rig.run(10 * S)
+    flashes = [t for t, rgb in rig.shown if rgb == VERMILION]
+    assert flashes[0] - heard_us == 3 * S
+    steps = [b - a for a, b in itertools.pairwise(flashes)]
+    assert steps[:8] == [240_000, 240_000, 240_000, 1_120_000] * 2  # as docs/BUTTON.md has `fault`
+    assert {rgb for t, rgb in rig.shown if t > heard_us} == {VERMILION, DARK}
+    rig.receive(sf.PING, struct.pack("<I", 99))
+    assert rig.shown[-1] == (rig.t_us, GREEN)
+    rig.run(2 * S)
+    assert rig.shown[-1][1] == GREEN
+    rig.run(2 * S)
+    assert rig.shown[-1][1] != GREEN
+    assert rig.command(sf.OP_LED, bytes((0, 0, 40, 0)))
+    assert rig.shown[-1] == (rig.t_us, (0, 0, 40))
+    led_events = [code for _, code, *_ in rig.told]
+    assert led_events == [sf.LED_ON], "what lapses was not switched by the host"
+
+
+def test_a_dark_light_stays_dark(core: ctypes.CDLL) -> None:
+    rig = Rig(core)
+    rig.run(10 * S)
+    assert rig.command(sf.OP_LED, bytes((*GREEN, 0)))
+    assert rig.command(sf.OP_LED, bytes((*GREEN, 0, 0, 0, 1, 0, 1)))  # a rhythm that is never lit
+    rig.run(10 * S)
+    assert [rgb for _, rgb in rig.shown] == [GREEN, DARK]

@@ -9,6 +9,10 @@
 #define BUTTON_AGAIN 2u
 #define BUTTON_AGAIN_US 20000u
 #define BUTTON_LAST_US 80000u
+/* A host that is there pings several times a second. */
+#define HOST_SILENT_US 3000000u
+#define LAPSED_OFF_MS 1000u
+#define LAPSED_FLASHES 4u
 #define PONG_BYTES 12u
 #define PING_BYTES 4u
 
@@ -95,6 +99,7 @@ static void receive_frame(ec_device *device, uint32_t t_us)
         device->refused_frames++;
         return;
     }
+    device->heard_us = ec_update_now(device);
     if (frame.type == EC_PING && frame.bytes == PING_BYTES) {
         uint8_t payload[PONG_BYTES];
         uint8_t *p = ec_put_u32(payload, ec_get_u32(frame.payload));
@@ -102,7 +107,6 @@ static void receive_frame(ec_device *device, uint32_t t_us)
         ec_put_u32(p, 0); /* t3, stamped when it is handed to the transmitter */
         ec_queue_answer(device, EC_PONG, payload, PONG_BYTES);
     } else if (frame.type == EC_COMMAND) {
-        ec_update_now(device);
         ec_obey(device, frame.payload, frame.bytes);
     } else {
         device->refused_frames++;
@@ -201,11 +205,27 @@ static void tell_button(ec_device *device)
                   0, "");
 }
 
+/* When the light is no longer to be believed. */
+static uint64_t lapse_us(const ec_device *device)
+{
+    return ec_light_is_lit(&device->light) ? device->heard_us + HOST_SILENT_US : UINT64_MAX;
+}
+
 void ec_show_light(ec_device *device)
 {
-    const uint8_t *shown = device->light.shown;
-    if (ec_light_update(&device->light, device->now_us))
-        device->hal.led(device->hal.ctx, shown[0], shown[1], shown[2]);
+    static const uint8_t vermilion[3] = {213, 94, 0};
+    const bool alone = device->now_us >= lapse_us(device);
+    ec_light *light = alone ? &device->lapsed : &device->light;
+    if (alone != device->alone) {
+        /* Whichever begins knows what is to be seen now. */
+        memcpy(light->shown, alone ? device->light.shown : device->lapsed.shown, sizeof light->shown);
+        if (alone)
+            ec_light_rhythm(light, vermilion, EC_FLASH_MS, LAPSED_OFF_MS, LAPSED_FLASHES, device->now_us);
+        light->change_us = device->now_us;
+        device->alone = alone;
+    }
+    if (ec_light_update(light, device->now_us))
+        device->hal.led(device->hal.ctx, light->shown[0], light->shown[1], light->shown[2]);
 }
 
 void ec_poll(ec_device *device)
@@ -246,8 +266,11 @@ uint64_t ec_next_wake_us(const ec_device *device)
         const uint64_t full = ec_batch_full_us(device, s);
         next = full < next ? full : next;
     }
-    if (device->light.change_us < next)
-        next = device->light.change_us;
+    const uint64_t light_us = device->alone ? device->lapsed.change_us : device->light.change_us;
+    if (light_us < next)
+        next = light_us;
+    if (!device->alone && lapse_us(device) < next)
+        next = lapse_us(device);
     if (device->button.unsettled) {
         const uint64_t settled = device->button.last_edge_us + EC_BUTTON_STABLE_US;
         next = settled < next ? settled : next;

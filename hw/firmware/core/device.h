@@ -91,6 +91,9 @@ typedef struct {
     uint64_t button_again_us; /* when it is told again … */
     uint8_t button_again;     /* … so often */
     ec_light light;
+    ec_light lapsed;   /* shown in its place while the host is silent */
+    bool alone;        /* the host is */
+    uint64_t heard_us; /* when it last said something */
     bool reset_asked;
     uint64_t reset_by_us;
     uint32_t refused_frames; /* bad frames received, not yet reported */

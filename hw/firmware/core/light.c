@@ -42,10 +42,14 @@ static bool breathes(const ec_light *light)
     return !light->has_rhythm && light->pattern == EC_BREATHE;
 }
 
+bool ec_light_is_lit(const ec_light *light)
+{
+    return light->on_ms != 0 && (light->rgb[0] | light->rgb[1] | light->rgb[2]) != 0;
+}
+
 bool ec_light_is_steady(const ec_light *light)
 {
-    return !light->has_rhythm && light->pattern == EC_STEADY &&
-           (light->rgb[0] | light->rgb[1] | light->rgb[2]) != 0;
+    return !light->has_rhythm && light->pattern == EC_STEADY && ec_light_is_lit(light);
 }
 
 /* Share of the brightness, 0 to 256, `into_us` after the period began, and until when it stays so. */

@@ -36,6 +36,9 @@ void ec_light_rhythm(ec_light *light, const uint8_t rgb[3], uint16_t on_ms, uint
 /* Work out what is to be shown at `now_us`; true if it differs from before. */
 bool ec_light_update(ec_light *light, uint64_t now_us);
 
+/* Whether anything is to be seen of it at all. */
+bool ec_light_is_lit(const ec_light *light);
+
 /* Whether a steady colour other than black is shown: what LED events tell of. */
 bool ec_light_is_steady(const ec_light *light);
 
