@@ -96,9 +96,11 @@ class SoakRig:
     pressed_s: float = 0.0
 
 
-def _beat_ns(rig: SoakRig) -> int:
-    """The last sign of life of a daemon that records."""
-    return int((rig.out / "spool" / NAME).read_text().split()[2])
+def _beat_ns(rig: SoakRig, daemon: ForgedProcess) -> int | None:
+    """The last sign of life of a daemon that records; None before it has given one in this session."""
+    words = (rig.out / "spool" / NAME).read_text().split()
+    said = daemon.log.read_text(errors="replace").rpartition("recording ")[2]
+    return int(words[2]) if len(words) == 3 and said.startswith(f"{words[1]}:") else None
 
 
 class Upheaval:
@@ -279,8 +281,9 @@ class Upheaval:
         if not daemon.is_alive:
             raise UpheavalError(f"{what} ended by itself: {daemon.last_words()}", fix=f"see {daemon.log}")
         before_ns = clock.now_ns()
-        if moment == "recording":  # one that a busy machine held up was last at work before
-            before_ns = min(before_ns, _beat_ns(rig) + 2 * int(BEAT_S * 1e9))
+        beat_ns = _beat_ns(rig, daemon) if moment == "recording" else None
+        if beat_ns is not None:  # one that a busy machine held up was last at work before
+            before_ns = min(before_ns, beat_ns + 2 * int(BEAT_S * 1e9))
         daemon.send(signal.SIGKILL)
         await daemon.wait()
         rig.kills.append(Kill(before_ns, clock.now_ns()))
