@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from edgecap.sim.demo import DemoSite
     from edgecap.sim.proof import StreamProof
 
+PAGE_S = 30.0
+"""How long a busy machine may take to show on the fleet's page what is being recorded."""
+
 EXAMPLE = """\
 examples:
   edgecap demo                              half a minute, results in ./demo-out
@@ -172,7 +175,13 @@ async def _record(site: DemoSite, view: DemoView, seconds: float) -> tuple[str, 
     await _wait(site, 0.25)
     await glove.press(80)
     await _wait(site, max(1.0, seconds * 0.4 - 0.25))
-    on_page = await asyncio.to_thread(_streams_on_page, site.fleet_url())
+    on_page: list[str] = []
+    late = time.monotonic() + PAGE_S
+    while time.monotonic() < late:
+        on_page = await asyncio.to_thread(_streams_on_page, site.fleet_url())
+        if view.status.streams and {v.stream for v in view.status.streams} <= set(on_page):
+            break
+        await _wait(site, 0.2)
     view.step("the button again: the session is closed and delivered")
     await glove.press(120)
     await until(site, view, "idle", state("idle"))
