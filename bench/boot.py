@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.store import open_store
-from edgecap.sim.firmware import build_firmware
+from edgecap.sim.firmware_build import build_firmware
 from tests.systemd.installed import InstalledRig, collect
 from tests.systemd.machine import Machine
 

@@ -185,7 +185,8 @@ async def measure(seconds: float, out: Path) -> dict[str, Any]:
     from edgecap.mqtt import connect, parse_broker
     from edgecap.sim.broker import LoopbackBroker
     from edgecap.sim.demo import run_part
-    from edgecap.sim.firmware import HostFirmware, build_firmware, grasp_force, motion_imu
+    from edgecap.sim.firmware import HostFirmware, grasp_force, motion_imu
+    from edgecap.sim.firmware_build import build_firmware
 
     clip = out / "clip.msgpack"
     encode_clip(clip)

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from edgecap.cli.demo_view import DemoView
-    from edgecap.sim.firmware import build_firmware
+    from edgecap.sim.firmware_build import build_firmware
 
     started = time.monotonic()
     require_writable(args.out)

@@ -14,7 +14,7 @@ from typing import Self
 
 from edgecap import clock
 from edgecap.errors import SourceError
-from edgecap.sim.firmware import default_build_dir, find_compiler
+from edgecap.sim.firmware_build import default_build_dir, find_compiler
 
 SOURCE = Path(__file__).with_name("fast_time.c")
 _PACE = struct.Struct("<4q")

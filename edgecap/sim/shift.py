@@ -23,7 +23,8 @@ from edgecap.ingest.store import open_store
 from edgecap.mqtt import Broker, Connection, keep_connected, parse_broker
 from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.sim.fast_time import FastTime
-from edgecap.sim.firmware import HostFirmware, build_firmware, recorded_stream
+from edgecap.sim.firmware import HostFirmware, recorded_stream
+from edgecap.sim.firmware_build import build_firmware
 from edgecap.sim.footprint import Footprint, disk_bytes
 from edgecap.sim.forge import Forge
 from edgecap.sim.partition import CUTS, Cable

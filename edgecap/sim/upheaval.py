@@ -22,14 +22,8 @@ from edgecap.ingest.store import open_store
 from edgecap.mqtt import connect, parse_broker
 from edgecap.sim.accounts import Account, DeviceTruth, Kill, RigAudit
 from edgecap.sim.broker import HeldPort, LoopbackBroker
-from edgecap.sim.firmware import (
-    FirmwareStream,
-    HostFirmware,
-    build_firmware,
-    grasp_force,
-    motion_imu,
-    recorded_stream,
-)
+from edgecap.sim.firmware import FirmwareStream, HostFirmware, grasp_force, motion_imu, recorded_stream
+from edgecap.sim.firmware_build import build_firmware
 from edgecap.sim.forge import Forge, ForgedProcess
 from edgecap.sim.partition import CUTS, Cable
 from edgecap.sim.recordings import RECORDINGS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecap.sim.firmware import build_firmware
+from edgecap.sim.firmware_build import build_firmware
 from tests.hw.emulated import build_images, install_emulator
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from edgecap.sim.firmware import SOURCES
+from edgecap.sim.firmware_build import SOURCES
 
 EMULATOR = Path(__file__).with_name("emulator")
 BOARDS = ("glove", "hand", "force4", "imu")

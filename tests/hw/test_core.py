@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecap.session.machine import LEDS
-from edgecap.sim.firmware import SOURCES, find_compiler
+from edgecap.sim.firmware_build import SOURCES, find_compiler
 from edgecap.source.gpio import steps_of
 from tests.reference import serial_frames as sf
 

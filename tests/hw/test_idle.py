@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecap.sim.firmware import SOURCES, find_compiler
+from edgecap.sim.firmware_build import SOURCES, find_compiler
 from tests.reference import serial_frames as sf
 
 S = 1_000_000

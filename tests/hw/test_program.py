@@ -11,15 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgecap.errors import SourceError
-from edgecap.sim import firmware
-from edgecap.sim.firmware import (
-    HostFirmware,
-    build_firmware,
-    find_compiler,
-    grasp_force,
-    motion_imu,
-    read_truth,
-)
+from edgecap.sim.firmware import TRUTH_DTYPE, HostFirmware, grasp_force, motion_imu, read_truth
+from edgecap.sim.firmware_build import SOURCES, build_firmware, find_compiler
 from tests.hw.board import running
 from tests.reference import serial_frames as sf
 
@@ -34,12 +27,12 @@ def test_a_build_is_kept(build_dir, plain_binary):
 
 def test_changed_sources_are_built_anew(build_dir, plain_binary, tmp_path):
     copy = tmp_path / "firmware"
-    for path in firmware.SOURCES.rglob("*.[ch]"):
+    for path in SOURCES.rglob("*.[ch]"):
         if "build" not in path.parts:
-            target = copy / path.relative_to(firmware.SOURCES)
+            target = copy / path.relative_to(SOURCES)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
-    (copy / "Makefile").write_bytes((firmware.SOURCES / "Makefile").read_bytes())
+    (copy / "Makefile").write_bytes((SOURCES / "Makefile").read_bytes())
     assert build_firmware(build_dir, sources=copy) == plain_binary
     changed = copy / "core" / "cobs.c"
     changed.write_text(changed.read_text() + "/* changed */\n")
@@ -119,7 +112,7 @@ def test_it_ends_cleanly_and_the_truth_is_whole(binary, tmp_path, how):
 
     received = asyncio.run(main())
     assert not os.path.lexists(tmp_path / "port")
-    assert (tmp_path / "truth.bin").stat().st_size % firmware.TRUTH_DTYPE.itemsize == 0
+    assert (tmp_path / "truth.bin").stat().st_size % TRUTH_DTYPE.itemsize == 0
     assert len(read_truth(tmp_path / "truth.bin")) >= received
 
 

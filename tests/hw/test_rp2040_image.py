@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecap.sim.firmware import SOURCES
+from edgecap.sim.firmware_build import SOURCES
 from tests.hw.emulated import BOARDS, FINGERS, script
 
 FLASH = 0x10000000

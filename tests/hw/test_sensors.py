@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecap.sim.firmware import SOURCES, find_compiler
+from edgecap.sim.firmware_build import SOURCES, find_compiler
 
 SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 STEPS = 60_000

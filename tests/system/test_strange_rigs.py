@@ -22,7 +22,7 @@ from edgecap.ingest.local_store import LocalStore
 from edgecap.ingest.store import SessionKey
 from edgecap.mqtt import Broker, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
-from edgecap.sim.firmware import find_compiler
+from edgecap.sim.firmware_build import find_compiler
 from tests.chunks import SessionMaker
 from tests.system.delivery import Rig, ingest, spool_with, until
 from tests.system.site import RIG, SITE, Site

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecap.sim.firmware import build_firmware
+from edgecap.sim.firmware_build import build_firmware
 from tests.systemd.installed import REPOSITORY, InstalledRig, collect
 from tests.systemd.machine import CACHE, Machine
 
