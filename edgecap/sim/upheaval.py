@@ -10,36 +10,23 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from edgecap import clock, topics
-from edgecap.daemon.pulse import BEAT_S, NAME
-from edgecap.errors import EdgecapError
+from edgecap import topics
 from edgecap.ingest.store import open_store
 from edgecap.mqtt import connect, parse_broker
-from edgecap.sim.accounts import Account, DeviceTruth, Kill, RigAudit
+from edgecap.sim.accounts import Account, RigAudit
 from edgecap.sim.broker import HeldPort, LoopbackBroker
-from edgecap.sim.firmware import FirmwareStream, HostFirmware, grasp_force, motion_imu, recorded_stream
 from edgecap.sim.firmware_build import build_firmware
 from edgecap.sim.forge import Forge, ForgedProcess
 from edgecap.sim.partition import CUTS, Cable
-from edgecap.sim.recordings import RECORDINGS
+from edgecap.sim.soak_rig import PATIENCE_S, SITE, SoakRig, UpheavalError
 
-SITE = "soak"
-PATIENCE_S = 180.0
-"""A machine that others use too may be slow; what never comes is a failure, what comes late is not."""
-PRESS_APART_S = 0.7
-DOUBLE = "button: double"
-REPLAYS = {"tactile": "anyskin", "wrench": "smartwheel-forces", "gyro": "gopro-gyro"}
 MOMENTS = {"starting": 2, "idle": 1, "opening": 3, "recording": 11, "closing": 3}
 """When daemons are killed, with weights."""
-
-
-class UpheavalError(EdgecapError):
-    """Something did not come back, or ended without being killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +61,6 @@ class Outcome(msgspec.Struct):
         return not self.violations
 
 
-@dataclass(slots=True)
-class SoakRig:
-    """One rig: its boards, its daemon of the moment, and what befell it."""
-
-    name: str
-    out: Path
-    random: random.Random
-    cable: Cable | None
-    devices: dict[str, HostFirmware] = field(default_factory=dict)
-    daemon: ForgedProcess | None = None
-    config: Path = Path()
-    kills: list[Kill] = field(default_factory=list)
-    starts: int = 0
-    pressed_s: float = 0.0
-
-
-def _beat_ns(rig: SoakRig, daemon: ForgedProcess) -> int | None:
-    """The last sign of life of a daemon that records; None before it has given one in this session."""
-    words = (rig.out / "spool" / NAME).read_text().split()
-    said = daemon.log.read_text(errors="replace").rpartition("recording ")[2]
-    return int(words[2]) if len(words) == 3 and said.startswith(f"{words[1]}:") else None
-
-
 class Upheaval:
     """One run of a plan; `await Upheaval(plan, out).run()`.
 
@@ -115,7 +79,6 @@ class Upheaval:
         self._forge = Forge()
         self._rigs: list[SoakRig] = []
         self._workers: dict[str, ForgedProcess] = {}
-        self._broker_lock = asyncio.Lock()
         self._started = time.monotonic()
 
     async def run(self) -> Outcome:
@@ -164,156 +127,63 @@ class Upheaval:
             name = f"rig-{number + 1:02}"
             out = self.out / name
             out.mkdir()
-            rig = SoakRig(name, out, random.Random(f"{plan.seed}/{name}"), cable)
-            await self._add_boards(rig, number, binary)
-            url = f"mqtt://{cable.near}:{port}" if cable is not None else self.broker.url
-            rig.config = self._configure(rig, url)
+            rig = SoakRig(name, out, plan.seed, cable, self._fault)
+            await rig.add_boards(self._stack, number, binary)
+            rig.configure(f"mqtt://{cable.near}:{port}" if cable is not None else self.broker.url)
             self._rigs.append(rig)
         for name in ("a", "b"):
             self._start_ingest(name)
-
-    async def _add_boards(self, rig: SoakRig, number: int, binary: Path) -> None:
-        """A glove that replays recordings, and a hand with the full load of an IMU and force at 1 kHz."""
-        replays = [recorded_stream(RECORDINGS[rec], name=name) for name, rec in REPLAYS.items()]
-        boards: dict[str, list[FirmwareStream]] = {"glove": replays, "hand": [motion_imu(), grasp_force()]}
-        for position, (name, streams) in enumerate(boards.items()):
-            rig.devices[name] = await self._stack.enter_async_context(
-                HostFirmware(
-                    streams,
-                    link=rig.out / f"tty-{name}",
-                    truth=rig.out / f"truth-{name}.bin",
-                    serial_number=f"{rig.name}-{name}",
-                    skew_ppm=rig.random.uniform(-80, 80),
-                    start_us=rig.random.randrange(2**32),
-                    seed=self.plan.seed * 1000 + number * 10 + position,
-                    binary=binary,
-                )
-            )
-
-    def _configure(self, rig: SoakRig, broker_url: str) -> Path:
-        path = rig.out / "rig.toml"
-        path.write_text(
-            f'site = "{SITE}"\nrig = "{rig.name}"\n'
-            '[session]\ntask = "fold a towel"\noperator = "op-1"\nconsent = "c-1"\n'
-            f'[broker]\nurl = "{broker_url}"\n'
-            f'[spool]\ndir = "{rig.out}/spool"\nreserve_mb = 16\nsegment_mb = 1\n'
-            "[uplink]\nresend_seconds = 2.0\n"
-            + "".join(f'[[serial]]\nname = "{n}"\nport = "{d.port}"\n' for n, d in rig.devices.items())
-        )
-        return path
 
     def _start_ingest(self, name: str) -> None:
         args = ["ingest", "--store", str(self.store), "--broker", self.broker.url]
         args += ["--worker", name, "--share"]
         self._workers[name] = self._forge.start(args, self.out / f"ingest-{name}.log")
 
-    def _start_daemon(self, rig: SoakRig) -> ForgedProcess:
-        rig.starts += 1
-        log = rig.out / f"daemon-{rig.starts:04}.log"
-        fresh = rig.random.random() < self.plan.fresh_share
-        namespace = rig.cable.path if rig.cable is not None else None
-        args = ["run", "--config", str(rig.config)]
-        rig.daemon = self._forge.start(args, log, namespace=namespace, fresh=fresh)
-        return rig.daemon
-
-    async def _said(self, process: ForgedProcess, word: str, what: str) -> None:
-        """Wait until a program has logged `word`."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not (process.log.exists() and word in process.log.read_text(errors="replace")):
-            if not process.is_alive:
-                raise UpheavalError(
-                    f"{what} ended by itself: {process.last_words()}", fix=f"see {process.log}"
-                )
-            if time.monotonic() > deadline:
-                raise UpheavalError(f"{what} never said {word!r}: {process.last_words()}")
-            await asyncio.sleep(0.01)
-
     # ── faults ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _live(self, rig: SoakRig, kills: int, around: Sequence[asyncio.Task[None]]) -> None:
         """Life after life until all kills are spent; then sessions, while there are faults around."""
-        await self._kill_daemon(rig, kills)
-        while not all(task.done() for task in around):
-            daemon = self._start_daemon(rig)
-            what = f"daemon {rig.starts} of {rig.name}"
-            await self._said(daemon, "ready:", what)
-            await self._record(rig, daemon, what, rig.random.uniform(1, 2 * self.plan.session_s))
-            if not await daemon.stop():
-                self.violations.append(f"{what} does not end when asked to: {daemon.last_words()}")
-
-    async def _kill_daemon(self, rig: SoakRig, kills: int) -> None:
-        """Start, perhaps a session in peace or a freeze, then death at a drawn moment."""
         for _ in range(kills):
             moment = rig.random.choices(list(MOMENTS), list(MOMENTS.values()))[0]
-            daemon = self._start_daemon(rig)
-            what = f"daemon {rig.starts} of {rig.name}"
-            if moment == "starting":
-                await asyncio.sleep(rig.random.uniform(0, 0.5))
-            else:
-                await self._said(daemon, "ready:", what)
-                if rig.random.random() < 0.2:
-                    await self._record(rig, daemon, what, rig.random.uniform(0.5, 2.5))
-                if moment == "idle":
-                    await asyncio.sleep(rig.random.uniform(0, 1.0))
-                elif moment == "opening":
-                    await self._press(rig)
-                    await asyncio.sleep(rig.random.uniform(0, 1.2))
-            if moment in ("recording", "closing"):
-                await self._press_until(rig, daemon, "recording ", what)
-                if rig.random.random() < 0.1:
-                    await asyncio.sleep(rig.random.uniform(0, 1.0))
-                    await self._freeze(daemon, rig.random.uniform(0.3, 3.0), "freeze daemon", what)
-                    # Only what reached the daemon can be held to the bound: let it read what waited.
-                    await asyncio.sleep(2.5)
-                await asyncio.sleep(rig.random.uniform(0.0, self.plan.session_s))
-            if moment == "closing":
-                await self._press(rig)
-                await asyncio.sleep(rig.random.uniform(0, 1.0))
-            await self._kill(rig, daemon, moment, what)
+            rig.start_daemon(self._forge, self.plan.fresh_share)
+            await self._live_until(rig, moment)
+            await rig.kill(moment)
+        while not all(task.done() for task in around):
+            rig.start_daemon(self._forge, self.plan.fresh_share)
+            await rig.ready()
+            await self._record(rig, rig.random.uniform(1, 2 * self.plan.session_s))
+            if not await rig.daemon.stop():
+                words = rig.daemon.last_words()
+                self.violations.append(f"{rig.what} does not end when asked to: {words}")
 
-    async def _kill(self, rig: SoakRig, daemon: ForgedProcess, moment: str, what: str) -> None:
-        if not daemon.is_alive:
-            raise UpheavalError(f"{what} ended by itself: {daemon.last_words()}", fix=f"see {daemon.log}")
-        before_ns = clock.now_ns()
-        beat_ns = _beat_ns(rig, daemon) if moment == "recording" else None
-        if beat_ns is not None:  # one that a busy machine held up was last at work before
-            before_ns = min(before_ns, beat_ns + 2 * int(BEAT_S * 1e9))
-        daemon.send(signal.SIGKILL)
-        await daemon.wait()
-        rig.kills.append(Kill(before_ns, clock.now_ns()))
-        self._fault(f"kill daemon {moment}", what)
+    async def _live_until(self, rig: SoakRig, moment: str) -> None:
+        """The life of a daemon up to its death, with perhaps a session in peace, or a freeze, on the way."""
+        draw = rig.random
+        if moment == "starting":
+            await asyncio.sleep(draw.uniform(0, 0.5))
+            return
+        await rig.ready()
+        if draw.random() < 0.2:
+            await self._record(rig, draw.uniform(0.5, 2.5))
+        if moment == "idle":
+            await asyncio.sleep(draw.uniform(0, 1.0))
+        elif moment == "opening":
+            await rig.press()
+            await asyncio.sleep(draw.uniform(0, 1.2))
+        else:
+            await rig.start_session()
+            if draw.random() < 0.1:
+                await asyncio.sleep(draw.uniform(0, 1.0))
+                await self._freeze(rig.daemon, draw.uniform(0.3, 3.0), "freeze daemon", rig.what)
+                # Only what reached the daemon can be held to the bound: let it read what waited.
+                await asyncio.sleep(2.5)
+            await asyncio.sleep(draw.uniform(0.0, self.plan.session_s))
+        if moment == "closing":
+            await rig.press()
+            await asyncio.sleep(draw.uniform(0, 1.0))
 
-    async def _press(self, rig: SoakRig) -> None:
-        # Two presses within the double window would be a mark.
-        await asyncio.sleep(max(0.0, rig.pressed_s + PRESS_APART_S - time.monotonic()))
-        await rig.devices["glove"].press(80)
-        rig.pressed_s = time.monotonic()
-
-    async def _press_until(self, rig: SoakRig, daemon: ForgedProcess, word: str, what: str) -> None:
-        """Press, and wait until the daemon has said `word` once more than before."""
-
-        def count(said: str) -> int:
-            return daemon.log.read_text(errors="replace").count(said)
-
-        before, doubles = count(word), count(DOUBLE)
-        await self._press(rig)
-        deadline = time.monotonic() + PATIENCE_S
-        while count(word) <= before:
-            if not daemon.is_alive:
-                raise UpheavalError(f"{what} ended by itself: {daemon.last_words()}")
-            if time.monotonic() > deadline:
-                raise UpheavalError(f"{what} never said {word!r} again: {daemon.last_words()}")
-            if count(DOUBLE) > doubles:  # the worker presses again, and somebody should know
-                doubles = count(DOUBLE)
-                self._fault("press read as double", what)
-                await self._press(rig)
-            await asyncio.sleep(0.01)
-
-    async def _record(self, rig: SoakRig, daemon: ForgedProcess, what: str, seconds: float) -> None:
-        """A session from beginning to end."""
-        await self._press_until(rig, daemon, "recording ", what)
-        await asyncio.sleep(seconds)
-        await self._press_until(rig, daemon, "complete ", what)
+    async def _record(self, rig: SoakRig, seconds: float) -> None:
+        await rig.record(seconds)
         self.faults["sessions in peace"] += 1
 
     async def _freeze(self, process: ForgedProcess, seconds: float, kind: str, what: str) -> None:
@@ -375,11 +245,10 @@ class Upheaval:
     async def _come_to_rest(self) -> None:
         """Everything works again: one more session each must arrive, and nothing may be left on the rigs."""
         for rig in self._rigs:
-            self._start_daemon(rig)
+            rig.start_daemon(self._forge, self.plan.fresh_share)
         for rig in self._rigs:
-            assert rig.daemon is not None
-            await self._said(rig.daemon, "ready:", f"the last daemon of {rig.name}")
-            await self._record(rig, rig.daemon, f"the last daemon of {rig.name}", 0.5)
+            await rig.ready()
+            await self._record(rig, 0.5)
         async with self._statuses() as spools:
             deadline = time.monotonic() + PATIENCE_S
             left = {rig.name for rig in self._rigs}
@@ -390,11 +259,8 @@ class Upheaval:
         for rig in self._rigs:
             if spools.get(rig.name) != 0:
                 self.violations.append(f"{rig.name} still holds {spools.get(rig.name)} chunks")
-            assert rig.daemon is not None
             if not await rig.daemon.stop():
-                self.violations.append(
-                    f"the last daemon of {rig.name} does not end: {rig.daemon.last_words()}"
-                )
+                self.violations.append(f"the last {rig.what} does not end: {rig.daemon.last_words()}")
             kept = sorted(p.name for p in (rig.out / "spool" / "quarantine").glob("*"))
             if kept:
                 self.violations.append(f"{rig.name} has set aside {', '.join(kept[:5])}")
@@ -431,12 +297,7 @@ class Upheaval:
         total = Account()
         store = open_store(str(self.store))
         for rig in self._rigs:
-            replays = {name: RECORDINGS[rec] for name, rec in REPLAYS.items()}
-            devices = [
-                DeviceTruth("glove", rig.out / "truth-glove.bin", replays),
-                DeviceTruth("hand", rig.out / "truth-hand.bin", {"imu": None, "force": None}),
-            ]
-            total.join(RigAudit(store, SITE, rig.name, devices, rig.kills).run())
+            total.join(RigAudit(store, SITE, rig.name, rig.truths(), rig.kills).run())
         return total
 
 
