@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgecap.cli.demo_view import DemoView
-    from edgecap.ingest.completeness import SessionReport
+    from edgecap.ingest.session_report import SessionReport
     from edgecap.ingest.store import SessionKey
     from edgecap.sim.demo import DemoSite
     from edgecap.sim.proof import StreamProof

@@ -14,7 +14,7 @@ from edgecap.cli.ledger import ledger
 from edgecap.cli.tables import print_json, print_table, printable
 
 if TYPE_CHECKING:
-    from edgecap.ingest.completeness import SessionReport, StreamReport
+    from edgecap.ingest.session_report import SessionReport, StreamReport
 
 EXAMPLE = """\
 examples:

@@ -20,8 +20,9 @@ from edgecap.codec.video import CONTINUATION, KEY, VideoUnit, decode_units, join
 from edgecap.dataset.recorded import Preview, SampleChunk, StreamData, VideoFrame
 from edgecap.dataset.utc import UtcMap
 from edgecap.errors import ChunkError, NeedsChunk, SessionError
-from edgecap.ingest.completeness import SessionReport, verify_session
+from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.consent import require_not_withdrawn
+from edgecap.ingest.session_report import SessionReport
 from edgecap.ingest.store import SessionKey, Store
 from edgecap.model import I64, SESSION_STREAM, ClockFit, ClockPair, Gap, Mark, StreamInfo
 from edgecap.timeline.fit import to_rig_ns

@@ -5,99 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
-
-import msgspec
 
 from edgecap.codec.chunk import NO_HASH, Chunk
-from edgecap.codec.records import decode_records
-from edgecap.errors import ChunkError, SessionError
+from edgecap.errors import SessionError
 from edgecap.ingest.consent import Consents, Erasure, Withdrawal
 from edgecap.ingest.contents import SessionContents
-from edgecap.ingest.described import described
+from edgecap.ingest.session_records import SessionRecords, as_int, text_of
+from edgecap.ingest.session_report import SessionReport, StreamReport
 from edgecap.ingest.store import SessionKey, Store
-from edgecap.model import SESSION_STREAM, Gap, Mark
+from edgecap.model import SESSION_STREAM, Gap
 
 MOST_RANGES = 20
 """Ranges of missing chunks that are listed per stream in words; the JSON lists them all."""
 CRASH = "crash"
 """Cause of the gap in which a rig states what a crash or a cut of power may have cost."""
-
-
-class StreamReport(msgspec.Struct, kw_only=True):
-    """One stream of a session: what should be there, and what is."""
-
-    name: str
-    kind: str
-    """Of the stream descriptor; of the chunks when the manifest does not name the stream."""
-    chunks: int
-    """Verified chunks in the store."""
-    expected_chunks: int | None
-    """As the close record states; None without one."""
-    missing: list[tuple[int, int]]
-    """First and last seq of each run of chunks that are not there."""
-    samples: int
-    """Samples or frames in the stored chunks."""
-    device_sent: int | None
-    """What the device itself says it produced; None when it cannot say."""
-    unaccounted: int | None
-    """Samples sent, and neither stored nor in a stated gap; None when that cannot be known."""
-    gaps: list[Gap]
-    lost: int
-    """Samples in stated gaps, as far as they could be counted."""
-    t0_ns: int
-    t1_ns: int
-    u_ns_max: int
-    """Widest bound of the clock fits: true times lie within ± this."""
-    bytes: int
-    carries: str = ""
-    """Its rate, channels and units, in words."""
-
-
-class SessionReport(msgspec.Struct, kw_only=True):
-    """What the store can prove about a session. Fields are only ever added."""
-
-    complete: bool
-    """Every chunk of every stream is there, the hash chain is unbroken, the manifest is closed."""
-    outcome: str
-    """`complete`, `discarded` or `interrupted`, as the close record says; `open` without one; `erased` when
-    a tombstone has its place.
-    """
-    site: str
-    rig: str
-    session: str
-    boot: str
-    task: str
-    operator: str
-    consent: str
-    utc_ns: int
-    utc_trusted: bool
-    t0_ns: int
-    t1_ns: int
-    chunks: int
-    bytes: int
-    streams: list[StreamReport]
-    problems: list[str]
-    """Why it is not complete, in words; empty when it is, and when it was erased."""
-    notes: list[str]
-    """What is worth knowing and does not make it incomplete."""
-    calibration: list[str] = []
-    """The records that the manifest carries, with version and date."""
-    marks: list[Mark] = []
-    """What the worker and the operator marked, in order of time."""
-    continues: str = ""
-    """The session that it goes on with, after a hang of the rig's daemon."""
-    shift: str = ""
-    """The first of those sessions."""
-    withdrawn: Withdrawal | None = None
-    """Why it must not be used."""
-    erased: Erasure | None = None
-    """Its tombstone."""
-
-    @property
-    def missing(self) -> list[str]:
-        """`problems`, under the name that callers ask for."""
-        return self.problems
 
 
 @dataclass(slots=True)
@@ -202,7 +123,7 @@ def report_contents(contents: SessionContents) -> SessionReport:
     tallies: dict[str, _Tally] = {SESSION_STREAM: _Tally(SESSION_STREAM)}
     first = contents.first_chunk(SESSION_STREAM)
     man = first.hash if first is not None else None
-    records = _Records(problems)
+    records = SessionRecords(problems)
     for chunk in contents.chunks(SESSION_STREAM):
         tallies[SESSION_STREAM].see(chunk, man)
         records.take(chunk)
@@ -223,10 +144,10 @@ def report_contents(contents: SessionContents) -> SessionReport:
         outcome=records.outcome,
         **contents.key._asdict(),
         boot=contents.boot,
-        task=_text(opening, "task"),
-        operator=_text(opening, "operator"),
-        consent=_text(opening, "consent"),
-        utc_ns=_int(opening.get("utc_ns")) or 0,
+        task=text_of(opening, "task"),
+        operator=text_of(opening, "operator"),
+        consent=text_of(opening, "consent"),
+        utc_ns=as_int(opening.get("utc_ns")) or 0,
         utc_trusted=opening.get("utc_trusted") is True,
         t0_ns=min((t.t0_ns for t in tallies.values() if t.chunks), default=0),
         t1_ns=max((t.t1_ns for t in tallies.values() if t.chunks), default=0),
@@ -237,8 +158,8 @@ def report_contents(contents: SessionContents) -> SessionReport:
         notes=[*_notes(contents, reports), *_drift_notes(records)],
         calibration=list(_calibration(opening.get("calibration"))),
         marks=sorted(records.marks, key=lambda mark: mark.t_ns),
-        continues=_text(opening, "continues"),
-        shift=_text(opening, "shift"),
+        continues=text_of(opening, "continues"),
+        shift=text_of(opening, "shift"),
     )
 
 
@@ -250,83 +171,7 @@ def _erased(key: SessionKey, erasure: Erasure, withdrawal: Withdrawal | None) ->
     )  # fmt: skip
 
 
-class _Records:
-    """What the session's own stream says, with whatever is wrong with it noted in `problems`."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.opening: dict[str, Any] | None = None
-        self.closing: dict[str, Any] | None = None
-        self.kinds: dict[str, str] = {}
-        self.carried: dict[str, str] = {}
-        self.gaps: list[Gap] = []
-        self.marks: list[Mark] = []
-        self.drifts: dict[str, str] = {}
-        """Stream → how it departed from its calibration, as the rig said it."""
-        self._problems = problems
-        self._closed_at = -1
-        self.last_seq = -1
-
-    def _note_stream(self, info: dict[str, Any]) -> None:
-        name = _text(info, "name")
-        self.kinds[name], self.carried[name] = _text(info, "kind"), described(info)
-
-    @property
-    def outcome(self) -> str:
-        return "open" if self.closing is None else _text(self.closing, "outcome") or "unknown"
-
-    @property
-    def totals(self) -> dict[str, dict[str, Any]]:
-        """What the close record states, by stream."""
-        streams = self.closing.get("streams") if self.closing else None
-        if not isinstance(streams, dict):
-            return {}
-        return {n: t for n, t in streams.items() if isinstance(n, str) and isinstance(t, dict)}
-
-    @property
-    def ends_with_close(self) -> bool:
-        return self._closed_at == self.last_seq
-
-    def take(self, chunk: Chunk) -> None:
-        seq = self.last_seq = chunk.header.seq
-        try:
-            records = decode_records(chunk.payload)
-        except ChunkError as error:
-            self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds no records: {error}")
-            return
-        if seq == 0:
-            if len(records) == 1 and records[0]["type"] == "open":
-                self.opening = records[0]
-                for info in _maps(records[0].get("streams")):
-                    self._note_stream(info)
-            else:
-                self._problems.append(f"{SESSION_STREAM}: chunk 0 is not a manifest")
-        for record in records:
-            if record["type"] == "stream":
-                for info in _maps([record.get("stream", record)]):
-                    self._note_stream(info)
-            elif record["type"] in ("gap", "mark"):
-                try:
-                    if record["type"] == "gap":
-                        self.gaps.append(msgspec.convert(record, Gap))
-                    else:
-                        self.marks.append(msgspec.convert(record, Mark))
-                except msgspec.ValidationError as error:
-                    what = f"an invalid {record['type']}"
-                    self._problems.append(f"{SESSION_STREAM}: chunk {seq} holds {what}: {error}")
-            elif record["type"] == "verdict":
-                self._note_drift(record)
-            elif record["type"] == "close":
-                self.closing, self._closed_at = record, seq
-
-    def _note_drift(self, record: dict[str, Any]) -> None:
-        """Keep the last figure of each stream that was said to drift."""
-        for verdict in _maps(record.get("streams")):
-            value = verdict.get("drift")
-            if verdict.get("state") == "drift" and isinstance(value, int | float):
-                self.drifts[_text(verdict, "stream")] = f"{_text(verdict, 'drift_of')}: {value:+.4g}"
-
-
-def _compare(tallies: dict[str, _Tally], records: _Records, problems: list[str]) -> None:
+def _compare(tallies: dict[str, _Tally], records: SessionRecords, problems: list[str]) -> None:
     """Hold what was seen against manifest and close record."""
     if records.opening is None and not tallies[SESSION_STREAM].chunks:
         problems.append("no manifest: nothing of the session's own stream has arrived")
@@ -339,12 +184,12 @@ def _compare(tallies: dict[str, _Tally], records: _Records, problems: list[str])
         problems.append("the close record is not the last one")
     for name, total in records.totals.items():
         tally = tallies.setdefault(name, _Tally(name))
-        chunks = _int(total.get("chunks"))
+        chunks = as_int(total.get("chunks"))
         if chunks is None or chunks < 0:
             problems.append(f"{name}: the close record states no number of chunks")
             continue
         tally.end(chunks, total.get("last_hash"))
-        samples = _int(total.get("samples"))
+        samples = as_int(total.get("samples"))
         if not tally.missing and samples not in (None, tally.samples):
             tally.problems.append(
                 f"{name}: {tally.samples} samples are stored, the close record states {samples}"
@@ -354,13 +199,13 @@ def _compare(tallies: dict[str, _Tally], records: _Records, problems: list[str])
             tally.problems.append(f"{name}: the close record does not name this stream")
 
 
-def _stream_report(tally: _Tally, records: _Records) -> StreamReport:
+def _stream_report(tally: _Tally, records: SessionRecords) -> StreamReport:
     total = records.totals.get(tally.name, {})
     gaps = sorted(tally.gaps.values(), key=lambda g: (g.t0_ns, g.t1_ns))
     lost = sum(g.lost for g in gaps if g.lost > 0)
-    sent = _int(total.get("device_sent"))
+    sent = as_int(total.get("device_sent"))
     uncountable = any(g.lost < 0 for g in gaps)
-    expected = _int(total.get("chunks"))
+    expected = as_int(total.get("chunks"))
     if tally.name == SESSION_STREAM:
         expected = tally.next_seq if records.closing is not None else None
     return StreamReport(
@@ -413,23 +258,10 @@ def _calibration(found: object) -> Iterator[str]:
     """Each record by its key, as far as it tells its version and date."""
     for key, record in sorted(found.items()) if isinstance(found, dict) else ():
         fields = record if isinstance(record, dict) else {}
-        version, date = fields.get("version"), _text(fields, "date")[:10]
+        version, date = fields.get("version"), text_of(fields, "date")[:10]
         yield f"{key}{f' version {version}' if version else ''}{f' of {date}' if date else ''}"
 
 
-def _drift_notes(records: _Records) -> Iterator[str]:
+def _drift_notes(records: SessionRecords) -> Iterator[str]:
     for stream, words in records.drifts.items():
         yield f"{stream}: departs from its calibration, {words}"
-
-
-def _maps(value: object) -> list[dict[str, Any]]:
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
-def _text(record: dict[str, Any], name: str) -> str:
-    value = record.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

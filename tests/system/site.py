@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecap import topics
-from edgecap.ingest.completeness import SessionReport, verify_session
+from edgecap.ingest.completeness import verify_session
+from edgecap.ingest.session_report import SessionReport
 from edgecap.ingest.store import SessionKey, open_store
 from edgecap.mqtt import Message, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker

@@ -12,8 +12,9 @@ from edgecap.codec.chunk import Chunk, unpack_chunk
 from edgecap.codec.records import decode_records
 from edgecap.daemon.pulse import BEAT_S, Pulse
 from edgecap.daemon.recovery import BEAT_LATE_NS, LOSS_NS, close_interrupted
-from edgecap.ingest.completeness import SessionReport, verify_session
+from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.local_store import LocalStore
+from edgecap.ingest.session_report import SessionReport
 from edgecap.ingest.store import SessionKey
 from edgecap.spool import Spool
 from tests.chunks import BOOT, SECOND_NS, SessionMaker

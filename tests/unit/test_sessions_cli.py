@@ -13,9 +13,10 @@ import pytest
 from edgecap.cli import export, sessions
 from edgecap.codec.chunk import Chunk
 from edgecap.errors import SessionError, StoreError
-from edgecap.ingest.completeness import SessionReport, verify_session
+from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.described import described
 from edgecap.ingest.local_store import LocalStore
+from edgecap.ingest.session_report import SessionReport
 from edgecap.ingest.store import SessionKey
 from edgecap.model import Gap
 from tests.chunks import SECOND_NS, SessionMaker
