@@ -107,7 +107,7 @@ async def recording(args: argparse.Namespace, directory: Path, *faults: str) -> 
             running = asyncio.create_task(rig.run())
             await rig.ready()
             await ask(rig, "start")
-            yield rig, rig.open_sources[0].feed
+            yield rig, rig.devices.open[0].feed
             rig.shut_down()
             await running
 

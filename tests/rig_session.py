@@ -49,7 +49,7 @@ async def record(
             assert answer.ok, answer.message
             answer = await rig.ask(Intent("stop", "test", now_ns()))
             assert answer.ok, answer.message
-            session = rig.last_session
+            session = rig.session.last
             rig.shut_down()
             await running
         chunks = [unpack_chunk(spool.read(e.id)) for e in spool.pending(100_000)]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgecap.daemon.reporting import Reporter
     from edgecap.daemon.rig import Rig
     from edgecap.mqtt import Broker
+    from edgecap.session.manifest import Continued, Provenance
     from edgecap.source.protocol import Source
     from edgecap.spool import Spool
 
@@ -231,7 +232,7 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
                     tell = partial(rig.note_part, "button")
                     beside.append(group.create_task(rig.panels.keep(panel, tell), name="panel"))
                 if cut_off is not None:
-                    beside.append(group.create_task(rig.go_on(*cut_off), name="go on"))
+                    beside.append(group.create_task(_go_on(rig, *cut_off), name="go on"))
                 if broker is not None:
                     beside.append(group.create_task(_report(rig, reporter, broker), name="report"))
                 await rig.run()
@@ -312,6 +313,18 @@ async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
             rig.note_part("delivery", "")
 
 
+async def _go_on(rig: Rig, provenance: Provenance, continued: Continued) -> None:
+    """Record on where the daemon before this one hung."""
+    from edgecap.clock import now_ns
+    from edgecap.daemon.intent import Intent
+
+    await rig.ready()
+    start = Intent("start", "watchdog", now_ns(), provenance=provenance, continued=continued)
+    result = await rig.ask(start)
+    went = f"goes on as {rig.session.last}" if result.ok else f"is not gone on with: {result.message}"
+    log.warning("the daemon hung while it recorded %s, which %s", continued.session, went)
+
+
 async def _stay_tidy(rig: Rig) -> None:
     """From the moment that everything stands, give memory back whenever nothing is recorded."""
     from edgecap.memory import stay_tidy
@@ -347,9 +360,9 @@ async def _announce(rig: Rig, *, was_grounded: bool) -> None:
     async with _feeding(needed=was_grounded):
         await rig.ready()
     notify_systemd("READY=1")
-    streams = ", ".join(i.name for s in rig.open_sources for i in s.feed.info)
+    streams = ", ".join(i.name for s in rig.devices.open for i in s.feed.info)
     log.info("ready: %s", streams or "no device works yet; each is tried again by itself")
     while True:
         if rig.advancing(now_ns()):
-            notify_systemd(f"WATCHDOG=1\nSTATUS={rig.machine.state.value} {rig.last_session}")
+            notify_systemd(f"WATCHDOG=1\nSTATUS={rig.machine.state.value} {rig.session.last}")
         await asyncio.sleep(watchdog_period_s())

@@ -15,6 +15,8 @@ from edgecap.source.protocol import Feed, Source
 
 log = logging.getLogger("edgecap.devices")
 
+STALL_NS = 5_000_000_000
+"""While recording, the watchdog is fed only if a block came within this."""
 RETRY_FIRST_S = 0.5
 RETRY_LAST_S = 30.0
 """Opening a camera starts a process: a rig must not spend its time on one that is not there."""
@@ -64,6 +66,11 @@ class Devices:
     async def all_tried(self) -> None:
         """Wait until every device is open or known to be missing."""
         await self._all_tried.wait()
+
+    def advancing(self, now_ns: int) -> bool:
+        """Whether blocks came lately from any device, or none can come."""
+        # Without a device that works a new daemon would fare no better, and what is wrong has been stated.
+        return not self.working or any(now_ns - s.live.last_ns < STALL_NS for s in self._open.values())
 
     def problems(self, t_ns: int) -> dict[str, str]:
         """What is wrong with each device at rig time `t_ns`, in a line that names the fix."""

@@ -186,7 +186,7 @@ class Reporter:
             state=rig.machine.state.value,
             led=rig.led().name,
             fault=rig.machine.fault,
-            session=rig.last_session if recorder is not None else "",
+            session=rig.session.last if recorder is not None else "",
             session_s=round((now_ns - recorder.opened_ns) / 1e9, 1) if recorder is not None else 0.0,
             task=rig.provenance.task,
             operator=rig.provenance.operator,
@@ -194,8 +194,8 @@ class Reporter:
             seq=self._seq,
             t_ns=now_ns,
             utc_ns=pair.realtime_ns + (now_ns - pair.raw_ns),
-            streams=rig.verdicts,
-            devices=dict(rig.device_status()),
+            streams=rig.session.verdicts,
+            devices={s.name: s.statistics() for s in rig.devices.open},
             spool=self._spool_status(),
             uplink=self._uplink_status(),
             clock=ClockStatus(pair.ntp_synced, pair.ntp_max_error_us),
@@ -205,7 +205,7 @@ class Reporter:
             counters=self._counters(),
             desired_version=rig.desired_version,
             desired_error=rig.desired_error,
-            problems=rig.problems(),
+            problems=rig.condition.problems(),
             loop=rig.lag.quantiles_ms(),
         )
 
@@ -328,7 +328,7 @@ class Reporter:
 
         try:
             seed, seconds = read_request(command.args)
-            board = find_board(rig.open_sources, name)
+            board = find_board(rig.devices.open, name)
             if not recording():
                 raise SessionError("refused blink: nothing is being recorded", fix="start a session first")
             n = await blink(board, seed, seconds, recording)

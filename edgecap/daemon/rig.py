@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 from edgecap import clock, memory
 from edgecap.config import Config
 from edgecap.daemon.buttons import Buttons
+from edgecap.daemon.condition import Condition
 from edgecap.daemon.devices import Devices
 from edgecap.daemon.health import LoopLag
 from edgecap.daemon.intent import Counters, Intent, Panel, RigEvent
@@ -24,23 +25,19 @@ from edgecap.daemon.recording import SESSION_EVENTS, OpenSource, start_sources, 
 from edgecap.daemon.room import RoomMeter
 from edgecap.daemon.running_session import RunningSession
 from edgecap.errors import EdgecapError, SessionError
-from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, Verdict, loss_in_words
-from edgecap.session.machine import Action, Gesture, Led, Machine, State, led_for
-from edgecap.session.manifest import Continued, Outcome, Provenance
+from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, loss_in_words
+from edgecap.session.machine import Action, Gesture, Led, Machine, State
+from edgecap.session.manifest import Outcome, Provenance
 from edgecap.session.recorder import Recorder
 from edgecap.source.protocol import Source
 from edgecap.spool.writer import SpoolWriter
-from edgecap.status import CommandResult, battery
+from edgecap.status import CommandResult
 
 log = logging.getLogger("edgecap.rig")
 
-HARMLESS = ("ok", "waiting", "drift", "blurred")
-"""Verdicts that the worker need not act on: a bare wall is no sharper than a blurred room."""
 MAX_INTENTS = 64
 DEVICES = "devices"
 """Whose intents follow from which devices work."""
-STALL_NS = 5_000_000_000
-"""While recording, the watchdog is fed only if a block came within this."""
 
 
 class Rig:
@@ -70,8 +67,6 @@ class Rig:
         self.desired_version = ""
         self.desired_error = ""
         self.pair: ClockPair = clock.read_pair()
-        self.broken: dict[str, str] = {}
-        """Parts of the rig other than devices that do not work, each with why and the fix."""
         self.events: asyncio.Queue[RigEvent] = asyncio.Queue(256)
         self.changed = asyncio.Event()
         self.writer = writer
@@ -80,6 +75,7 @@ class Rig:
         self.pulse = pulse or Pulse(Path(config.spool.dir))
         self.session = RunningSession(config, writer, self.pulse)
         self.devices = Devices(sources, self._take, self._devices_changed)
+        self.condition = Condition(self.devices, self.session, writer.spool)
         self.panels = Panels(panels)
         self.buttons = Buttons()
         self._intents: asyncio.Queue[Intent] = asyncio.Queue(MAX_INTENTS)
@@ -132,16 +128,6 @@ class Rig:
         self.provenance = provenance
         self.changed.set()
 
-    async def go_on(self, provenance: Provenance, continued: Continued) -> None:
-        """Record what was being recorded when the daemon before this one hung."""
-        await self.ready()
-        before = continued.session
-        result = await self.ask(
-            Intent("start", "watchdog", clock.now_ns(), provenance=provenance, continued=continued)
-        )
-        went = f"goes on as {self.last_session}" if result.ok else f"is not gone on with: {result.message}"
-        log.warning("the daemon hung while it recorded %s, which %s", before, went)
-
     async def ask(self, intent: Intent) -> CommandResult:
         """Hand over an intent and wait for what became of it."""
         intent.reply = asyncio.get_running_loop().create_future()
@@ -150,52 +136,22 @@ class Rig:
 
     def advancing(self, now_ns: int) -> bool:
         """Whether the watchdog may be fed: idle, or blocks came lately."""
-        if self.machine.state is not State.RECORDING:
-            return True
-        # Without any device nothing can come: that is stated, and starting the daemon anew would not help.
-        return not self.devices.working or any(now_ns - s.live.last_ns < STALL_NS for s in self.open_sources)
-
-    @property
-    def open_sources(self) -> list[OpenSource]:
-        """The devices that are open, in the order of the configuration."""
-        return self.devices.open
+        return self.machine.state is not State.RECORDING or self.devices.advancing(now_ns)
 
     @property
     def recorder(self) -> Recorder | None:
         """What takes in the running session, if there is one."""
         return self.session.recorder
 
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """On the running session's streams, of the last second."""
-        return self.session.verdicts
-
-    @property
-    def last_session(self) -> str:
-        """Id of the newest session."""
-        return self.session.last
-
     def records(self) -> bool:
         """Whether a session runs that takes in what comes."""
         return self.machine.state is State.RECORDING
 
-    @property
-    def sensors_ok(self) -> bool:
-        """No device has a problem, and no stream anything worse than a late start."""
-        return not self.problems() and all(v.state in HARMLESS for v in self.verdicts)
-
-    def problems(self) -> dict[str, str]:
-        """What is wrong with devices and parts now, each in a line that names the fix."""
-        return self.devices.problems(clock.now_ns()) | self.broken
-
     def note_part(self, name: str, problem: str) -> None:
         """Tell of a part of the rig that does not work, or (empty) that it does."""
-        if problem and self.broken.get(name) != problem:
+        if self.condition.note_part(name, problem):
             log.error("%s", problem)
             self.say("fault", clock.now_ns(), problem, device=name)
-        self.broken.pop(name, None)
-        if problem:
-            self.broken[name] = problem
         self._refresh()
 
     # ── sources ─────────────────────────────────────────────────────────────────────────────────────
@@ -311,11 +267,11 @@ class Rig:
                 if self.machine.state is State.RECORDING:
                     await self._abandon(str(error))
                 raise
-            return f"recording {self.last_session}"
+            return f"recording {self.session.last}"
         if action in (Action.CLOSE, Action.CLOSE_DISCARDED):
             discarded = action is Action.CLOSE_DISCARDED
             await self._close_session("discarded" if discarded else "complete", intent.reason)
-            return f"{'discarded' if discarded else 'saved'} {self.last_session}"
+            return f"{'discarded' if discarded else 'saved'} {self.session.last}"
         if action is Action.MARK and self.recorder is not None and intent.mark is not None:
             self.recorder.mark(intent.mark)
             self.say("mark", intent.mark.t_ns, intent.mark.kind, note=intent.mark.text, by=intent.by)
@@ -342,29 +298,29 @@ class Rig:
 
     async def _open_session(self, intent: Intent) -> None:
         pair = self.pair = clock.read_pair()
-        infos: list[StreamInfo] = [i for s in self.open_sources for i in s.feed.info]
+        infos: list[StreamInfo] = [i for s in self.devices.open for i in s.feed.info]
         # The devices are started once the manifest is on the medium.
         recorder = await self.session.open(pair, self.provenance, infos, intent.continued)
-        for device in self.open_sources:  # one may have come while the manifest was written
+        for device in self.devices.open:  # one may have come while the manifest was written
             for info in device.feed.info:
                 recorder.add_stream(pair.raw_ns, info)
-        self.say("start", pair.raw_ns, self.last_session, task=self.provenance.task, by=intent.by)
-        log.info("recording %s: %s", self.last_session, self.provenance.task)
-        problems = await start_sources(self.open_sources)
+        self.say("start", pair.raw_ns, self.session.last, task=self.provenance.task, by=intent.by)
+        log.info("recording %s: %s", self.session.last, self.provenance.task)
+        problems = await start_sources(self.devices.open)
         for problem in problems:
             self.counters.source_faults += 1
             self.say("fault", clock.now_ns(), str(problem))
             log.error("%s", problem)
-        if self.open_sources and len(problems) == len(self.open_sources):
+        if self.devices.open and len(problems) == len(self.devices.open):
             await self._abandon("no source could be started: " + "; ".join(map(str, problems)))
             raise SessionError(self.machine.fault)
-        for device in self.open_sources:
+        for device in self.devices.open:
             self._latecomers.add_later(device)
 
     async def _close_session(self, outcome: Outcome, reason: str) -> None:
-        session = self.last_session
+        session = self.session.last
         self.session.ending()
-        sent = await stop_sources(self.open_sources)
+        sent = await stop_sources(self.devices.open)
         self.pair = clock.read_pair()
         recorder = await self.session.close(self.pair, outcome, sent, reason)
         if recorder.failure is not None:
@@ -388,7 +344,7 @@ class Rig:
         self.counters.sessions_failed += 1
         self.machine.handle("failed", reason)
         session, recorder = self._running_id(), self.session.let_go()
-        sent = await stop_sources(self.open_sources)
+        sent = await stop_sources(self.devices.open)
         self.say("fault", clock.now_ns(), reason, session=session)
         await self.session.give_up(recorder, sent, reason)
 
@@ -418,19 +374,12 @@ class Rig:
 
     def _refresh(self) -> None:
         """Bring the lights in step, and wake whoever publishes the status."""
-        self.panels.follow(self.machine.state, self.led(), self.open_sources)
+        self.panels.follow(self.machine.state, self.led(), self.devices.open)
         self.changed.set()
 
     def led(self) -> Led:
         """What the light shows now."""
-        stats, found = self.writer.spool.stats(), battery()
-        return led_for(
-            self.machine.state,
-            sensors_ok=self.sensors_ok,
-            disk_ok=stats.free_bytes > stats.reserve_bytes,
-            consent=bool(self.provenance.consent.strip()),
-            battery_ok=not (found is not None and found.low),
-        )
+        return self.condition.led(self.machine.state, consent=bool(self.provenance.consent.strip()))
 
     def say(self, kind: str, t_ns: int, text: str, **fields: Any) -> None:
         """Queue an event for the fleet; the oldest is dropped, and counted, when nobody takes them.
@@ -445,8 +394,4 @@ class Rig:
 
     def _running_id(self) -> str:
         """Of the session that takes in what comes; empty if there is none."""
-        return self.last_session if self.recorder is not None else ""
-
-    def device_status(self) -> Mapping[str, dict[str, Any]]:
-        """What each source counts about itself."""
-        return {s.name: s.statistics() for s in self.open_sources}
+        return self.session.last if self.recorder is not None else ""

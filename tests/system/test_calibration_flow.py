@@ -112,7 +112,7 @@ def test_a_zero_that_has_moved_is_in_the_sessions_verdicts(tmp_path: Path, capsy
 
             async def work(rig: Rig) -> None:
                 async with asyncio.timeout(60):
-                    while not any(v.state == "drift" for v in rig.verdicts):
+                    while not any(v.state == "drift" for v in rig.session.verdicts):
                         await asyncio.sleep(0.02)
 
             glove = SerialSource("left-hand", str(board.link))

@@ -46,7 +46,7 @@ def recorded(tmp_path_factory):
             async def wait(rig: Rig) -> None:
                 # A camera may start late, or lose time, on a busy machine.
                 while (await board.totals())["force"] < SAMPLES or not any(
-                    v.n >= 60 for v in rig.verdicts if v.stream == "head"
+                    v.n >= 60 for v in rig.session.verdicts if v.stream == "head"
                 ):
                     await asyncio.sleep(0.02)
 

@@ -48,7 +48,7 @@ async def lie_still(tree: IioTree, rig: Rig) -> None:
         tree.feed(at_rest(part, rng))
         await asyncio.sleep(0)
     fed = int(t_ns[-1])
-    while not any(v.state == "drift" for v in rig.verdicts):
+    while not any(v.state == "drift" for v in rig.session.verdicts):
         due = np.arange(fed + PERIOD, host_ns(), PERIOD)[:500]
         if len(due):
             tree.feed(at_rest(due, rng))

@@ -179,7 +179,7 @@ def test_events_name_the_session_in_which_they_happened(tmp_path: Path) -> None:
             sessions = []
             for _ in range(2):
                 assert (await rig.ask(Intent("start", "test", now_ns()))).ok
-                sessions.append(rig.last_session)
+                sessions.append(rig.session.last)
                 mark = Mark(now_ns(), "note", "here", "test")
                 assert (await rig.ask(Intent("mark", "test", mark.t_ns, mark))).ok
                 assert (await rig.ask(Intent("stop", "test", now_ns()))).ok
@@ -257,7 +257,7 @@ def test_a_fault_of_delivery_does_not_end_recording(tmp_path: Path, monkeypatch:
             task = asyncio.create_task(run._report(rig, reporter, parse_broker(f"mqtt://127.0.0.1:{port}")))
             try:
                 await until(lambda: any("nonsense; it begins again" in e for e in sender.events), 60)
-                await until(lambda: not rig.broken, 60)
+                await until(lambda: not rig.condition.broken, 60)
             finally:
                 task.cancel()
                 await asyncio.wait([task])
