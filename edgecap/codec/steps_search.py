@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from operator import eq
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,10 @@ from numpy.typing import NDArray
 from edgecap.codec import rounded
 from edgecap.codec.layout import Array
 from edgecap.codec.multiples import Split, Steps, split
+from edgecap.codec.quick import halves, own
 from edgecap.codec.spacing import MARGIN_BITS, find_steps
 from edgecap.kernels import multiples as kernels
+from edgecap.kernels import repeats
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -33,11 +34,8 @@ MOST_GRIDS = 16
 PAUSE_AT_REST = 8
 LONGEST_PAUSE = 1024
 """Payloads after which a column without steps is looked at again."""
-GLANCED_ROWS = 16
 FEW_GLANCED, FEW_GLANCED_FLOATS = 8, 14
 """Of so many rows so few samples of a channel may differ for it to be looked at more closely."""
-MANY_GLANCED = 12
-"""Of 16 neighbours in a channel so many must be equal for the same."""
 LONGEST_GLANCE_PAUSE = 8
 
 
@@ -189,16 +187,8 @@ class Search:
         self.seen = False
         if self.payloads < self.next_glance or values.shape[0] < LEAST_ROWS:
             return False
-        rows = values.shape[0]
-        spread = values[:: max(1, rows // GLANCED_ROWS)][:GLANCED_ROWS].tolist()
         few = FEW_GLANCED if values.dtype.kind != "f" else FEW_GLANCED_FLOATS
-        middle = max(0, rows // 2 - GLANCED_ROWS // 2)
-        near = values[middle : middle + GLANCED_ROWS + 1].tolist()
-        seen = (
-            any(len(set(channel)) <= few for channel in zip(*spread, strict=True))
-            or any(map(eq, near, near[1:]))
-            or any(sum(map(eq, c, c[1:])) >= MANY_GLANCED for c in zip(*near, strict=True))
-        )
+        seen = repeats.glance(halves(own(values)), values.itemsize == 4, few)
         self.seen = seen
         self.glance_pause = 1 if seen else min(2 * self.glance_pause, LONGEST_GLANCE_PAUSE)
         self.next_glance = self.payloads + (0 if seen else self.glance_pause)

@@ -29,6 +29,10 @@ CHANGE = 1408
 """What a change must save, in 1/256 of a bit: less than the 8 bits it costs, since it saves later too."""
 
 
+LEAST_SKIPPED = 256
+"""Of so many residuals not all are priced:"""
+RUN, SKIPPED = 9, 8
+"""of every 17 only the first 9, which no power of two divides that samples may repeat with."""
 FOUND = 3 * SPEEDS
 """Length of what `find_costs` finds: for every speed sums over shapes 0 and 1 in the halves of a word, over 2
 and 3, and the number of plain bits."""
@@ -49,7 +53,7 @@ def price(value: int, sign: int, split: int, width: int, costs: Words) -> tuple[
 def find_costs(
     e: I64, phases: I8, state: I64, width: int, costs: Words, splits: I32, index: I64, found: Words
 ) -> None:
-    """Find what a channel's residuals would cost at every shape and speed.
+    """Find about what a channel's residuals would cost at every shape and speed.
 
     Args:
         e, phases: (n,) residuals and phases.
@@ -64,25 +68,41 @@ def find_costs(
     rate = falling_four(0.5)
     # As of `calmness`: 1/4, 1/16, 1/32, 1/64.
     slow_rate = rate * all_four(0.25) + most_four(rate - all_four(0.375), all_four(0.0))
-    for t in range(e.size):
-        value, phase = e[u8(t)], i8(phases[u8(t)])
-        # Their quarter octaves only: a prediction of -128 is in the first eighth.
-        keep_scales(index, 0, quick + calm + all_four(float(NOISE)), all_four(-128.0), index[SPEEDS:])
-        grown = all_four(float(abs(value) << 6))
-        quick = quick + floor_four((grown - quick) * rate)
-        calm = calm + floor_four((grown - calm) * slow_rate)
-        if phase < TURNED_PHASES:
-            value = -value
-        sign = value >> 63
-        # Sums in names of their own stay in registers, which those in an array do not.
-        a, b, k = price(value, sign, i8(splits[u8(index[u8(0)] + phase - SCALES_BEFORE)]), width, costs)
-        a0, b0, k0 = a0 + a, b0 + b, k0 + k
-        a, b, k = price(value, sign, i8(splits[u8(index[u8(1)] + phase - SCALES_BEFORE)]), width, costs)
-        a1, b1, k1 = a1 + a, b1 + b, k1 + k
-        a, b, k = price(value, sign, i8(splits[u8(index[u8(2)] + phase - SCALES_BEFORE)]), width, costs)
-        a2, b2, k2 = a2 + a, b2 + b, k2 + k
-        a, b, k = price(value, sign, i8(splits[u8(index[u8(3)] + phase - SCALES_BEFORE)]), width, costs)
-        a3, b3, k3 = a3 + a, b3 + b, k3 + k
+    once = i8(e.size) < i8(LEAST_SKIPPED)
+    stop = i8(0)
+    while stop < e.size:
+        begin = stop
+        stop = i8(e.size) if once else min(begin + RUN, i8(e.size))
+        for t in range(begin, stop):
+            value, phase = e[u8(t)], i8(phases[u8(t)])
+            # Their quarter octaves only: a prediction of -128 is in the first eighth.
+            keep_scales(index, 0, quick + calm + all_four(float(NOISE)), all_four(-128.0), index[SPEEDS:])
+            grown = all_four(float(abs(value) << 6))
+            quick = quick + floor_four((grown - quick) * rate)
+            calm = calm + floor_four((grown - calm) * slow_rate)
+            if phase < TURNED_PHASES:
+                value = -value
+            sign = value >> 63
+            # Sums in names of their own stay in registers, which those in an array do not.
+            a, b, k = price(value, sign, i8(splits[u8(index[u8(0)] + phase - SCALES_BEFORE)]), width, costs)
+            a0, b0, k0 = a0 + a, b0 + b, k0 + k
+            a, b, k = price(value, sign, i8(splits[u8(index[u8(1)] + phase - SCALES_BEFORE)]), width, costs)
+            a1, b1, k1 = a1 + a, b1 + b, k1 + k
+            a, b, k = price(value, sign, i8(splits[u8(index[u8(2)] + phase - SCALES_BEFORE)]), width, costs)
+            a2, b2, k2 = a2 + a, b2 + b, k2 + k
+            a, b, k = price(value, sign, i8(splits[u8(index[u8(3)] + phase - SCALES_BEFORE)]), width, costs)
+            a3, b3, k3 = a3 + a, b3 + b, k3 + k
+        begin = stop
+        stop = min(begin + SKIPPED, i8(e.size))
+        for t in range(begin, stop):
+            grown = all_four(float(abs(e[u8(t)]) << 6))
+            quick = quick + floor_four((grown - quick) * rate)
+            calm = calm + floor_four((grown - calm) * slow_rate)
+    if not once:
+        # About what all would cost.
+        a0, a1, a2, a3 = a0 + a0, a1 + a1, a2 + a2, a3 + a3
+        b0, b1, b2, b3 = b0 + b0, b1 + b1, b2 + b2, b3 + b3
+        k0, k1, k2, k3 = k0 + k0, k1 + k1, k2 + k2, k3 + k3
     found[0], found[1], found[2], found[3] = a0, a1, a2, a3
     found[4], found[5], found[6], found[7] = b0, b1, b2, b3
     found[8], found[9], found[10], found[11] = u8(k0), u8(k1), u8(k2), u8(k3)

@@ -14,10 +14,14 @@ from edgecap.kernels.compile import kernel, part
 from edgecap.kernels.rans import ALL, AT, X, least_of, put, put_plain, take, take_plain
 
 I64 = NDArray[np.int64]
+I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 U32 = NDArray[np.uint32]
 U8 = NDArray[np.uint8]
 
+GLANCED = 16
+MANY_GLANCED = 12
+"""Of 16 neighbours in a channel so many must be equal for it to be looked at more closely."""
 MOST_RUN = 15
 CHANCES = 2 * (MOST_RUN + 1)
 RUN = 2 * CHANCES
@@ -91,6 +95,44 @@ def decode_repeats(others: U8, state: I64, coder: Words, words: U32) -> int:
 
 
 @kernel
+def glance(values: I16, wide: bool, few: int) -> bool:
+    """Whether samples (n, c), n ≥ 2, may be repeated rows, or few distinct ones: of most 32 rows tell.
+
+    Args:
+        values: (n, c); of 32 bits as (n, 2 · c) halves.
+        few: Of `GLANCED` rows so few samples of a channel may differ for it to be looked at more closely.
+    """
+    rows, size = values.shape[0], i8(2 if wide else 1)
+    every = max(rows // GLANCED, 1)
+    middle = max(rows // 2 - GLANCED // 2, 0)
+    end = min(middle + GLANCED, rows - 1)
+    for t in range(middle, end):
+        other = False
+        for c in range(values.shape[1]):
+            other |= values[u8(t), u8(c)] != values[u8(t + 1), u8(c)]
+        if not other:
+            return True
+    for c in range(0, values.shape[1], size):
+        low, high = u8(c), u8(c + size - 1)
+        equal = i8(0)
+        for t in range(middle, end):
+            a, b = u8(t), u8(t + 1)
+            equal += i8(values[a, low] == values[b, low] and values[a, high] == values[b, high])
+        if equal >= MANY_GLANCED:
+            return True
+        distinct = i8(0)
+        for i in range(min(GLANCED, rows)):
+            known = False
+            for j in range(i):
+                a, b = u8(i * every), u8(j * every)
+                known |= values[a, low] == values[b, low] and values[a, high] == values[b, high]
+            distinct += i8(not known)
+        if distinct <= few:
+            return True
+    return False
+
+
+@kernel
 def encode_plain(bits: I64, widths: U8, steps: Words, at: int) -> int:
     """Note plain bits (n,), as many as `widths` (n,) says; returns the number of the next of the `steps`."""
     for i in range(bits.size):
@@ -113,6 +155,7 @@ def warm_up() -> None:
     """Compile the kernels of this module."""
     steps, coder, words = np.zeros(64, np.uint64), np.zeros(2, np.uint64), np.zeros(64, np.uint32)
     rows, bits = np.ones(2, np.uint8), np.zeros(2, np.int64)
+    glance(np.zeros((2, 2), np.int16), True, 8)
     encode_repeats(rows, start_repeats(), steps, 0)
     decode_repeats(rows, start_repeats(), coder, words)
     encode_plain(bits, rows, steps, 0)

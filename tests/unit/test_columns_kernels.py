@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
+from edgecap.codec.quick import halves
 from edgecap.kernels import (
     adaptive,
     bits,
@@ -25,6 +26,7 @@ from edgecap.kernels import (
     multiples,
     rans,
     recurring,
+    repeats,
     rests,
     rice,
     tables,
@@ -38,7 +40,7 @@ TABLES_SHA256 = "0ac61384a0974553df7a31d990575febe805390414d733ed37fb8f158408870
 def kernels():
     for module in (
         *(adaptive, bits, choice, decoding, encoding, heads),
-        *(multiples, rans, recurring, rests, rice, tables),
+        *(multiples, rans, recurring, repeats, rests, rice, tables),
     ):
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and getattr(value, "__module__", "") == module.__name__:
@@ -147,6 +149,24 @@ def test_without_compilation_the_bytes_are_the_same():
     )
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.strip() == digest_of_payloads()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(2, 70), st.sampled_from(["<i2", "<i4"]), st.integers(1, 3))
+def test_a_glance_sees_repeats_and_few_levels(seed, rows, dtype, most):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-(most**9), most**9 + 1, (rows, 3)).astype("<i4").view(dtype)
+    values = np.repeat(values, rng.integers(1, 3, rows), axis=0)[: values.shape[0]]
+    n, few = values.shape[0], repeats.GLANCED // 2
+    spread = values[:: max(n // repeats.GLANCED, 1)][: repeats.GLANCED]
+    middle = max(n // 2 - repeats.GLANCED // 2, 0)
+    equal = np.diff(values[middle : middle + repeats.GLANCED + 1], axis=0) == 0
+    expected = (
+        bool(equal.all(axis=1).any())
+        or bool((equal.sum(axis=0) >= repeats.MANY_GLANCED).any())
+        or min(np.unique(channel).size for channel in spread.T) <= few
+    )
+    assert repeats.glance(halves(values), values.itemsize == 4, few) == expected
 
 
 @numba.njit
