@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -93,6 +94,11 @@ class ClockFit(msgspec.Struct, frozen=True):
     delay_p50_ns: int = 0
     """Median one-way delay in excess of the smallest seen."""
     delay_p99_ns: int = 0
+
+    def rig_ns(self, tick: int) -> int:
+        """Rig time of one tick, to the nanosecond what `timeline.fit.to_rig_ns` gives for arrays."""
+        ticks, extra_ns_per_tick = tick - self.ref_tick, self.drift_ppm * 1e-6 * self.tick_ns
+        return self.ref_ns + ticks * self.tick_ns + math.floor(ticks * extra_ns_per_tick + 0.5)
 
 
 class Gap(msgspec.Struct, frozen=True):

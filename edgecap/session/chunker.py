@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from edgecap.codec.chunk import MAX_CHUNK_BYTES
 from edgecap.codec.video import CONTINUATION, FRAME_OVERHEAD_BYTES, KEY, VideoUnit, split_unit
 from edgecap.model import ClockFit, FramePacket, Gap, PictureReport, SampleBlock
-from edgecap.timeline.fit import to_rig_ns
 
 HEADER_ROOM_BYTES = 6 * 1024
 """What headers with their fit, gaps and verdict may need beside the payload."""
@@ -52,9 +51,8 @@ def _widened(fit: ClockFit, ticks_and_fits: list[tuple[int, ClockFit]]) -> Clock
     """
     u_ns = fit.u_ns
     for tick, other in ticks_and_fits:
-        both = np.array([tick], np.int64)
-        shift = abs(int(to_rig_ns(fit, both)[0]) - int(to_rig_ns(other, both)[0]))
-        u_ns = max(u_ns, shift + other.u_ns)
+        shift_ns = abs(fit.rig_ns(tick) - other.rig_ns(tick))
+        u_ns = max(u_ns, shift_ns + other.u_ns)
     return msgspec.structs.replace(fit, u_ns=u_ns, locked=all(f.locked for _, f in ticks_and_fits))
 
 
@@ -74,10 +72,10 @@ class SampleChunker:
             if self._blocks and not self._continues(part):
                 yield self._draft()
             if not self._blocks:
-                self._t0_ns = int(to_rig_ns(part.fit, part.ticks[:1])[0])
+                self._t0_ns = part.fit.rig_ns(int(part.ticks[0]))
             self._blocks.append(part)
             self._bytes += _raw_bytes(part)
-            if int(to_rig_ns(part.fit, part.ticks[-1:])[0]) - self._t0_ns >= self.chunk_ns:
+            if part.fit.rig_ns(int(part.ticks[-1])) - self._t0_ns >= self.chunk_ns:
                 yield self._draft()
 
     def add_gap(self, gap: Gap) -> Iterator[Draft]:
@@ -111,10 +109,9 @@ class SampleChunker:
         }
         ends = [(int(tick), b.fit) for b in blocks for tick in (b.ticks[0], b.ticks[-1])]
         fit = _widened(blocks[-1].fit, ends)
-        span = to_rig_ns(fit, columns["tick"][[0, -1]].astype(np.int64))
         draft = Draft(
-            t0_ns=int(span[0]),
-            t1_ns=int(span[1]),
+            t0_ns=fit.rig_ns(ends[0][0]),
+            t1_ns=fit.rig_ns(ends[-1][0]),
             n=len(columns["tick"]),
             raw_bytes=sum(c.nbytes for c in columns.values()),
             fit=fit,
@@ -214,11 +211,11 @@ class VideoChunker:
     def _draft(self) -> Draft:
         units, fits = self._units, self._fits
         fit = _widened(fits[-1][1], fits)
-        span = to_rig_ns(fit, np.array([units[0].tick, units[-1].tick], np.int64))
+        t0_ns, t1_ns = fit.rig_ns(units[0].tick), fit.rig_ns(units[-1].tick)
         size = sum(len(u.data) for u in units)
         # A continued frame counts where it starts.
         n = sum(1 for u in units if not u.flags & CONTINUATION)
-        draft = Draft(int(span[0]), int(span[1]), n, size, fit, self._gaps, units=units)
+        draft = Draft(t0_ns, t1_ns, n, size, fit, self._gaps, units=units)
         self._units, self._fits, self._gaps, self._bytes = [], [], [], 0
         return draft
 

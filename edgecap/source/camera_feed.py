@@ -11,7 +11,7 @@ import msgspec
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
-from edgecap.model import ClockFit, DeviceEvent, FramePacket, Gap, Item, PictureReport, StreamInfo
+from edgecap.model import DeviceEvent, Item, StreamInfo
 from edgecap.source.camera_link import (
     Alive,
     Ended,
@@ -23,7 +23,6 @@ from edgecap.source.camera_link import (
     Opened,
     Refused,
     Reply,
-    Start,
     Started,
     Stop,
     Stopped,
@@ -31,6 +30,7 @@ from edgecap.source.camera_link import (
 from edgecap.source.camera_process import CHILD, CameraProcess, Listener
 from edgecap.source.camera_queue import FrameQueue
 from edgecap.source.camera_standby import Standby
+from edgecap.source.camera_take import CameraTake
 from edgecap.source.camera_watchdog import MOST_S, Patience, Watchdog
 
 LOAD_LIMIT_S = 60.0
@@ -102,11 +102,7 @@ class CameraFeed:
         self._refusal = ""
         self._down = False
         self._fruitless = 0
-        self._anchor_ns = 0
-        self._next_index = 0
-        self._last_tick = 0
-        self._last_ns = 0
-        self._last_fit: ClockFit | None = None
+        self._take = CameraTake(name)
 
     @property
     def pid(self) -> int:
@@ -140,8 +136,7 @@ class CameraFeed:
     async def start(self) -> None:
         if self._running:
             raise SourceError(f"camera {self.name} is already running", fix="stop it first")
-        self._anchor_ns = self._next_index = self._last_tick = self._last_ns = 0
-        self._last_fit = None
+        self._take = CameraTake(self.name)
         self._refusal = ""
         self._running = True
         self._started = asyncio.get_running_loop().create_future()
@@ -172,11 +167,10 @@ class CameraFeed:
         was_running, self._running = self._running, False
         self._watchdog.disarm()
         produced = await self._stop_process() if was_running else None
-        if was_running and produced != self._next_index:
-            lost = -1 if produced is None else produced - self._next_index
-            self._statistics.lost += max(lost, 0)
-            now = now_ns()
-            self._queue.put(Gap(self.name, self._last_ns or self._anchor_ns or now, now, lost, "camera"))
+        if was_running and produced != self._take.next_index:
+            gap = self._take.gap_at_end(produced, now_ns())
+            self._statistics.lost += max(gap.lost, 0)
+            self._queue.put(gap)
         self._event("stopped", "")
         return {} if produced is None else {self.name: produced}
 
@@ -261,7 +255,7 @@ class CameraFeed:
         assert self._process is not None
         self._standby.arm(self.name)
         self._patience.begin_anew()
-        self._process.send(Start(self._anchor_ns, self._next_index, self._last_tick))
+        self._process.send(self._take.start_word())
         self._watchdog.arm(FIRST_FRAME_LIMIT_S)
 
     async def _stop_process(self) -> int | None:
@@ -302,7 +296,7 @@ class CameraFeed:
                     if waiting is not None and not waiting.done():
                         waiting.set_exception(error)
             case Started(anchor_ns):
-                self._anchor_ns = anchor_ns
+                self._take.anchor_ns = anchor_ns
                 if self._started is not None and not self._started.done():
                     self._started.set_result(None)
             case Stopped(produced):
@@ -318,46 +312,26 @@ class CameraFeed:
                 self._event("log", text)
 
     def take_frame(self, frame: LinkFrame, arrival_ns: int) -> None:
-        t_ns = _to_rig_ns(frame.fit, frame.tick)
-        lost = frame.index - self._next_index
-        if lost < 0 or not (self._running or self._stopped is not None):
-            return  # what comes after `stop` has given up waiting is lost, and stated as such
+        lost = frame.index - self._take.next_index
+        if lost < 0 or not self._expects_frames:
+            return
         self._statistics.frames += 1
         self._statistics.lost += lost
         if lost:
-            self._queue.put(Gap(self.name, self._last_ns or self._anchor_ns, t_ns, lost, frame.cause))
-        self._next_index, self._last_tick, self._last_ns = frame.index + 1, frame.tick, t_ns
-        self._last_fit = frame.fit
+            self._queue.put(self._take.gap_before(frame))
         self._fruitless = 0
-        if self._down:
-            self._note_up()
-        self._queue.put(
-            FramePacket(
-                stream=self.name,
-                index=frame.index,
-                data=frame.data,
-                key=frame.key,
-                tick=frame.tick,
-                arrival_ns=arrival_ns,
-                exposure_ns=frame.exposure_ns,
-                line_ns=frame.line_ns,
-                fit=frame.fit,
-                metadata=frame.metadata,
-            )
-        )
+        self._note_up()
+        self._queue.put(self._take.add(frame, arrival_ns))
         if self._running:
             self._watchdog.arm(self._patience.see(arrival_ns * 1e-9))
             if self._process is not None and self._queue.is_over(1.0):
                 self._statistics.pauses += 1
                 self._process.pause()
 
-    def take_picture(self, p: LinkPicture) -> None:
-        """A look at a frame that has come already; so its fit, or a newer one, is known."""
-        if self._last_fit is None or not (self._running or self._stopped is not None):
-            return
-        t_ns = _to_rig_ns(self._last_fit, p.tick)
-        looks = (p.sharpness, p.brightness, p.crushed, p.clipped)
-        self._queue.put(PictureReport(self.name, t_ns, *looks, jpeg=p.jpeg))
+    def take_picture(self, picture: LinkPicture) -> None:
+        report = self._take.report(picture)
+        if report is not None and self._expects_frames:
+            self._queue.put(report)
 
     def take_loss(self, reason: str) -> None:
         self._watchdog.disarm()
@@ -372,6 +346,11 @@ class CameraFeed:
         if self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
         self._attention.set()
+
+    @property
+    def _expects_frames(self) -> bool:
+        """Until `stop` has given up waiting: what comes later is lost, and stated as such."""
+        return self._running or self._stopped is not None
 
     # -- watchdog and events -----------------------------------------------------------------------
 
@@ -406,8 +385,3 @@ class CameraFeed:
     def _error(self, what: str, fix: str) -> SourceError:
         tail = self._process.stderr_tail if self._process is not None else ""
         return SourceError(f"camera {self.name}: {what}", fix=fix, stderr=tail)
-
-
-def _to_rig_ns(fit: ClockFit, tick: int) -> int:
-    ticks = tick - fit.ref_tick
-    return fit.ref_ns + ticks * fit.tick_ns + round(ticks * fit.tick_ns * fit.drift_ppm * 1e-6)

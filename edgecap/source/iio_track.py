@@ -157,7 +157,7 @@ class IioTrack:
     def _fit(self, first: int, last: int, arrival_ns: int) -> ClockFit:
         fit = self._host.fit(first)
         u_ns = fit.u_ns + self._latency_ns + max(self._late, default=0) + max(self._stretch, default=0)
-        delay = arrival_ns - _rig_ns(fit, last)
+        delay = arrival_ns - fit.rig_ns(last)
         self._delays.append(delay)
         self.u_ns = max(u_ns, -delay)
         delays = sorted(self._delays)
@@ -180,17 +180,11 @@ class IioTrack:
             self._next += lost
         else:
             return None
-        t1_ns = _rig_ns(fit, tick)
+        t1_ns = fit.rig_ns(tick)
         return Gap(self.info.name, min(self._last_ns(), t1_ns), t1_ns, lost, cause)
 
     def _last_ns(self) -> int:
         """Rig time of the last sample, or of the start."""
         if self._last is None:
             return self._since_ns
-        return _rig_ns(self._last[1], self._last[0])
-
-
-def _rig_ns(fit: ClockFit, tick: int) -> int:
-    """One tick, to a nanosecond: the drift is so small that a float holds what it adds."""
-    steps = tick - fit.ref_tick
-    return fit.ref_ns + steps * fit.tick_ns + round(steps * fit.tick_ns * fit.drift_ppm * 1e-6)
+        return self._last[1].rig_ns(self._last[0])

@@ -7,10 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgecap.model import ClockFit, DeviceEvent, Gap, Item, SampleBlock
-from edgecap.timeline.fit import to_rig_ns
 
 MAX_ITEMS = 2048
 """About ten seconds of a device with four streams."""
@@ -111,7 +108,7 @@ class ItemQueue:
 
     def _note(self, block: SampleBlock) -> None:
         tick, fit = self._last.get(block.stream, (int(block.ticks[0]), block.fit))
-        t0_ns, t1_ns = _rig_ns(fit, tick), _rig_ns(block.fit, int(block.ticks[-1]))
+        t0_ns, t1_ns = fit.rig_ns(tick), block.fit.rig_ns(int(block.ticks[-1]))
         self._lose(block.stream, _Dropped(t0_ns, t1_ns, len(block.ticks), QUEUE))
 
     def _lose(self, stream: str, dropped: _Dropped) -> None:
@@ -124,14 +121,10 @@ class ItemQueue:
         dropped = self._dropped.pop(stream, None)
         if dropped is None:
             return None
-        t1_ns = dropped.t1_ns if before is None else _rig_ns(before.fit, int(before.ticks[0]))
+        t1_ns = dropped.t1_ns if before is None else before.fit.rig_ns(int(before.ticks[0]))
         return Gap(stream, dropped.t0_ns, max(t1_ns, dropped.t0_ns), dropped.lost, dropped.cause)
 
     def _remaining(self) -> list[Gap]:
         """Gaps after which no block of their stream is queued."""
         gaps = [self._gap(stream, None) for stream in list(self._dropped)]
         return [g for g in gaps if g is not None]
-
-
-def _rig_ns(fit: ClockFit, tick: int) -> int:
-    return int(to_rig_ns(fit, np.array([tick], np.int64))[0])

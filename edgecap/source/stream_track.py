@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from edgecap.kernels import framing
 from edgecap.model import I64, NUMPY_DTYPE, ClockFit, Gap, Item, SampleBlock, StreamInfo
 from edgecap.source.deframer import Batch
-from edgecap.timeline.fit import to_rig_ns
 
 PAUSE_NS = 100_000_000
 """Samples further apart than this and than …"""
@@ -185,7 +184,7 @@ class StreamTrack:
         if not cause:
             cause = self._why(lost, lost_frames)
         self._overrun = max(0, self._overrun - lost)
-        t1_ns = _rig_ns(fit, tick)
+        t1_ns = fit.rig_ns(tick)
         return Gap(self.info.name, min(self._last_ns(), t1_ns), t1_ns, -1 if restarted else lost, cause)
 
     def _why(self, lost: int, lost_frames: int) -> str:
@@ -218,8 +217,4 @@ class StreamTrack:
 
     def _last_ns(self) -> int:
         """Rig time of the last sample, or of the start."""
-        return self._since_ns if self._last is None else _rig_ns(self._last[1], self._last[0])
-
-
-def _rig_ns(fit: ClockFit, tick: int) -> int:
-    return int(to_rig_ns(fit, np.array([tick], np.int64))[0])
+        return self._since_ns if self._last is None else self._last[1].rig_ns(self._last[0])

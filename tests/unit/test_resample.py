@@ -103,3 +103,4 @@ def test_ticks_to_rig_equals_its_definition(ticks, ref_tick, ref_ns, drift_ppm):
     mapped = to_rig_ns(fit, np.array(ticks, np.int64))
     assert mapped.dtype == np.int64
     assert mapped.tolist() == reference.ticks_to_rig(ticks, ref_tick, ref_ns, 1000, drift_ppm * 1e-6 * 1000)
+    assert mapped.tolist() == [fit.rig_ns(tick) for tick in ticks]
