@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecap.cli.output import require_writable
+from edgecap.cli.tables import print_json
 from edgecap.errors import EdgecapError, SessionError, UsageError
 
 if TYPE_CHECKING:
@@ -182,7 +182,10 @@ def _write_all(
 
 
 def _tell(result: Result, words: Sequence[str], *, is_json: bool) -> None:
-    print(json.dumps(result, ensure_ascii=False) if is_json else "\n".join(words), flush=True)
+    if is_json:
+        print_json(result)
+    else:
+        print("\n".join(words), flush=True)
 
 
 def find_session(store: Store, wanted: str) -> SessionKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from edgecap import __version__
 from edgecap.cli.journal import set_up_logging, tell
+from edgecap.cli.terminal import OutputLost, drop_output, settle_streams
 from edgecap.errors import EdgecapError
 
 FAMILIES = (
@@ -70,18 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 ok, 1 it failed, 2 usage or configuration."""
     args = argparse.Namespace(debug=False)
     try:
+        settle_streams()
         args = build_parser().parse_args(argv)
         set_up_logging(debug=args.debug)
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("edgecap: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): not a failure, and nothing more can be printed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OutputLost as error:
+        return _without_output(error)
     except (EdgecapError, ExceptionGroup) as error:
         found = list(_leaves(error))
+        if lost := next((e for e in found if isinstance(e, OutputLost)), None):
+            return _without_output(lost)
         if args.debug or not all(isinstance(e, EdgecapError) for e in found):
             tell(f"edgecap: {type(error).__name__}: {error}\n{traceback.format_exc()}")
         known = [e for e in found if isinstance(e, EdgecapError)]
@@ -92,6 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             notify_systemd(f"STATUS={known[0]}")
         return max((e.exit_code for e in known), default=1)
+
+
+def _without_output(error: OutputLost) -> int:
+    """A reader that went away (`| head`) wants no more, which is no failure; a full disk is one."""
+    drop_output()
+    if error.errno == errno.EPIPE:
+        return 0
+    tell(f"edgecap: cannot write to standard output: {error.strerror}; send it elsewhere")
+    return 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Container, Sequence
 from typing import Literal
@@ -16,9 +17,13 @@ def printable(text: str) -> str:
 
 
 def print_json(value: object) -> None:
+    """Print one line of JSON; where the output has no Unicode, everything beyond ASCII is escaped."""
     import msgspec
 
-    print(msgspec.json.encode(value).decode(), flush=True)
+    from edgecap.cli.terminal import speaks_unicode
+
+    text = msgspec.json.encode(value).decode()
+    print(text if speaks_unicode(sys.stdout) else json.dumps(json.loads(text)), flush=True)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Container[int]) -> None:
