@@ -31,6 +31,8 @@ HELLO_LIMIT_S = 3.0
 HELLO_REOPENED_S = 1.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_LAST_S = 2.0
+LAST_WORDS_S = 0.2
+"""What is said before the port is closed may take this long to leave."""
 WATCH_S = 0.25
 MUTE_NS = 3_000_000_000
 """A device that answers nothing for this long is gone."""
@@ -106,6 +108,8 @@ class SerialFeed:
         self._watcher: asyncio.TimerHandle | None = None
         self._asked_ns = self._told_ns = 0
         self._reconnects = self._refused = 0
+        self._stray = 0
+        """SAMPLES frames outside of a recording, when last looked at."""
 
     @property
     def info(self) -> tuple[StreamInfo, ...]:
@@ -148,6 +152,8 @@ class SerialFeed:
             self._talk.post(Op.STOP)
         if self._led is not None:  # else it would say for 3 s that all is well, and then that it is not
             self._talk.post(Op.LED, DARK)
+        if self._port is not None:
+            await self._port.sent(LAST_WORDS_S)
         self._detach()
         self._queue.close()
 
@@ -163,7 +169,11 @@ class SerialFeed:
                 self._running = True
                 self._intake.begin(now_ns())
 
-            await self._talk.command(Op.START, on_ack=begin)
+            try:
+                await self._talk.command(Op.START, on_ack=begin)
+            finally:
+                if not self._running:  # nobody heard its answer: it may obey all the same
+                    self._talk.post(Op.STOP)
 
     async def stop(self) -> dict[str, int]:
         running, self._running = self._running, False
@@ -349,6 +359,7 @@ class SerialFeed:
         silent = self._intake.check_silent(t_ns) or t_ns - self._intake.heard_ns > QUIET_NS
         if silent or self._suspected:
             self._ask()
+        self._stop_unasked()
         if self._port is not None:
             self._note_line(t_ns)
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
@@ -359,6 +370,12 @@ class SerialFeed:
         if t_ns - self._asked_ns > QUIET_NS:
             self._asked_ns = t_ns
             self._talk.post(Op.HELLO)
+
+    def _stop_unasked(self) -> None:
+        """End sampling that nobody wants: a STOP was lost, or a START obeyed later than anybody waited."""
+        stray, self._stray = self._stray, self._intake.stray
+        if self._stray > stray and not self._running and not self._control.locked():
+            self._talk.post(Op.STOP)
 
     async def _supervise(self) -> None:
         """Reopen the port and set the device up again whenever either is needed."""

@@ -23,6 +23,8 @@ class UartCable:
         os.set_blocking(self._master, False)
         self.port = os.ttyname(self._slave)
         self._board = -1
+        self.said = bytearray()
+        """All that the daemon has sent."""
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().add_reader(self._master, self._to_board)
@@ -51,6 +53,7 @@ class UartCable:
     def _to_board(self) -> None:
         with contextlib.suppress(OSError):
             data = os.read(self._master, READ_BYTES)
+            self.said += data
             if self._board >= 0:
                 os.write(self._board, data)
 
