@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import fixed, lattice, multiples, places, rounded
+from edgecap.codec import digits, fixed, lattice, multiples, places, rounded
 from edgecap.codec.layout import Array, ColumnLayout, Reader, put_varint
 from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED, FIXED, PLACES = range(8)
+PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED, FIXED, PLACES, DIGITS = range(9)
 """Transforms: the high half of a column's first byte."""
 MAX_UNIT = 1 << 40
 I32_LIMIT = (1 << 31) - 1
@@ -43,6 +43,8 @@ class Integers:
     bits: I64 | None = None
     widths: fixed.U8 | None = None
     """Of `FIXED`: plain bits for every sample, and how many."""
+    further: tuple[digits.Digits, digits.Split] | None = None
+    """Of `DIGITS`: what follows the whole numbers."""
 
 
 def fits(transform: int, column: ColumnLayout) -> bool:
@@ -54,7 +56,7 @@ def fits(transform: int, column: ColumnLayout) -> bool:
         return kind in "iu" and size == 8
     if transform in (MULTIPLES, PLACES):
         return column.is_plain or (kind == "f" and size == 4)
-    return transform in (LATTICE, FLOAT_ORDER, ROUNDED, FIXED) and kind == "f" and size == 4
+    return transform in (LATTICE, FLOAT_ORDER, ROUNDED, FIXED, DIGITS) and kind == "f" and size == 4
 
 
 def to_integers(
@@ -80,6 +82,9 @@ def to_integers(
     if transform == FIXED:
         shifts = fixed.read_shifts(Reader(meaning), values.shape[1])
         return to_fixed(values, shifts) if fixed.serve(values, shifts) else None
+    if transform == DIGITS:
+        known = digits.read_digits(Reader(meaning), values.shape[1])
+        return to_digits(values, known) if digits.serves(values, known) else None
     if transform == PLACES:
         return to_places(values, places.read_places(Reader(meaning), values.shape[1], size))
     if kind in "iu" and size in (2, 4):
@@ -104,6 +109,16 @@ def to_fixed(values: F32, shifts: I64) -> Integers:
     """float32 (n, c) as whole numbers of 2^-shift, and what lies between."""
     k, bits, widths = fixed.split(values, shifts)
     return Integers(FIXED, fixed.pack_shifts(shifts), b"", k, bits=bits, widths=widths)
+
+
+def to_digits(values: F32, known: digits.Digits | None = None) -> Integers | None:
+    """float32 (n, c) as decimal numbers, of so many digits or as few as serve; None where they are none."""
+    split = digits.split(values, known) if known is not None else None
+    found = digits.find(values) if known is None else (known, split) if split is not None else None
+    if found is None:
+        return None
+    extra = lattice.pack_exceptions(found[1].at.size, found[1].at, found[1].bits)
+    return Integers(DIGITS, found[0].packed(), extra, found[1].k, further=found)
 
 
 def to_places(values: Array, known: places.Known) -> Integers | None:
@@ -216,6 +231,11 @@ class Meaning:
     between: tuple[I64, I64] | None = None
     """Of `FIXED`: the first place of every sample's whole number, and its number among those there."""
     known: places.Known | None = None
+    decimals: digits.Digits | None = None
+    exceptions: tuple[I64, NDArray[np.uint32]] | None = None
+    """Of `DIGITS`, as are the next."""
+    further: tuple[I64, I64] | None = None
+    """The numbers without a sign, in units of so many places behind the point."""
 
     def rows(self, column: ColumnLayout, continued: bool) -> int:
         """How many rows of integers there are."""
@@ -261,6 +281,12 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
     if transform == FIXED:
         packed = reader.take(column.lanes) if known is None else known
         return Meaning(transform, packed, shifts=fixed.read_shifts(Reader(packed), column.lanes))
+    if transform == DIGITS:
+        packed = reader.take(column.lanes) if known is None else known
+        samples = column.rows * column.lanes
+        exceptions = lattice.read_exceptions(reader, reader.varint(samples), samples)
+        decimals = digits.read_digits(Reader(packed), column.lanes)
+        return Meaning(transform, packed, decimals=decimals, exceptions=exceptions)
     if transform == PLACES:
         begin, size = reader.at, column.dtype.itemsize
         distinct = places.read_places(reader if known is None else Reader(known), column.lanes, size)
@@ -279,8 +305,8 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
 
 def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Array | None) -> Array:
     """Undo `to_integers`; `last` is the state from which a continued column of steps goes on."""
-    grid = meaning.grid
-    if grid is not None and grid.at.size and grid.at[-1] >= lanes.size:
+    off = meaning.exceptions if meaning.grid is None else (meaning.grid.at, meaning.grid.bits)
+    if off is not None and off[0].size and off[0][-1] >= lanes.size:
         raise ChunkError("columns payload: an exception lies beyond the column")
     if meaning.transform == PLAIN:
         samples = from_signed(lanes, column.dtype)
@@ -299,6 +325,10 @@ def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Ar
         return rounded.join(lanes, meaning.rests, meaning.steps, meaning.shift).reshape(column.shape)
     if meaning.transform == FIXED and meaning.between is not None:
         return fixed.join(*meaning.between).reshape(column.shape)
+    if meaning.transform == DIGITS and meaning.decimals is not None and meaning.further and off is not None:
+        numbers = digits.join(lanes, *meaning.further, meaning.decimals.points)
+        numbers.reshape(-1).view(np.uint32)[off[0]] = off[1]
+        return numbers.reshape(column.shape)
     if meaning.transform == PLACES and meaning.known is not None:
         values = places.join(lanes, meaning.known)
         if column.dtype.kind == "f":

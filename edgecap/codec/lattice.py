@@ -72,21 +72,23 @@ class Grid:
 
     def packed_exceptions(self) -> bytes:
         """Their number, then for each the samples skipped since the last one, and its bits."""
-        return self._packed(self.at.size)
+        return pack_exceptions(self.at.size, self.at, self.bits)
 
     def packed_zero_and_exceptions(self) -> bytes:
         """The same, their number doubled, and one more for `minus_zero`."""
-        return self._packed(2 * self.at.size + self.minus_zero)
+        return pack_exceptions(2 * self.at.size + self.minus_zero, self.at, self.bits)
 
-    def _packed(self, first: int) -> bytes:
-        out = bytearray()
-        put_varint(out, first)
-        before = -1
-        for at, bits in zip(self.at.tolist(), self.bits.tolist(), strict=True):
-            put_varint(out, at - before - 1)
-            out += bits.to_bytes(4, "little")
-            before = at
-        return bytes(out)
+
+def pack_exceptions(first: int, at: I64, bits: NDArray[np.uint32]) -> bytes:
+    """A number, then for each exception the samples skipped since the last one, and its bits."""
+    out = bytearray()
+    put_varint(out, first)
+    before = -1
+    for position, exception in zip(at.tolist(), bits.tolist(), strict=True):
+        put_varint(out, position - before - 1)
+        out += exception.to_bytes(4, "little")
+        before = position
+    return bytes(out)
 
 
 def on_grid(k: I32, divisor: float, coarse: float, minus_zero: bool = False) -> F32:
@@ -121,7 +123,11 @@ def read_grid(step: bytes, reader: Reader, samples: int, zero: bool = False) -> 
     divisor, coarse = read_step(Reader(step))
     count = reader.varint(2 * samples + 1 if zero else samples)
     minus_zero = zero and bool(count & 1)
-    count >>= zero
+    return Grid(divisor, coarse, *read_exceptions(reader, count >> zero, samples), minus_zero)
+
+
+def read_exceptions(reader: Reader, count: int, samples: int) -> tuple[I64, NDArray[np.uint32]]:
+    """Read so many exceptions of so many samples: their places, and their bits."""
     # Every exception takes at least 5 bytes, so a wrong count cannot make this allocate much.
     at = np.empty(min(count, len(reader.data)), np.int64)
     bits = np.empty(at.size, np.uint32)
@@ -133,7 +139,7 @@ def read_grid(step: bytes, reader: Reader, samples: int, zero: bool = False) -> 
         exception = reader.take(4)
         at[i] = position
         bits[i] = int.from_bytes(exception, "little")
-    return Grid(divisor, coarse, at, bits, minus_zero)
+    return at, bits
 
 
 def _wide(flat: F32) -> F64:

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgecap.codec import fixed
 from edgecap.codec.integers import (
+    DIGITS,
     FIXED,
     MULTIPLES,
     PLACES,
@@ -139,7 +140,7 @@ def decode_front(
         or coder > OTHERS_CONTINUED
         or not fits(transform, column)
         or (again and (transform != STEPS or column.lanes != 1))
-        or (transform in (MULTIPLES, ROUNDED, FIXED, PLACES) and coder == RICE)
+        or (transform in (MULTIPLES, ROUNDED, FIXED, PLACES, DIGITS) and coder == RICE)
         or (transform == STEPS and repeated)
     ):
         raise ChunkError(f"column {column.name}: coding {head:#04x} does not fit {column.dtype} samples")
@@ -217,6 +218,10 @@ def decode_tail(pending: Pending, tail: TailReader, memories: dict[str, Memory])
     if meaning.shifts is not None:
         first, widths = fixed.places(lanes, meaning.shifts)
         meaning.between = first, tail.take_plain(widths)
+    if meaning.decimals is not None:
+        known = before.rests.copy() if before and before.rests is not None else None
+        sizes, behind, rests = tail.take_digits(lanes, meaning.decimals.digits, known)
+        meaning.further = sizes, behind
     values = from_integers(meaning, column, lanes, before.last if before else None)
     last = None
     if meaning.transform == STEPS:

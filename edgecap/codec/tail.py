@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from edgecap.codec.layout import Array
 from edgecap.codec.quick import halves, own
 from edgecap.errors import ChunkError
-from edgecap.kernels import adaptive, choice, decoding, encoding, rans, recurring, repeats, rests
+from edgecap.kernels import adaptive, choice, decoding, digits, encoding, rans, recurring, repeats, rests
 
 I32 = NDArray[np.int32]
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
+I8 = NDArray[np.int8]
 Words = NDArray[np.uint64]
 
 KEPT_BYTES = 1 << 20
@@ -165,6 +166,30 @@ class TailWriter:
         self._reserve(3 * bits.size)
         self.count = repeats.encode_plain(bits.reshape(-1), widths.reshape(-1), self.steps, self.count)
 
+    def add_digits(
+        self, whole: I32, number: I64, zeros: I8, further: I64, known: I64 | None, limit_bytes: int
+    ) -> I64 | None:
+        """Code the further digits (n, c) of whole numbers added before, as `digits.encode_digits` has them.
+
+        Args:
+            number: (c,) digits of a channel.
+            known: State of the digits before; None to start afresh. It is advanced.
+            limit_bytes: As for `add`.
+
+        Returns:
+            What is known after it; None when nothing was written.
+        """
+        known = digits.start_digits() if known is None else known
+        small = np.count_nonzero((whole == 0) | (whole == -1))
+        self._reserve(digits.STEPS_PER_NUMBER * whole.size + digits.STEPS_PER_SMALL * int(small))
+        at = digits.encode_digits(
+            whole, number, zeros, further, known, self.steps, self.count, 8 * limit_bytes
+        )
+        if at < 0:
+            return None
+        self.count = at
+        return known
+
     def take_back(self, mark: int) -> Words:
         """Forget the steps since `mark`; returns them."""
         steps = self.steps[mark : self.count].copy()
@@ -295,6 +320,14 @@ class TailReader:
         bits = np.empty(widths.size, np.int64)
         repeats.decode_plain(bits, widths.reshape(-1), self.coder, self.words)
         return bits.reshape(widths.shape)
+
+    def take_digits(self, whole: I32, number: I64, known: I64 | None) -> tuple[I64, I64, I64]:
+        """Decode the digits of whole numbers (n, c): sizes, places behind the point, what is known after."""
+        known = digits.start_digits() if known is None else known
+        sizes, places = np.empty(whole.shape, np.int64), np.empty(whole.shape, np.int64)
+        lanes = np.array(whole, np.int32, order="C")
+        digits.decode_digits(lanes, number, sizes, places, known, self.coder, self.words)
+        return sizes, places, known
 
     def finish(self, check: int) -> None:
         """Raise `ChunkError` when the bytes are not used up exactly, or were coded with another check."""

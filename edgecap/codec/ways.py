@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import fixed, lattice, places
+from edgecap.codec import digits, fixed, lattice, places
 from edgecap.codec.integers import (
     FLOAT_ORDER,
     LATTICE,
@@ -18,6 +18,7 @@ from edgecap.codec.integers import (
     STEPS,
     Integers,
     ordered,
+    to_digits,
     to_fixed,
     to_integers,
     to_places,
@@ -44,6 +45,8 @@ LEAST_SPLIT_ROWS = 12
 SPLIT_AGAIN = 16
 LONGEST_SPLIT_PAUSE = 64
 """Payloads after which groups that helped, or did not, are looked for again."""
+EXCEPTIONS_PART = 64
+"""Exceptions of a lattice that take one byte of so many are a reason to look for another way."""
 RESTS_PART = 4
 """One byte of so many may go to the rests of multiples, and 8 bytes more."""
 
@@ -242,9 +245,11 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
             if usual[1].recurring and least.best is not usual:
                 search.next_recurring = search.payloads + LONGEST_SPLIT_PAUSE
         return
-    floats = values.dtype.kind == "f"
-    if floats and transform in (None, FLOAT_ORDER, ROUNDED):
-        _offer(least, to_fixed(values, fixed.shifts_of(values)))
+    floats = values.dtype.kind == "f" and transform in (None, FLOAT_ORDER, ROUNDED)
+    if floats:
+        _offer_floats(values, least)
+    elif values.dtype.kind == "f" and usual is not None and _is_rounder(values, usual):
+        _offer(least, to_digits(values))
     if not search.glance(values):
         return
     distinct = _distinct(column, values, before)
@@ -256,10 +261,24 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
     kept = values[others]
     least.make_room()
     least.offer(_encode_usual(column, kept, others, tail, search))
-    if floats and transform in (None, FLOAT_ORDER, ROUNDED):
-        _offer(least, to_fixed(kept, fixed.shifts_of(kept)), others)
+    if floats:
+        _offer_floats(kept, least, others)
     if distinct is not None:
         _offer(least, to_places(kept, distinct), others)
+
+
+def _offer_floats(values: Array, least: Least, others: Rows | None = None) -> None:
+    """Code float32 (n, c) as numbers with a point."""
+    _offer(least, to_fixed(values, fixed.shifts_of(values)), others)
+    _offer(least, to_digits(values), others)
+
+
+def _is_rounder(values: Array, usual: Encoded) -> bool:
+    """Whether float32 on a lattice may have few digits: the largest are on a coarser one, or some on none."""
+    exceptions = len(usual[0]) - len(usual[1].meaning) - 2
+    if EXCEPTIONS_PART * exceptions > values.nbytes:
+        return True
+    return digits.rounder(values, lattice.read_step(Reader(usual[1].meaning))[0])
 
 
 def _offer(
@@ -388,6 +407,19 @@ def _encode_adaptive(
         return None
     if integers.bits is not None and integers.widths is not None:
         tail.add_plain(integers.bits, integers.widths)
+    if integers.further is not None:
+        number, split = integers.further
+        rests = tail.add_digits(
+            integers.lanes,
+            number.digits,
+            split.zeros,
+            split.rests,
+            before.rests if before else None,
+            limit,
+        )
+        if rests is None or (tail.price_bits(tail.steps[mark : tail.count]) >> 3) >= limit:
+            tail.count = mark
+            return None
     coder = (STEPS_FRESH if again else FRESH if others is None else OTHERS_FRESH) + (before is not None)
     body = bytes([integers.transform << 4 | coder])
     if before is None:

@@ -8,6 +8,7 @@ from edgecap.kernels import (
     adaptive,
     choice,
     decoding,
+    digits,
     encoding,
     multiples,
     rans,
@@ -51,4 +52,5 @@ def warm_up() -> None:
     rice.warm_up()
     rests.warm_up()
     repeats.warm_up()
+    digits.warm_up()
     multiples.warm_up()

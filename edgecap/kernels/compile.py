@@ -23,6 +23,7 @@ WARM_UP_MODULES = (
     "edgecap.kernels.rice",
     "edgecap.kernels.rests",
     "edgecap.kernels.repeats",
+    "edgecap.kernels.digits",
     "edgecap.kernels.multiples",
     "edgecap.kernels.columns",  # the longest, last: `edgecap warmup` has a second process begin with it
 )

@@ -130,10 +130,16 @@ def sample_tables(seed: int = 1) -> list[dict[str, Any]]:
     return tables
 
 
+def text(seed: int) -> dict[str, Any]:
+    """A table of float32 that were read from text of five digits."""
+    walk = np.random.default_rng(seed).normal(0, 0.1, (60, 2)).cumsum(0)
+    return {"values": np.array([[f"{v:.5g}" for v in row] for row in walk]).astype(np.float32)}
+
+
 def column_payloads() -> list[list[bytes]]:
     """Per stream a key payload and one that continues it."""
     found = []
-    for first, second in zip(sample_tables(1), sample_tables(2), strict=True):
+    for first, second in zip([*sample_tables(1), text(1)], [*sample_tables(2), text(2)], strict=True):
         encoder = ColumnEncoder("stream")
         found.append([encoder.encode(first), encoder.encode(second)])
         found.append([ColumnEncoder("fast").encode(first)])

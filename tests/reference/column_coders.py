@@ -478,6 +478,36 @@ def fixed_point(tail, numbers, shifts):
     return out
 
 
+def number_of(tail, count):
+    if count > 10000:
+        low = tail.even(10000)
+        return low + 10000 * number_of(tail, count // 10000)
+    return tail.even(count) if count > 1 else 0
+
+
+def decimal(tail, state, k, n, point):
+    a, chance = (k, "zero") if k >= 0 else (-1 - k, "minus zero")
+    sign = 1.0 if k >= 0 else -1.0
+    if a > 0:
+        j = max(n - len(str(a)), 0)
+        m, f = a * 10**j + number_of(tail, 10**j), point + j
+    elif answer(tail, state.setdefault(chance, [32768, 0])):
+        return np.float32(sign * 0.0)
+    else:
+        z = 0
+        while z < 14 and answer(tail, state.setdefault(z, [32768, 0])):
+            z += 1
+        m, f = 10 ** (n - 1) + number_of(tail, 9 * 10 ** (n - 1)), point + z + n
+    exact = float(m) * 10.0 ** max(-f, 0) / 10.0 ** min(max(f, 0), 22) / 10.0 ** max(f - 22, 0)
+    return np.float32(sign * exact)
+
+
+def read_digits(b, lanes):
+    found = [(v % 8, v // 8 - 8) for v in b.take(lanes)]
+    assert all(n for n, _ in found)
+    return found
+
+
 def read_places(b, lanes, size):
     places = []
     for _ in range(lanes):

@@ -16,7 +16,9 @@ from tests.reference.column_coders import (
     Rests,
     Tail,
     adaptive,
+    decimal,
     fixed_point,
+    read_digits,
     read_places,
     read_steps,
     recurring,
@@ -69,6 +71,13 @@ def read_exceptions(b, count):
         at += 1 + b.varint()
         found.append((at, b.take(4)))
     return found
+
+
+def replaced(out, exceptions):
+    for at, four in exceptions:
+        assert at < out.size
+        out.view("<u4")[at] = int.from_bytes(four, "little")
+    return out
 
 
 class ReferenceDecoder:
@@ -164,7 +173,9 @@ class ReferenceDecoder:
         if transform == 7:
             size = np.dtype(dtype).itemsize
             part["places"] = before["places"] if continued else read_places(b, lanes, size)
-        if transform == 1:
+        if transform == 8:
+            part["digits"] = before["digits"] if continued else read_digits(b, lanes)
+        if transform in (1, 8):
             part["exceptions"] = read_exceptions(b, b.varint())
         if transform == 4 and floats:
             both = b.varint()
@@ -210,6 +221,12 @@ class ReferenceDecoder:
                 ]
                 for both in zip(part["lanes"], part["rests"], strict=True)
             ]
+        if part["transform"] == 8:
+            part["left"] = before["left"] if before else {}
+            part["numbers"] = [
+                [decimal(tail, part["left"], k, *of) for k, of in zip(row, part["digits"], strict=True)]
+                for row in part["lanes"]
+            ]
         if part["transform"] == 6:
             part["order"] = fixed_point(tail, part["lanes"], part["shifts"])
         values = self.samples(part, dtype, rows, lanes)
@@ -225,6 +242,7 @@ class ReferenceDecoder:
                 "left": part.get("left"),
                 "last": part.get("last"),
                 "shifts": part.get("shifts"),
+                "digits": part.get("digits"),
                 "places": part.get("places"),
                 "repeats": part.get("repeats"),
             }
@@ -241,6 +259,9 @@ class ReferenceDecoder:
         if transform == 0 or (transform == 4 and np.dtype(dtype).kind != "f"):
             half = 1 << (part["width"] - 1) if np.dtype(dtype).kind == "u" else 0
             return np.array([[v + half for v in row] for row in k], dtype)
+        if transform == 8:
+            out = np.array(part["numbers"], "<f4").reshape(-1)
+            return replaced(out, part["exceptions"])
         if transform in (1, 4):
             divisor, coarse = part["step"]
             flat = []
@@ -248,11 +269,7 @@ class ReferenceDecoder:
                 for v in row:
                     fine = float(v) if coarse == 1 else math.floor(float(v) * coarse + 0.5)
                     flat.append(np.float32(-0.0 if v == 0 and part.get("minus") else float(fine) / divisor))
-            out = np.array(flat, "<f4")
-            for at, four in part["exceptions"]:
-                assert at < out.size
-                out.view("<u4")[at] = int.from_bytes(four, "little")
-            return out
+            return replaced(np.array(flat, "<f4"), part["exceptions"])
         if transform == 5:
             flat = []
             for both in zip(k, part["rests"], strict=True):

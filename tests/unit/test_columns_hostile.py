@@ -33,6 +33,9 @@ def example(level, count=3):
                     "wide": np.rint(walk * 1e5).astype("<i4"),
                     "decimal": np.round(walk / 50, 2).astype("<f4"),
                     "real": (walk / 7).astype("<f4"),
+                    "text": np.array([f"{v:.5g}" for v in (walk[:, 0] * 1.37e-3).tolist()], "<f8").astype(
+                        "<f4"
+                    ),
                     "rescaled": np.floor(np.rint(walk) * 9.175 + 0.6).astype("<i2"),
                     "scaled": np.rint(walk).astype("<f4") * np.float32(0.061) * np.float32(9.80665),
                     "held": np.repeat(np.rint(walk), 3, axis=0)[:60].astype("<i2"),

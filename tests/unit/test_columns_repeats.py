@@ -179,7 +179,9 @@ def test_an_exception_must_lie_in_the_rows_that_are_there():
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([0x62, 0x66, 0x72, 0x76, 0x16, 0x46, 0x56, 0x26, 8]), st.binary(max_size=80))
+@given(
+    st.sampled_from([0x62, 0x66, 0x72, 0x76, 0x82, 0x86, 0x16, 0x46, 0x56, 0x26, 8]), st.binary(max_size=80)
+)
 def test_any_bytes_end(head, data):
     with contextlib.suppress(ChunkError):
         decode_columns(bytes([0x28, 2 << 5 | 6 << 1 | 1, 4, 2, head]) + data)
