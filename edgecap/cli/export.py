@@ -126,7 +126,8 @@ def run(args: argparse.Namespace) -> int:
             )
     if args.window_ms is not None and not 0 < args.window_ms <= LONGEST_WINDOW_MS:
         raise UsageError(
-            f"--window-ms {args.window_ms:g} is no window", fix=f"give 0 to {LONGEST_WINDOW_MS} milliseconds"
+            f"--window-ms {args.window_ms:g} is no window",
+            fix=f"give more than 0, at most {LONGEST_WINDOW_MS} milliseconds",
         )
     require_modules(*format_.needs, *(["matplotlib"] if args.overview else []), "rich")
     from edgecap.ingest.consent import require_not_withdrawn
@@ -135,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     window_ns = None if args.window_ms is None else round(args.window_ms * 1e6)
     options = _Options(args.out, args.allow_incomplete, args.overview, args.apply_lags, window_ns)
     store = open_store(args.store)
-    keys = [find_session(store, wanted) for wanted in args.sessions]
+    keys = list(dict.fromkeys(find_session(store, wanted) for wanted in args.sessions))
     require_not_withdrawn(store, keys)
     require_writable(args.out)
     with ExitStack() as stack:

@@ -73,7 +73,7 @@ def _gather_seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= MOST_GATHER_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and {MOST_GATHER_S:g} seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not more than 0 and at most {MOST_GATHER_S:g} seconds")
     return value
 
 

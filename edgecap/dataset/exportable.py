@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,18 +34,52 @@ def whole_file(target: Path) -> Iterator[Path]:
     """Another name to write under; `target` appears when the block is done and all is on disk.
 
     Raises:
-        ExportError: the disk refuses; nothing is left behind.
+        ExportError: the disk refuses; nothing is left behind. Another program writes it just now.
     """
     partial = target.with_name(f".{target.name}.part")
+    with disk_told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with one_writer(partial, target):
+            try:
+                yield partial
+                sync(partial)
+                partial.replace(target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+                raise
+
+
+@contextlib.contextmanager
+def one_writer(held: Path, target: Path) -> Iterator[None]:
+    """Keep other exports off `target` by a lock on `held`, a directory or a file (made when missing).
+
+    A lock ends with its program, however that ends; where the file system knows none, nobody is kept off.
+
+    Raises:
+        ExportError: another program writes `target`.
+        OSError: `held` cannot be opened.
+    """
+    file = os.open(held, os.O_RDONLY if held.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        with disk_told(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            sync(partial)
-            partial.replace(target)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _taken(target) from None
+        except OSError:
+            pass
+        else:
+            if not (held.exists() and os.path.samestat(os.fstat(file), held.stat())):
+                raise _taken(target)  # whoever had it has finished this very moment
+        yield
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _taken(target: Path) -> ExportError:
+    return ExportError(
+        f"another program is writing {target}", fix="wait for it, or choose another directory with --out"
+    )
 
 
 @contextlib.contextmanager

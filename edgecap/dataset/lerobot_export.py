@@ -7,6 +7,7 @@ OUT/native/SESSION/STREAM.parquet   every sample of every stream at its own rate
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,14 @@ import pyarrow.parquet as pq
 
 from edgecap import __version__
 from edgecap.dataset import lerobot_meta as meta
-from edgecap.dataset.exportable import Progress, disk_told, require_exportable, settle, sync
+from edgecap.dataset.exportable import (
+    Progress,
+    disk_told,
+    one_writer,
+    require_exportable,
+    settle,
+    sync,
+)
 from edgecap.dataset.frames_export import BATCH_NS, BATCH_ROWS
 from edgecap.dataset.frames_sensors import sensor_tracks
 from edgecap.dataset.frames_table import FrameRow, FrameTable
@@ -93,7 +101,7 @@ class LerobotDataset:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root, self._part = root, root / UNFINISHED
+        self._root, self._part, self._held = root, root / UNFINISHED, contextlib.ExitStack()
         present = [name for name in PARTS if (root / name).exists()]
         if present:
             raise ExportError(
@@ -111,16 +119,20 @@ class LerobotDataset:
         self._rows = 0
 
     def __enter__(self) -> Self:
-        with disk_told(self._root):
+        with contextlib.ExitStack() as stack, disk_told(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(one_writer(self._root, self._root))
             shutil.rmtree(self._part, ignore_errors=True)
             for name in PARTS:
                 (self._part / name).mkdir(parents=True)
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._part, ignore_errors=True)
+        with self._held:
+            shutil.rmtree(self._part, ignore_errors=True)
 
     def add(
         self,

@@ -166,7 +166,8 @@ def _samples(session: RecordedSession, stream: str) -> tuple[I64, F64, int]:
     info = session.info(stream)
     if info.kind == "video":
         raise CalibrationError(
-            f"stream {stream!r} is a camera's", fix="name the camera first, then the sensor"
+            f"stream {stream!r} is a camera's and has no samples",
+            fix="name the camera first, then the sensor, with --method flow or led",
         )
     data = session.stream(stream)
     if not len(data.t_ns):

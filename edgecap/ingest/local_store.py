@@ -83,6 +83,8 @@ class LocalStore:
         try:
             if create:
                 make_dirs(files, path)
+            elif path.is_file():
+                raise NotADirectoryError
             elif not path.is_dir():
                 raise StoreError(
                     f"store {path} does not exist", fix="check the path, or let `edgecap ingest` make it"

@@ -73,14 +73,15 @@ def _mount(device: Path, where: str, how: str) -> None:
         f"{device} cannot be mounted: {said}",
         fix=f"give one of its partitions: {', '.join(f'/dev/{n}' for n in names)}"
         if names
-        else "an image of a whole card has partitions: `losetup --find --show --partscan --read-only FILE`"
+        else "give a directory, or an image of a partition; an image of a whole card has partitions: "
+        "`losetup --find --show --partscan --read-only FILE`"
         if how
         else "",
     )
 
 
 def _run(*command: str) -> str | None:
-    """None when a command succeeded, else the last line it said."""
+    """None when a command succeeded, else the last line it said of what is wrong."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=COMMAND_S, check=False
@@ -91,5 +92,6 @@ def _run(*command: str) -> str | None:
         return f"{command[0]}: {error.strerror}"
     if done.returncode == 0:
         return None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    said = (line.strip() for line in done.stderr.splitlines())
+    lines = [line for line in said if line and "dmesg(1)" not in line]  # mount's advice comes last
     return lines[-1] if lines else f"{command[0]} failed with code {done.returncode}"

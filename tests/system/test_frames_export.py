@@ -343,6 +343,8 @@ def test_command_line(tmp_path, capsys, monkeypatch):
         assert set(table["episode_index"].to_pylist()) == {k}
         assert head_of(camera["table"])["streams"]["left-hand-imu"]["lag_applied"]
         assert Path(camera["video"]).exists()
+    twice = run(first.session, f"rig-07/{first.session}", "--to", "frames", "--json")
+    assert (twice.code, len(twice.out.splitlines())) == (0, 1)  # one session, however it is named
     told = run(first.session, "--to", "frames", "--overview")
     assert told.code == 0
     assert "60 frames" in told.out
