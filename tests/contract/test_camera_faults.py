@@ -17,6 +17,7 @@ from edgecap.source.camera_file import FileCamera
 from edgecap.source.camera_synthetic import SyntheticCamera
 from tests.contract.camera_taker import assert_losses_are_stated, decode, play, record, replacement_limit_s
 from tests.contract.software_cameras import CAMERAS, clip_offsets_ns
+from tests.waiting import until
 
 
 @pytest.mark.usefixtures("watchdog")
@@ -173,12 +174,6 @@ def test_a_process_that_dies_on_standby_is_not_missed():
 
     taker, _ = record(SyntheticCamera("head", 160, 96), body)
     assert len(taker.events("fault")) == 1
-
-
-async def until(condition, timeout_s=30.0):
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def test_a_crash_while_idle_is_mended():

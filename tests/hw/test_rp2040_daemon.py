@@ -21,9 +21,11 @@ from edgecap.dataset.session import RecordedSession, load_session
 from edgecap.errors import SourceError
 from edgecap.ingest.store import open_store
 from edgecap.model import DeviceEvent, Gap, Item, SampleBlock
-from edgecap.source.serial_mcu import SerialFeed, SerialSource
+from edgecap.source.serial_feed import SerialFeed
+from edgecap.source.serial_mcu import SerialSource
 from tests.hw.emulated import FINGERS, EmulatedBoard
 from tests.system.site import Site
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 PATIENCE_S = 90.0
@@ -148,12 +150,6 @@ async def started(feed: SerialFeed) -> None:
                     raise
 
 
-async def until(holds, what: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
 def rows(items: list[Item], stream: str) -> int:
     return sum(len(i.ticks) for i in items if isinstance(i, SampleBlock) and i.stream == stream)
 
@@ -164,13 +160,13 @@ def test_the_daemon_survives_the_watchdogs_reset(images, tmp_path):
             (info,) = feed.info
             assert (info.name, info.lag_ns) == ("hand-imu", 900_000)
             await started(feed)
-            await until(lambda: rows(items, info.name) > 200, "rows before")
+            await until(lambda: rows(items, info.name) > 200, PATIENCE_S)
             await board.command("hang")
             await until(
-                lambda: any(isinstance(i, DeviceEvent) and i.kind == "reset" for i in items), "the reset"
+                lambda: any(isinstance(i, DeviceEvent) and i.kind == "reset" for i in items), PATIENCE_S
             )
             n = rows(items, info.name)
-            await until(lambda: rows(items, info.name) > n + 200, "rows after")
+            await until(lambda: rows(items, info.name) > n + 200, PATIENCE_S)
             await feed.stop()
             check(items, feed)
 
@@ -196,10 +192,10 @@ def test_rows_with_times_of_their_own_reach_the_daemon_exactly(images, tmp_path)
         async with EmulatedBoard(images, "imu", tmp_path, imu={"ppm": 2500}) as board:
             async with feeding(board) as (feed, items):
                 await started(feed)
-                await until(lambda: rows(items, "hand-imu") > 500, "rows")
+                await until(lambda: rows(items, "hand-imu") > 500, PATIENCE_S)
                 sent = await feed.stop()
                 await until(
-                    lambda: isinstance(items[-1], DeviceEvent) and items[-1].kind == "stopped", "the end"
+                    lambda: isinstance(items[-1], DeviceEvent) and items[-1].kind == "stopped", PATIENCE_S
                 )
             check(items, sent, (await board.samples())["imu"])
 

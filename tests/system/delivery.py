@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 from edgecap import topics
 from edgecap.codec.chunk import Chunk, StreamChain
 from edgecap.codec.records import encode_records
 from edgecap.ingest.store import open_store
 from edgecap.ingest.worker import IngestWorker
-from edgecap.mqtt import Backoff, Broker, Connection, keep_connected, parse_broker
-from edgecap.sim.broker import LoopbackBroker
+from edgecap.mqtt import Backoff, Broker, Connection, keep_connected
 from edgecap.spool import Spool
 from edgecap.uplink import Uplink
 
@@ -63,12 +61,6 @@ def spool_with(path: Path, chunks: list[Chunk]) -> Iterator[Spool]:
         yield spool
     finally:
         spool.close()
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Rig:
@@ -143,9 +135,3 @@ def stored(store_dir: Path) -> set[bytes]:
         return {chunk.packed for key in store.sessions() for chunk in store.chunks(key)}
     finally:
         store.close()
-
-
-def on_broker(path: Path, body: Callable[[Broker], Awaitable[None]], **options: Any) -> None:
-    """Carry out `body` on a broker of its own, which keeps its files below `path`."""
-    with LoopbackBroker(path / "broker", **options) as running:
-        asyncio.run(body(parse_broker(running.url)))

@@ -15,7 +15,8 @@ from edgecap.codec.receipt import encode_receipts
 from edgecap.mqtt import Broker, parse_broker
 from edgecap.sim.broker import LoopbackBroker
 from edgecap.uplink import uplink
-from tests.system.delivery import RIG, SITE, Rig, ingest, make_chunks, spool_with, stored, until
+from tests.system.delivery import RIG, SITE, Rig, ingest, make_chunks, spool_with, stored
+from tests.waiting import until
 
 CONNECT, PUBLISH, SUBSCRIBE, PINGREQ = 1, 3, 8, 12
 

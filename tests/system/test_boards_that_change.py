@@ -11,7 +11,7 @@ import pytest
 
 from edgecap.daemon import recording
 from edgecap.sim.firmware import HostFirmware, motion_imu
-from edgecap.source import conversation, serial_mcu
+from edgecap.source import conversation, serial_feed
 from tests.system.onlooker import daemon, doctor, logged, row, shows
 from tests.system.site import Site
 from tests.system.uart_cable import UartCable
@@ -53,7 +53,7 @@ def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Pa
 
 
 def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serial_mcu, "MUTE_NS", 10**12)  # not to be taken for gone before it goes on
+    monkeypatch.setattr(serial_feed, "MUTE_NS", 10**12)  # not to be taken for gone before it goes on
 
     async def run() -> None:
         async with Site(tmp_path) as site:

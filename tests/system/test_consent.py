@@ -35,10 +35,11 @@ from edgecap.source.iio import IioSource
 from tests.chunks import SessionMaker
 from tests.iio_tree import SCAN, IioTree, host_ns, iio_tree
 from tests.rig_session import config_text, record
-from tests.system.delivery import on_broker, until
 from tests.system.object_server import BUCKET, ObjectServer, Wire, use
+from tests.system.own_broker import on_broker
 from tests.system.synthetic import make_session
 from tests.system.test_mcap_export import store_of
+from tests.waiting import until
 
 KEY = SessionKey("site-a", "rig-01", "20260102-030405-abcd")
 OTHER = KEY._replace(session="20260102-040506-efgh")

@@ -24,11 +24,11 @@ from tests.system.delivery import (
     Rig,
     ingest,
     make_chunks,
-    on_broker,
     spool_with,
     stored,
-    until,
 )
+from tests.system.own_broker import on_broker
+from tests.waiting import until
 
 
 def test_what_is_not_valid_is_refused_with_its_reason_and_kept(tmp_path: Path) -> None:

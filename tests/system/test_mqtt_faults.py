@@ -1,10 +1,9 @@
-"""The MQTT link against real brokers that refuse, die, freeze and lie."""
+"""The MQTT link against real brokers that die, freeze and lie."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,14 @@ from edgecap.mqtt import (
     Backoff,
     Broker,
     Connection,
-    PublishRefusedError,
     Will,
     connect,
-    is_permanent,
     keep_connected,
     parse_broker,
-    refused_for_good,
 )
-from edgecap.sim.broker import HeldPort, LoopbackBroker, TlsFiles
-from tests.system.certificates import make_certificates
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def with_broker(
-    tmp_path: Path, body: Callable[[Broker, LoopbackBroker], Awaitable[None]], **options: object
-) -> None:
-    with LoopbackBroker(tmp_path, **options) as running:  # type: ignore[arg-type]
-        asyncio.run(body(parse_broker(running.url), running))  # type: ignore[arg-type]
+from edgecap.sim.broker import LoopbackBroker
+from tests.system.own_broker import on_running_broker
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(("program", "version"), [("mosquitto", "5"), ("amqtt", "3.1.1")])
@@ -51,7 +35,7 @@ def test_publishes_and_receives(tmp_path: Path, program: str, version: str) -> N
                 (f"x/{k}", bytes([k]) * 1000) for k in range(20)
             )
 
-    with_broker(tmp_path, body, program=program)
+    on_running_broker(tmp_path, body, program=program)
 
 
 def test_amqtt_is_found_out_even_when_it_stays_silent(tmp_path: Path) -> None:
@@ -61,7 +45,7 @@ def test_amqtt_is_found_out_even_when_it_stays_silent(tmp_path: Path) -> None:
         async with connect(broker, client_id="a", receive_maximum=100) as connection:
             assert connection.mqtt_version == "3.1.1"
 
-    with_broker(tmp_path, body, program="amqtt")
+    on_running_broker(tmp_path, body, program="amqtt")
 
 
 def test_a_publish_to_nobody_says_so(tmp_path: Path) -> None:
@@ -69,33 +53,7 @@ def test_a_publish_to_nobody_says_so(tmp_path: Path) -> None:
         async with connect(broker, client_id="a") as connection:
             assert await connection.publish("x/1", b"", qos=1) == 0x10
 
-    with_broker(tmp_path, body)
-
-
-def test_a_denied_publish_or_subscription_is_an_error(tmp_path: Path) -> None:
-    async def body(broker: Broker, _: LoopbackBroker) -> None:
-        async with connect(broker, client_id="a") as connection:
-            await connection.publish("allowed/x", b"1", qos=1)
-            with pytest.raises(
-                PublishRefusedError, match=r"'other/x': not authorised \(0x87\); allow"
-            ) as caught:
-                await connection.publish("other/x", b"1", qos=1)
-            assert not refused_for_good(caught.value)
-            await connection.publish("allowed/x", b"2", qos=1)  # the connection goes on
-
-    # mosquitto answers a denied subscription with success; a shared one that it cannot parse, with an error
-    with_broker(tmp_path, body, acl="topic readwrite allowed/#\n")
-
-
-def test_a_message_too_large_is_refused_for_good(tmp_path: Path) -> None:
-    async def body(broker: Broker, _: LoopbackBroker) -> None:
-        async with connect(broker, client_id="a") as connection:
-            with pytest.raises(PublishRefusedError, match="packet too large") as caught:
-                await connection.publish("x/1", bytes(3000), qos=1)
-            assert refused_for_good(caught.value)
-            await connection.publish("x/1", bytes(900), qos=1)
-
-    with_broker(tmp_path, body, options="max_packet_size 2000")  # announced in CONNACK
+    on_running_broker(tmp_path, body)
 
 
 def test_a_dead_broker_is_noticed_at_once(tmp_path: Path) -> None:
@@ -119,7 +77,7 @@ def test_a_dead_broker_is_noticed_at_once(tmp_path: Path) -> None:
             for task in tasks:  # not one waited until its own patience ended, which would say so
                 assert "was closed" in str(task.exception())
 
-    with_broker(tmp_path, body)
+    on_running_broker(tmp_path, body)
 
 
 def test_keep_connected_survives_restarts_with_fresh_clients(tmp_path: Path) -> None:
@@ -157,7 +115,7 @@ def test_keep_connected_survives_restarts_with_fresh_clients(tmp_path: Path) -> 
         assert link.cancelled()
         assert len({id(c) for c in connections}) == 4
 
-    with_broker(tmp_path, body)
+    on_running_broker(tmp_path, body)
     assert received == [b"1", b"2", b"3", b"4"]
 
 
@@ -174,7 +132,7 @@ def test_keep_connected_returns_with_its_bodies_and_raises_what_is_not_the_broke
         with pytest.raises(ZeroDivisionError):
             await keep_connected(broker, wrong, one, client_id="a")
 
-    with_broker(tmp_path, body)
+    on_running_broker(tmp_path, body)
 
 
 def test_a_frozen_broker_makes_the_publish_drop_the_connection(tmp_path: Path) -> None:
@@ -192,7 +150,7 @@ def test_a_frozen_broker_makes_the_publish_drop_the_connection(tmp_path: Path) -
             finally:
                 running.thaw()
 
-    with_broker(tmp_path, body)
+    on_running_broker(tmp_path, body)
 
 
 def test_a_connection_that_ends_while_it_has_something_to_send_leaves_its_descriptor_alone(
@@ -215,7 +173,7 @@ def test_a_connection_that_ends_while_it_has_something_to_send_leaves_its_descri
             await asyncio.sleep(0)
         assert not complaints
 
-    with_broker(tmp_path, body)
+    on_running_broker(tmp_path, body)
 
 
 def test_a_silent_listener_is_given_up(tmp_path: Path) -> None:
@@ -288,28 +246,7 @@ def test_the_will_is_published_on_a_drop_and_not_on_a_goodbye(tmp_path: Path) ->
             assert (await watcher.receive()).payload == b"offline"
             assert watcher.waiting == 0
 
-    with_broker(tmp_path, body)
-
-
-def test_a_second_client_of_the_same_name_is_told_apart() -> None:
-    """mosquitto before 2.0.12 only hangs up on the first; others send a DISCONNECT with reason 0x8E."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(10)
-        writer.write(bytes.fromhex("2003000000 e0028e00"))  # CONNACK, DISCONNECT
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    async def body() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server:
-            broker = parse_broker(f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            async with connect(broker, client_id="twin") as connection:
-                with pytest.raises(BrokerError, match="another client uses the same client id; give every"):
-                    await connection.wait_lost()
-
-    asyncio.run(body())
+    on_running_broker(tmp_path, body)
 
 
 def test_a_slow_reader_holds_the_broker_up_and_loses_nothing(tmp_path: Path) -> None:
@@ -324,88 +261,7 @@ def test_a_slow_reader_holds_the_broker_up_and_loses_nothing(tmp_path: Path) -> 
             got = [int.from_bytes((await reader.receive()).payload[:2], "big") for _ in range(300)]
             assert got == list(range(300))
 
-    with_broker(tmp_path, body)
-
-
-def test_errors_name_the_broker_and_the_fix(tmp_path: Path) -> None:
-    async def failing(broker: Broker, match: str) -> BrokerError:
-        with pytest.raises(BrokerError, match=match) as caught:
-            async with connect(broker, client_id="a", timeout_s=5):
-                pass
-        assert "\n" not in str(caught.value)
-        return caught.value
-
-    async def body(broker: Broker, running: LoopbackBroker) -> None:
-        secret = tmp_path / "secret"
-        secret.write_text("wrong\n")
-        wrong = parse_broker(f"mqtt://rig@127.0.0.1:{running.port}", password_file=secret)
-        error = await failing(wrong, r"127\.0\.0\.1:\d+ refused the user name or password; check")
-        assert is_permanent(error)
-        assert "wrong" not in repr(wrong)
-        assert is_permanent(await failing(broker, "did not authorise this client; give a user"))
-        secret.write_text("right\n")
-        right = parse_broker(f"mqtt://rig@127.0.0.1:{running.port}", password_file=secret)
-        async with connect(right, client_id="a") as connection:
-            await connection.publish("x", b"", qos=1)
-        tls = parse_broker(f"mqtts://rig@127.0.0.1:{running.port}", password_file=secret)
-        await failing(tls, "TLS handshake failed.*check that this port speaks TLS")
-
-    with_broker(tmp_path / "broker", body, users={"rig": "right"})
-
-    async def unreachable() -> None:
-        held = HeldPort()
-        closed = Broker("127.0.0.1", held.number)
-        error = await failing(
-            closed, rf"127\.0\.0\.1:{closed.port} refused the connection; check that a broker"
-        )
-        assert not is_permanent(error)
-        await failing(Broker("no-such-host.invalid", 1883), "'no-such-host.invalid' cannot be resolved")
-
-    asyncio.run(unreachable())
-
-
-def test_tls_with_client_certificates(tmp_path: Path) -> None:
-    pem = make_certificates(tmp_path / "pem")
-    other = make_certificates(tmp_path / "other")
-    with LoopbackBroker(
-        tmp_path / "broker",
-        tls=TlsFiles(pem.server_cert, pem.server_key, pem.ca),
-        acl="pattern readwrite %u/#\n",
-    ) as running:
-
-        async def body() -> None:
-            good = parse_broker(
-                running.url, ca_file=pem.ca, cert_file=pem.client_cert, key_file=pem.client_key
-            )
-            async with connect(good, client_id="a", subscribe=["rig-1/x"]) as connection:
-                await connection.publish("rig-1/x", bytes(100_000), qos=1)
-                assert len((await connection.receive()).payload) == 100_000
-                with pytest.raises(PublishRefusedError, match="not authorised"):
-                    await connection.publish("rig-2/x", b"", qos=1)
-            for broker, match in (
-                (parse_broker(running.url, ca_file=other.ca), r"its certificate is not accepted .*`ca_file`"),
-                (parse_broker(running.url), "its certificate is not accepted"),
-                (parse_broker(running.url, ca_file=pem.ca), "ended the TLS session.*client certificate"),
-            ):
-                with pytest.raises(BrokerError, match=match) as caught:
-                    async with connect(broker, client_id="a", timeout_s=5) as connection:
-                        await connection.receive()
-                assert is_permanent(caught.value)
-
-        asyncio.run(body())
-
-
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        for program in ("mosquitto", "amqtt"):
-            with pytest.raises(BrokerError, match=rf"port {port} on 127\.0\.0\.1 is taken"):
-                LoopbackBroker(tmp_path, program=program, port=port).start()  # type: ignore[arg-type]
-
-
-def test_a_broker_that_cannot_start_quotes_its_log(tmp_path: Path) -> None:
-    with pytest.raises(BrokerError, match=r"ended at once .*nonsense"):
-        LoopbackBroker(tmp_path, program="mosquitto", options="nonsense true").start()
+    on_running_broker(tmp_path, body)
 
 
 def test_a_link_that_is_told_to_end_ends_though_a_body_fails_on_the_way(tmp_path: Path) -> None:

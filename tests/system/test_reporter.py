@@ -25,8 +25,8 @@ from edgecap.spool import Spool
 from edgecap.spool.writer import SpoolWriter
 from edgecap.status import Command, CommandInbox, CommandResult
 from edgecap.uplink import Uplink
-from tests.system.delivery import until
 from tests.system.test_bad_brokers import CONNECT, PINGREQ, PUBLISH, SUBSCRIBE, packet, read_packet
+from tests.waiting import until
 
 SITE, RIG = "lab", "rig-01"
 

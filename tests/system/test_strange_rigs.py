@@ -24,9 +24,10 @@ from edgecap.mqtt import Broker, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
 from edgecap.sim.firmware_build import find_compiler
 from tests.chunks import SessionMaker
-from tests.system.delivery import Rig, ingest, spool_with, until
+from tests.system.delivery import Rig, ingest, spool_with
 from tests.system.site import RIG, SITE, Site
 from tests.system.test_flow import cli, record, replaying_glove
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -133,7 +134,7 @@ def test_two_rigs_claim_one_name(tmp_path: Path) -> None:
                 Claimant(two, broker, resend_s=0.5) as b,
             ):
                 await until(lambda: a.left() == 0 and b.left() == 0, 60)
-                # mosquitto 2.0.11 only hangs up; later ones say why (tests/system/test_mqtt_faults.py).
+                # mosquitto 2.0.11 only hangs up; later ones say why (tests/system/test_mqtt_refusals.py).
                 assert any("was closed" in why or "same client id" in why for _, why in a.states + b.states)
                 wanted = {c.id for c in [*mine, *other]}
                 async with asyncio.timeout(60):  # a rig may have heard the last one before this ear has

@@ -29,11 +29,11 @@ from tests.system.delivery import (
     Rig,
     ingest,
     make_chunks,
-    on_broker,
     spool_with,
     stored,
-    until,
 )
+from tests.system.own_broker import on_broker
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("program", ["mosquitto", "amqtt"])

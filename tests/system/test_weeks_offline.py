@@ -19,7 +19,8 @@ from edgecap.mqtt import Broker, parse_broker
 from edgecap.sim.broker import HeldPort, LoopbackBroker
 from edgecap.spool import Spool
 from tests.chunks import SessionMaker
-from tests.system.delivery import RIG, SITE, Rig, ingest, until
+from tests.system.delivery import RIG, SITE, Rig, ingest
+from tests.waiting import until
 
 DAYS = 21
 DAY_S = 86_400

@@ -18,8 +18,9 @@ import pytest
 from edgecap.ingest.store import open_store
 from edgecap.mqtt import parse_broker
 from edgecap.sim.broker import LoopbackBroker
-from tests.system.delivery import Rig, make_chunks, spool_with, until
+from tests.system.delivery import Rig, make_chunks, spool_with
 from tests.system.object_server import BUCKET, ObjectServer, use
+from tests.waiting import until
 
 WORKERS = 3
 KILLS = 4

@@ -21,7 +21,7 @@ from edgecap.model import Verdict
 from edgecap.mqtt import Message, connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
 from edgecap.sim.demo import DemoSite, run_part
-from tests.unit.test_fleet import status
+from tests.fleet_status import status
 
 
 @given(st.lists(st.tuples(st.floats(0.01, PATIENCE_S * 0.9), st.booleans()), max_size=60))

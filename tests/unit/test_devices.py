@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from edgecap.daemon.recording import FAULT_SHOWN_NS, Live, OpenSource, in_one
 from edgecap.errors import SourceError
 from edgecap.model import ClockFit, DeviceEvent, FramePacket, Item, StreamInfo
 from edgecap.source.item_queue import ItemQueue
+from tests.waiting import until
 
 
 class Scripted:
@@ -76,8 +77,8 @@ def clock_at(t_ns: int) -> Iterator[None]:
         yield
 
 
-def kept(*sources: Scripted) -> tuple[Devices, list[tuple[str, Item]], Callable[..., object]]:
-    """Devices under test, what they handed over, and a way to run them until something holds."""
+def kept(*sources: Scripted) -> tuple[Devices, list[tuple[str, Item]]]:
+    """Devices under test, and what they handed over."""
     taken: list[tuple[str, Item]] = []
 
     async def take(source: OpenSource, item: Item) -> None:
@@ -85,18 +86,13 @@ def kept(*sources: Scripted) -> tuple[Devices, list[tuple[str, Item]], Callable[
 
     devices = Devices(sources, take, lambda: None)
 
-    async def until(holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not holds():
-                await asyncio.sleep(0.001)
-
-    return devices, taken, until
+    return devices, taken
 
 
 def test_one_that_is_missing_stops_nobody_and_is_awaited() -> None:
     async def run() -> None:
         good, late, never = Scripted("good"), Scripted("late", 3), Scripted("never", 10**9)
-        devices, taken, until = kept(good, late, never)
+        devices, taken = kept(good, late, never)
         assert devices.working  # nothing is known yet
         task = asyncio.create_task(devices.run())
         await devices.all_tried()
@@ -117,7 +113,7 @@ def test_one_that_is_missing_stops_nobody_and_is_awaited() -> None:
 def test_working_follows_what_comes_and_goes() -> None:
     async def run() -> None:
         board, camera = Scripted("board"), Scripted("camera", kind="video")
-        devices, _, until = kept(board, camera)
+        devices, _ = kept(board, camera)
         task = asyncio.create_task(devices.run())
         await devices.all_tried()
         board.tell("disconnected", "/dev/ttyX: gone")
@@ -213,7 +209,7 @@ def test_each_sensors_fault_stands_until_that_sensor_is_back(data: st.DataObject
 def test_what_an_idle_device_tells_again_is_no_news() -> None:
     async def run() -> None:
         glove = Scripted("glove")
-        devices, taken, until = kept(glove)
+        devices, taken = kept(glove)
         task = asyncio.create_task(devices.run())
         await devices.all_tried()
         fault = DeviceEvent("glove", "fault", 0, "glove-imu: sensor gives no data", "glove-imu")

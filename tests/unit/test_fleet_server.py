@@ -27,6 +27,7 @@ from edgecap.model import Verdict
 from edgecap.mqtt import connect, parse_broker
 from edgecap.sim.broker import LoopbackBroker
 from tests.fleet_status import CLOCK, status, told
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("text", ["localhost", "h:x", "h:70000", ""])
@@ -155,11 +156,6 @@ def test_the_page_shows_what_a_real_broker_tells(tmp_path: Path, monkeypatch: py
 def test_the_live_table_outlives_its_broker(tmp_path: Path) -> None:
     screen = io.StringIO()
 
-    async def until(said: str) -> None:
-        async with asyncio.timeout(60):
-            while said not in screen.getvalue():
-                await asyncio.sleep(0.05)
-
     async def tell(url: str, rig: str) -> None:
         async with connect(parse_broker(url), client_id=rig) as connection:
             await connection.publish(
@@ -178,7 +174,7 @@ def test_the_live_table_outlives_its_broker(tmp_path: Path) -> None:
                     while "lab/before" not in screen.getvalue():
                         await tell(broker.url, "before")  # again, should the table have subscribed after it
                 await asyncio.to_thread(broker.kill)
-                await until("The broker is not heard: ")
+                await until(lambda: "The broker is not heard: " in screen.getvalue())
                 await asyncio.to_thread(broker.start)
                 async with asyncio.timeout(60):
                     while "lab/after" not in screen.getvalue():

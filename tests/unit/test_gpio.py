@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -9,18 +8,13 @@ from edgecap.clock import now_ns
 from edgecap.errors import SourceError
 from edgecap.session.machine import SOUNDS
 from edgecap.source.gpio import BUZZER_MID_HZ, BUZZER_OCTAVES, GpioPanel, Step, steps_of
+from tests.waiting import until
 
 
 class Light(NamedTuple):
     on_ms: int
     off_ms: int
     flashes: int = 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # gpiozero's pins have no event to wait on
-            await asyncio.sleep(0.001)
 
 
 def test_button_edges_arrive_on_the_loop_with_their_times() -> None:
