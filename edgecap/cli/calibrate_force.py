@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgecap.dataset.force_session import ForceOptions
     from edgecap.dataset.still import Plateau
     from edgecap.model import StreamInfo
-    from edgecap.source.serial_mcu import SerialFeed
+    from edgecap.source.serial_feed import SerialFeed
 
 EXAMPLE = """\
 examples:

@@ -18,7 +18,8 @@ from edgecap.sim.firmware import (
     grasp_force,
     motion_imu,
 )
-from edgecap.source.serial_mcu import SerialFeed, SerialSource
+from edgecap.source.serial_feed import SerialFeed
+from edgecap.source.serial_mcu import SerialSource
 
 TWO = (motion_imu(), grasp_force())
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgecap.errors import SourceError
 from edgecap.sim.firmware import HostFirmware
-from edgecap.source import serial_mcu
+from edgecap.source import serial_feed
 from edgecap.source.frames import Kind
 from edgecap.source.serial_mcu import SerialSource
 from tests.contract.board_taker import TWO
@@ -70,7 +70,7 @@ def test_ports_that_cannot_be_opened_are_named_with_the_fix(tmp_path: Path) -> N
 def test_peers_that_are_no_device_are_refused_with_reason(
     monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str
 ) -> None:
-    monkeypatch.setattr(serial_mcu, "HELLO_LIMIT_S", 0.3)
+    monkeypatch.setattr(serial_feed, "HELLO_LIMIT_S", 0.3)
 
     async def run() -> None:
         async with answering(answer) as port:

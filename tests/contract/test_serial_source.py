@@ -345,7 +345,7 @@ def test_commands(tmp_path: Path) -> None:
             with pytest.raises(
                 SourceError, match="has no stream 'hand-gps'; its streams are: hand-imu, hand-force"
             ):
-                await feed.tare("hand-gps")
+                await feed.set_rate("hand-gps", 200.0)
             with pytest.raises(SourceError, match="refused set_rate: rate outside"):
                 await feed.set_rate("hand-imu", 20_000.0)
             await feed.start()

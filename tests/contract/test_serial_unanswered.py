@@ -13,7 +13,8 @@ from edgecap.errors import SourceError
 from edgecap.sim.firmware import HostFirmware
 from edgecap.source import conversation
 from edgecap.source.frames import Kind, Op
-from edgecap.source.serial_mcu import SerialFeed, SerialSource
+from edgecap.source.serial_feed import SerialFeed
+from edgecap.source.serial_mcu import SerialSource
 from tests.contract.board_taker import TWO, Taker, recording
 from tests.reference import serial_frames
 from tests.system.uart_cable import UartCable
