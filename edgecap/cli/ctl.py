@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import difflib
 import json
+import math
 import secrets
 import sys
 import time
@@ -23,15 +24,18 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
 examples:
-  edgecap ctl rig-01 start --task "fold a towel"
+  edgecap ctl rig-01 start --task "fold a towel"      without a task: the one that the rig has
   edgecap ctl lab/rig-01 mark "found the screw" --kind recovered
-  edgecap ctl rig-01 task "stack three cups"
+  edgecap ctl rig-01 task "stack three cups"          for the sessions to come
   edgecap ctl rig-01 stop
+  edgecap ctl rig-01 discard               ends the session; it is delivered, and left out of exports
+  edgecap ctl rig-01 pause                 delivers nothing until resume; recording goes on
   edgecap ctl rig-01 limit 2000            on a metered link: 2 Mbit/s at most; 0 lifts it
   edgecap ctl rig-01 blink left-hand       its light, irregularly, for `calibrate sync --method led`
   edgecap ctl rig-01 status --json
 """
 COMMANDS = ("start", "stop", "mark", "discard", "task", "status", "pause", "resume", "limit", "blink")
+WITH_TEXT = ("start", "mark", "task", "limit", "blink")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "text",
         nargs="?",
         default="",
-        help="the task (for task), a remark (for mark), kbit/s (for limit), or the board (for blink)",
+        help="the task (for start, task), a remark (for mark), kbit/s (for limit), or the board (for blink)",
     )
     parser.add_argument("--task", default="", help="with start: the task in words")
     parser.add_argument("--kind", default="note", help=f"with mark: {', '.join(MARK_KINDS)}")
@@ -71,6 +75,32 @@ def run(args: argparse.Namespace) -> int:
 
     broker = broker_from(args)
     split_rig(args.rig)
+    _check(args)
+    if args.cmd == "blink":
+        print(f"asking {args.text} to blink for {args.seconds:g} s, seed {args.seed} …", file=sys.stderr)
+    result = asyncio.run(_command(broker, args))
+    if args.json:
+        print(json.dumps(msgspec.to_builtins(result), indent=2))
+    else:
+        print(result.message, file=sys.stdout if result.ok else sys.stderr)
+        if result.status is not None:
+            for line in _in_words(result.status):
+                print(line)
+    return 0 if result.ok else 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what the rig would refuse, or what would be passed over in silence."""
+    if not 0 < args.timeout < math.inf:
+        raise UsageError(f"--timeout {args.timeout:g} is not possible", fix="give more than 0 seconds")
+    if args.text and args.cmd not in WITH_TEXT:
+        raise UsageError(f"{args.cmd} takes no text, and {args.text!r} was given", fix="leave it out")
+    if args.task and args.cmd != "start":
+        raise UsageError(f"--task goes with start, not with {args.cmd}", fix="leave it out")
+    if args.cmd == "start":
+        if args.task and args.text:
+            raise UsageError("the task is given twice", fix="give TEXT or --task")
+        args.task = args.task or args.text
     if args.cmd == "mark" and args.kind not in MARK_KINDS:
         near = difflib.get_close_matches(args.kind, MARK_KINDS, 1, 0.5)
         fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(MARK_KINDS)}"
@@ -81,15 +111,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("limit needs kbit/s as a whole number", fix="as in: edgecap ctl rig-01 limit 2000")
     if args.cmd == "blink":
         _prepare_blink(args)
-    result = asyncio.run(_command(broker, args))
-    if args.json:
-        print(json.dumps(msgspec.to_builtins(result), indent=2))
-    else:
-        print(result.message, file=sys.stdout if result.ok else sys.stderr)
-        if result.status is not None:
-            for line in _in_words(result.status):
-                print(line)
-    return 0 if result.ok else 1
 
 
 def _in_words(status: RigStatus) -> Iterator[str]:
@@ -123,12 +144,17 @@ def _room(spool: SpoolStatus) -> str:
 
 
 def _prepare_blink(args: argparse.Namespace) -> None:
-    """The answer comes when the light has gone out again: say what happens until then."""
+    """The answer comes when the light has gone out again."""
+    from edgecap.daemon.blinking import MOST_S
+
     if not args.text:
         raise UsageError("blink needs the board", fix="as in: edgecap ctl rig-01 blink left-hand")
+    if not 1.0 <= args.seconds <= MOST_S:
+        raise UsageError(f"--seconds {args.seconds:g} is not possible", fix=f"give 1 to {MOST_S:g}")
     if args.seed is None:
         args.seed = secrets.randbelow(1_000_000)
-    print(f"asking {args.text} to blink for {args.seconds:g} s, seed {args.seed} …", file=sys.stderr)
+    if not 0 <= args.seed < 10**18:
+        raise UsageError(f"--seed {args.seed} is not possible", fix="give 0 to 999999999999999999")
     args.timeout += args.seconds
 
 

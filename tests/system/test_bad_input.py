@@ -77,7 +77,16 @@ def test_broker_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     refused(capsys, ["fleet", "--once"], code=2, says=["no MQTT broker is named", "--broker"])
     refused(capsys, ["ctl", "Rig 1", "stop", "--broker", url], code=2, says=["'Rig 1'", "'rig-1'"])
     refused(capsys, ["ctl", "../x", "stop", "--broker", url], code=2, says=["site", "'..'"])
-    refused(capsys, ["ctl", "rig-01", "task", "--broker", url], code=2, says=["task in words"])
+    for words, says in (
+        ("task", "task in words"),
+        ("stop now", "'now'"),
+        ("start fold --task stack", "given twice"),
+        ("stop --task fold", "goes with start"),
+        ("status --timeout nan", "--timeout nan"),
+        ("blink glove --seconds 1e9", "give 1 to 120"),
+        ("blink glove --seed -1", "--seed -1"),
+    ):
+        refused(capsys, ["ctl", "rig-01", *words.split(), "--broker", url], code=2, says=[says])
 
 
 def test_bad_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,9 +39,7 @@ def on_a_site(out: Path, body: Callable[[Site], Coroutine[Any, Any, None]]) -> N
 async def record(site: Site, samples: int) -> str:
     """Press, wait for samples of the glove, press; returns the session."""
     glove = site.devices["glove"]
-    await glove.press(100)
-    await site.until_state("recording")
-    session = str(site.status["session"])
+    session = await site.start_session(glove)
     await site.samples("glove-tactile", samples)
     await glove.press(100)
     await site.until_state("idle")
@@ -130,9 +128,7 @@ def test_marks_discards_and_commands(tmp_path: Path) -> None:
         await site.start_daemon()
         glove = site.devices["glove"]
         # Marked by a double press, then held for three seconds: discarded.
-        await glove.press(100)
-        await site.until_state("recording")
-        session = str(site.status["session"])
+        session = await site.start_session(glove)
         await glove.press(80, 80)
         await site.until("marked", lambda: any(e["kind"] == "mark" for e in site.events))
         await glove.command("down")  # once it has come up: the mark is told while it is still down
@@ -146,7 +142,7 @@ def test_marks_discards_and_commands(tmp_path: Path) -> None:
         code, out = await ctl(site, "status")
         assert (code, out.splitlines()[0]) == (0, "idle")
         assert "room: " in out
-        code, out = await ctl(site, "start", "--task", "stack cups")
+        code, out = await ctl(site, "start", "stack cups")
         assert code == 0, out
         assert (await ctl(site, "start"))[0] == 1
         assert (await ctl(site, "mark", "all good", "--kind", "recovered"))[0] == 0
@@ -199,9 +195,7 @@ def test_kill_minus_nine_loses_no_more_than_the_stated_bound(tmp_path: Path) -> 
     async def body(site: Site) -> None:
         await replaying_glove(site)
         await site.start_daemon()  # no ingest yet: everything must survive in the spool
-        await site.devices["glove"].press(100)
-        await site.until_state("recording")
-        session = str(site.status["session"])
+        session = await site.start_session(site.devices["glove"])
         await site.samples("glove-tactile", 500)
         await site.stop_daemon(signal.SIGKILL)
         alive_ns = int((site.out / "spool" / "pulse").read_text().split()[2])
@@ -229,9 +223,7 @@ def test_faults_of_the_line_become_gaps_and_nothing_else(tmp_path: Path) -> None
         await site.start_ingest()
         await site.start_daemon()
         glove = site.devices["glove"]
-        await glove.press(100)
-        await site.until_state("recording")
-        session = str(site.status["session"])
+        session = await site.start_session(glove)
         for fault in ("garbage 500", "corrupt 3", "drop 5", "garbage 2000"):
             before = (await glove.totals())["tactile"]
             await glove.command(fault)
