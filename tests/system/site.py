@@ -141,6 +141,12 @@ class Site:
     async def until_state(self, state: str) -> None:
         await self.until(state, lambda: self.status.get("state") == state)
 
+    async def start_session(self, board: HostFirmware) -> str:
+        """Press a board's button; returns the id of the session once it is recorded."""
+        await board.press(80)
+        await self.until_state("recording")
+        return str(self.status["session"])
+
     async def samples(self, stream: str, at_least: int) -> None:
         """Wait until the firmware has produced so many samples of a stream."""
         device, _, name = stream.rpartition("-")

@@ -38,10 +38,8 @@ def test_a_device_that_comes_late_is_taken_into_the_running_session(tmp_path: Pa
             await site.start_ingest()
             async with daemon(site, site.config()):
                 await site.until("told", lambda: "late" in site.status.get("problems", {}))
-                await glove.press(80)
-                await site.until_state("recording")
+                session = await site.start_session(glove)
                 assert site.status["led"] == "sensor-fault"
-                session = str(site.status["session"])
                 async with HostFirmware([motion_imu()], link=port, serial_number="late") as late:
                     site.devices["late"] = late
                     await site.until("taken in", lambda: not site.status["problems"])
@@ -64,9 +62,7 @@ def test_a_board_that_misses_its_start_is_told_again(tmp_path: Path, monkeypatch
                 await site.until_state("idle")
                 os.kill(wrist.pid, signal.SIGSTOP)
                 try:
-                    await glove.press(80)
-                    await site.until_state("recording")
-                    session = str(site.status["session"])
+                    session = await site.start_session(glove)
                     await site.until(
                         "told", lambda: any("not answer start" in e["text"] for e in site.events)
                     )
@@ -116,8 +112,7 @@ def test_a_board_swapped_in_mid_session(tmp_path: Path) -> None:
                 left = await site.add_device("left", [motion_imu()])
                 async with daemon(site, site.config()):
                     await site.until_state("idle")
-                    await glove.press(80)
-                    await site.until_state("recording")
+                    await site.start_session(glove)
                     await site.samples("left-imu", 100)
                     await left.stop()
                     other = HostFirmware(
@@ -151,9 +146,7 @@ def test_a_board_that_is_pulled_while_its_button_is_down_discards_nothing(tmp_pa
             await site.start_ingest()
             async with daemon(site, site.config()):
                 await site.until_state("idle")
-                await glove.press(80)
-                await site.until_state("recording")
-                session = str(site.status["session"])
+                session = await site.start_session(glove)
                 await left.command("down")
                 sent = (await left.totals())["imu"] + 20  # by then the edge has been told, too
                 await site.until("heard", lambda: verdict_count(site, "left-imu") > sent)
@@ -198,8 +191,7 @@ def test_a_board_on_a_uart_that_is_pulled_and_swapped(
                     assert site.status["led"] == "fault"
                     cable.plug(mine.port)
                     await site.until_state("idle")
-                    await mine.press(80)
-                    await site.until_state("recording")
+                    await site.start_session(mine)
                     await mine.press(80)
                     await site.until_state("idle")
 
@@ -217,9 +209,7 @@ def test_a_board_that_freezes_mid_session(tmp_path: Path) -> None:
                 await site.start_ingest()
                 async with daemon(site, site.config()):
                     await site.until_state("idle")
-                    await glove.press(80)
-                    await site.until_state("recording")
-                    session = str(site.status["session"])
+                    session = await site.start_session(glove)
                     await site.samples("left-imu", 100)
                     os.kill(left.pid, signal.SIGSTOP)
                     try:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
-import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -20,16 +18,12 @@ from gpiozero import Device
 from gpiozero.pins.mock import MockFactory
 
 from edgecap import topics
-from edgecap.cli.run import serve, sources_of
 from edgecap.clock import now_ns
-from edgecap.config import load_config
-from edgecap.daemon.recording import _BOARD_PATTERN as BOARD_PATTERN
-from edgecap.kernels.compile import warm_up
-from edgecap.mqtt import parse_broker
 from edgecap.session.machine import LEDS, SOUNDS
-from edgecap.sim.firmware import HostFirmware, motion_imu
+from edgecap.sim.firmware import motion_imu
 from edgecap.source import gpio
 from tests.heard_pin import HeardPin
+from tests.system.onlooker import daemon, shows
 from tests.system.site import RIG, SITE, Site
 
 pytestmark = pytest.mark.timeout(180)
@@ -92,19 +86,6 @@ def ends_silent(heard: list[int], wanted: list[int]) -> bool:
     return [hz for hz in heard if hz] == [hz for hz in wanted if hz] and heard[-1:] == [0]
 
 
-def told(name: str) -> str:
-    """How the firmware tells of a light that it was asked for: colour, pattern, rhythm."""
-    led = LEDS[name]
-    parts = (*led.rgb, BOARD_PATTERN[name], led.on_ms, led.off_ms, led.flashes)
-    return " ".join(map(str, parts))
-
-
-async def shows(glove: HostFirmware, name: str) -> None:
-    async with asyncio.timeout(30):
-        while not (await glove.command("led")).startswith(told(name)):
-            await asyncio.sleep(0.02)
-
-
 @contextlib.asynccontextmanager
 async def rig(
     tmp_path: Path, clock: EdgeClock, *, consent: str = "c-1", reserve_mb: int = 16
@@ -117,18 +98,11 @@ async def rig(
         path = site.config()
         text = path.read_text().replace('consent = "c-1"', f'consent = "{consent}"')
         path.write_text(text.replace("reserve_mb = 16", f"reserve_mb = {reserve_mb}"))
-        config = load_config(path)
-        await asyncio.to_thread(lambda: list(warm_up()))  # compiling takes longer than a test is patient
-        task = asyncio.create_task(serve(config, parse_broker(site.broker.url), sources_of(config)))
-        try:
+        async with daemon(site, path):
             await site.until_state("idle")
             await site.until("claimed", lambda: pins.pin(BUZZER).heard)
             pins.pin(BUZZER).heard.clear()  # what claiming the pin does to it
             yield site, Worker(site, pins, clock)
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-            async with asyncio.timeout(60):
-                await task
 
 
 def on_a_rig(body: Callable[..., object], tmp_path: Path, **options: object) -> None:

@@ -115,8 +115,7 @@ def test_a_good_rig_alone_and_beside_its_daemon(tmp_path: Path) -> None:
                 assert beside[check]["verdict"] == "ok"
                 assert "the daemon is running and holds it" in beside[check]["text"]
             assert beside["streams"]["verdict"] == "none"
-            await glove.press(80)
-            await site.until_state("recording")
+            await site.start_session(glove)
             await site.samples("glove-imu", 1500)
             await site.until("well", lambda: all(v["state"] == "ok" for v in site.status["streams"][:1]))
             recording = await doctor(config)

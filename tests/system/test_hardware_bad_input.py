@@ -124,8 +124,7 @@ async def look(out: Path) -> Seen:
                 found.light = await glove.command("led")
                 found.beside = await doctor(config, sources)
                 # The board that works records all the same.
-                await glove.press(80)
-                await site.until_state("recording")
+                await site.start_session(glove)
                 await site.samples("glove-imu", 200)
                 await glove.press(80)
                 await site.until_state("idle")
@@ -217,8 +216,7 @@ def test_a_rig_without_any_working_device_is_in_fault_until_one_comes(tmp_path: 
                 async with HostFirmware([motion_imu()], link=port) as hand:
                     await site.until("well", lambda: site.status["led"] == "idle")
                     assert (site.status["state"], site.status["problems"]) == ("idle", {})
-                    await hand.press(80)
-                    await site.until_state("recording")
+                    await site.start_session(hand)
                     await hand.press(80)
                     await site.until_state("idle")
 

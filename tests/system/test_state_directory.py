@@ -80,8 +80,7 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: p
                         assert directory.fix
                         state.chmod(0o700)
                         await site.until("well", lambda: site.status["led"] == "idle")
-                        await glove.press(80)
-                        await site.until_state("recording")
+                        await site.start_session(glove)
                 assert site.status["state"] in ("idle", "offline")
                 assert any(words in line for line in lines)
 
