@@ -11,7 +11,6 @@ class IngestMetrics(msgspec.Struct):
     received: int = 0
     received_bytes: int = 0
     stored: int = 0
-    stored_bytes: int = 0
     duplicates: int = 0
     """Chunks that were there already; acknowledged again."""
     conflicts: int = 0

@@ -49,7 +49,6 @@ class _Kept(NamedTuple):
 
     rig: Rig
     id: ChunkId
-    n_bytes: int
     outcome: Stored
 
 
@@ -224,7 +223,7 @@ class IngestWorker:
         metrics.received += len(batch.messages)
         metrics.received_bytes += batch.n_bytes
         now_ns = clock.now_ns()
-        for rig, id_, n_bytes, outcome in kept:
+        for rig, id_, outcome in kept:
             if outcome == "conflict":
                 # The store keeps both, durably, so the rig may let go of its own; a person must say which
                 # one is true.
@@ -235,7 +234,6 @@ class IngestWorker:
                 )
             elif outcome == "stored":
                 metrics.stored += 1
-                metrics.stored_bytes += n_bytes
             elif outcome == "erased":
                 metrics.erased += 1  # receipted all the same: the rig must not keep what nobody wants
             else:
@@ -255,7 +253,7 @@ class IngestWorker:
             outcomes = self._store.append(chunks) if chunks else []
             for chunk, outcome in zip(chunks, outcomes, strict=True):
                 rig = (chunk.header.site, chunk.header.rig)
-                kept.append(_Kept(rig, chunk.id, len(chunk.packed), outcome))
+                kept.append(_Kept(rig, chunk.id, outcome))
         if kept:
             self._store.commit()
         return kept, invalid

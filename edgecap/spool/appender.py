@@ -10,7 +10,7 @@ from edgecap.codec.chunk import Chunk
 from edgecap.spool.backlog import Backlog
 from edgecap.spool.files import Files
 from edgecap.spool.held import HeldSegment
-from edgecap.spool.segment import RECORD_HEADER_BYTES, new_header
+from edgecap.spool.segment import new_header
 from edgecap.spool.segment_index import StreamKey
 from edgecap.spool.segment_writer import SegmentWriter
 
@@ -30,7 +30,7 @@ class Appender:
 
     Attributes:
         next_number: Of the next segment.
-        written_bytes, syncs, rescues: Counts since the start, as in `SpoolStats`.
+        rescues: Counted since the start, as in `SpoolStats`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Appender:
         give_up: Callable[[list[tuple[int, int]]], None],
     ) -> None:
         self.next_number = 1
-        self.written_bytes = self.syncs = self.rescues = 0
+        self.rescues = 0
         self._files, self._path, self._segment_bytes = files, path, segment_bytes
         self._backlog, self._give_up = backlog, give_up
         self._active: HeldSegment | None = None
@@ -76,7 +76,6 @@ class Appender:
                 done = True
         if not done:
             self._rescue()
-        self.syncs += 1
         with self._backlog.lock:
             if self._active is not None and self._active.writer is not None:
                 self._active.visible = self._active.writer.synced
@@ -89,11 +88,9 @@ class Appender:
         if active is None or active.writer is None:
             return
         if not active.writer.broken:
-            before = active.writer.size
             with contextlib.suppress(OSError):
                 # Its records are on the medium already; without the index the next start scans it.
                 active.writer.seal()
-            self.written_bytes += active.writer.size - before
         self._backlog.rest(active)
 
     def _fits(self, key: StreamKey, n_bytes: int) -> bool:
@@ -106,7 +103,6 @@ class Appender:
         self.next_number += 1
         path = self._path / f"{header.number:08d}.seg"
         writer = SegmentWriter(self._files, path, header, self._segment_bytes)
-        self.written_bytes += writer.size
         self._active = HeldSegment.begin(self._files, writer)
         self._backlog.begin(self._active)
         return self._active
@@ -114,7 +110,6 @@ class Appender:
     def _write(self, segment: HeldSegment, chunk: Chunk, key: StreamKey) -> None:
         assert segment.writer is not None
         place = segment.writer.write(chunk)
-        self.written_bytes += RECORD_HEADER_BYTES + len(chunk.packed)
         self._backlog.add(segment, chunk, place, key)
 
     def _rescue(self) -> None:

@@ -58,8 +58,7 @@ class Spool:
         """Held while writing or syncing; taken before the backlog's lock, never after it."""
         self._burial = threading.Lock()
         self._closed = False
-        self._appended = self._appended_bytes = 0
-        self._released = self._quarantined = 0
+        self._appended_bytes = self._quarantined = 0
 
     @classmethod
     def open(
@@ -130,7 +129,6 @@ class Spool:
             except OSError as error:
                 raise _failure(self._files, self.path, "cannot be written", error) from error
             self._backlog.count(chunk, key, flags_of(chunk))
-            self._appended += 1
             self._appended_bytes += len(chunk.packed)
 
     def sync(self) -> None:
@@ -199,7 +197,6 @@ class Spool:
         self._check_open()
         with self._backlog.lock:
             marks = self._backlog.finish(place for id_ in ids for place in self._backlog.find(id_))
-            self._released += len(marks)
         self._finish(marks)
         self._bury()
         return len(marks)
@@ -249,12 +246,8 @@ class Spool:
                 free_bytes=free_bytes,
                 reserve_bytes=self.reserve_bytes,
                 oldest_t_ns=self._backlog.oldest_t_ns(),
-                appended_chunks_total=self._appended,
                 appended_bytes_total=self._appended_bytes,
-                written_bytes_total=self._appender.written_bytes,
-                released_chunks_total=self._released,
                 quarantined_total=self._quarantined,
-                syncs_total=self._appender.syncs,
                 rescues_total=self._appender.rescues,
             )
 

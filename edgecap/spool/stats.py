@@ -20,12 +20,7 @@ class SpoolStats:
     reserve_bytes: int
     oldest_t_ns: int
     """When the oldest chunk without a receipt was appended, in this boot's rig time; 0 when there is none."""
-    appended_chunks_total: int
     appended_bytes_total: int
-    written_bytes_total: int
-    """Bytes handed to the file system for segments, headers and indexes included."""
-    released_chunks_total: int
     quarantined_total: int
-    syncs_total: int
     rescues_total: int
     """Times that a failed write or sync made the spool move to a new segment."""

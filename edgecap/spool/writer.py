@@ -22,29 +22,24 @@ log = logging.getLogger("edgecap.spool")
 QUEUE_CHUNKS = 256
 SYNC_NS = 500_000_000
 SYNC_BYTES = 1 << 20
-LATENCIES = 4096
+AGES = 4096
 
 _Put = tuple[Chunk, int, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
-    """Counts since the writer was made; latencies over the last `LATENCIES` chunks."""
+    """Counts since the writer was made; ages over the last `AGES` chunks."""
 
     queued: int
-    put_total: int
     waited_total: int
     """Times that `put` found the queue full and had to wait; nothing is ever dropped here."""
     durable_total: int
     refused_total: int
-    durable_ms_p50: float
-    """From `put` to the end of the sync that made a chunk durable."""
-    durable_ms_p99: float
-    durable_ms_max: float
-    age_ms_p50: float
-    """From a chunk's first sample to the end of that sync: what a power cut would have cost of it."""
     age_ms_p99: float
-    age_ms_max: float
+    """From a chunk's first sample to the end of the sync that made it durable: what a power cut would have
+    cost of it.
+    """
 
 
 class SpoolWriter:
@@ -72,8 +67,6 @@ class SpoolWriter:
         sync_bytes: int = SYNC_BYTES,
     ) -> None:
         self.spool = spool
-        self.closing = False
-        """Set while a session is being closed: its last chunks may use the reserve."""
         self._durable = durable
         self._queue_chunks, self._sync_ns, self._sync_bytes = queue_chunks, sync_ns, sync_bytes
         self._mutex = threading.Lock()
@@ -87,9 +80,8 @@ class SpoolWriter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-        self._put_total = self._waited = self._durable_total = self._refused = 0
-        self._latency_ns: deque[int] = deque(maxlen=LATENCIES)
-        self._age_ns: deque[int] = deque(maxlen=LATENCIES)
+        self._waited = self._durable_total = self._refused = 0
+        self._age_ns: deque[int] = deque(maxlen=AGES)
 
     async def __aenter__(self) -> SpoolWriter:
         self._loop = asyncio.get_running_loop()
@@ -104,15 +96,18 @@ class SpoolWriter:
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
     async def put(self, chunk: Chunk, *, closing: bool = False) -> None:
-        """Queue a chunk, waiting while the queue is full. Raises what befell earlier ones."""
+        """Queue a chunk, waiting while the queue is full; with `closing` it may use the reserve.
+
+        Raises:
+            SpoolError: what befell earlier chunks.
+        """
         while True:
             with self._wake:
                 self._raise_error()
                 if self._stop or self._loop is None:
                     raise SpoolError(f"the writer of spool {self.spool.path} is not running")
                 if len(self._queue) < self._queue_chunks:
-                    self._queue.append((chunk, clock.now_ns(), closing or self.closing))
-                    self._put_total += 1
+                    self._queue.append((chunk, clock.now_ns(), closing))
                     self._wake.notify()
                     return
                 self._room.clear()
@@ -134,20 +129,12 @@ class SpoolWriter:
 
     def stats(self) -> WriterStats:
         with self._mutex:
-            p50, p99, most = _quantiles_ms(self._latency_ns)
-            age_p50, age_p99, age_most = _quantiles_ms(self._age_ns)
             return WriterStats(
                 queued=len(self._queue),
-                put_total=self._put_total,
                 waited_total=self._waited,
                 durable_total=self._durable_total,
                 refused_total=self._refused,
-                durable_ms_p50=p50,
-                durable_ms_p99=p99,
-                durable_ms_max=most,
-                age_ms_p50=age_p50,
-                age_ms_p99=age_p99,
-                age_ms_max=age_most,
+                age_ms_p99=float(np.percentile(np.array(self._age_ns), 99)) / 1e6 if self._age_ns else 0.0,
             )
 
     def _raise_error(self) -> None:
@@ -158,20 +145,20 @@ class SpoolWriter:
     # What follows runs in the writer's thread.
 
     def _run(self) -> None:
-        put_ns: list[tuple[int, int]] = []
+        unsynced_t0_ns: list[int] = []
         n_bytes = due_ns = 0
         while True:
-            batch, flushes, stop = self._take(due_ns if put_ns else 0)
-            for chunk, t_ns, closing in batch:
+            batch, flushes, stop = self._take(due_ns if unsynced_t0_ns else 0)
+            for chunk, put_ns, closing in batch:
                 if not self._append(chunk, closing):
                     continue
-                due_ns = due_ns if put_ns else t_ns + self._sync_ns
-                put_ns.append((t_ns, chunk.header.t0_ns))
+                due_ns = due_ns if unsynced_t0_ns else put_ns + self._sync_ns
+                unsynced_t0_ns.append(chunk.header.t0_ns)
                 n_bytes += len(chunk.packed)
                 if n_bytes >= self._sync_bytes:
-                    n_bytes = 0 if self._sync(put_ns) else n_bytes
-            if put_ns and (flushes or stop or clock.now_ns() >= due_ns):
-                n_bytes = 0 if self._sync(put_ns) else n_bytes
+                    n_bytes = 0 if self._sync(unsynced_t0_ns) else n_bytes
+            if unsynced_t0_ns and (flushes or stop or clock.now_ns() >= due_ns):
+                n_bytes = 0 if self._sync(unsynced_t0_ns) else n_bytes
                 due_ns = clock.now_ns() + self._sync_ns
             self._tell(self._finish_flushes, flushes)
             if stop:
@@ -218,7 +205,8 @@ class SpoolWriter:
         with self._mutex:
             self._error = self._error or error
 
-    def _sync(self, put_ns: list[tuple[int, int]]) -> bool:
+    def _sync(self, t0_ns: list[int]) -> bool:
+        """Sync what was appended, of which these are the first times; clears them where it succeeds."""
         try:
             self.spool.sync()
         except Exception as error:  # noqa: BLE001 - as above
@@ -227,12 +215,11 @@ class SpoolWriter:
             return False
         now = clock.now_ns()
         with self._mutex:
-            self._durable_total += len(put_ns)
-            self._latency_ns.extend(now - t for t, _ in put_ns)
-            self._age_ns.extend(now - t0 for _, t0 in put_ns)
+            self._durable_total += len(t0_ns)
+            self._age_ns.extend(now - t0 for t0 in t0_ns)
         if self._durable is not None:
-            self._tell(self._durable, len(put_ns))
-        put_ns.clear()
+            self._tell(self._durable, len(t0_ns))
+        t0_ns.clear()
         return True
 
     def _tell(self, function: Callable[..., object], *args: object) -> None:
@@ -246,12 +233,3 @@ class SpoolWriter:
         for done in flushes:
             if not done.done():
                 done.set_result(None)
-
-
-def _quantiles_ms(values_ns: deque[int]) -> tuple[float, float, float]:
-    """p50, p99 and the largest; zeros while there is none."""
-    if not values_ns:
-        return 0.0, 0.0, 0.0
-    values_ms = np.array(values_ns, np.float64) / 1e6
-    p50, p99 = np.percentile(values_ms, [50, 99]).tolist()
-    return p50, p99, float(values_ms.max())

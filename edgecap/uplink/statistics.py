@@ -12,10 +12,8 @@ class UplinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     sent: int
     """Publishes that the broker acknowledged, resends included."""
-    sent_bytes: int
     receipted: int
     """Chunks that ingest proved to hold."""
-    receipted_bytes: int
     resent: int
     refused: int
     """Publishes that the broker answered with a failure."""
@@ -26,7 +24,6 @@ class UplinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Publishes that the broker acknowledged although nobody was subscribed (MQTT 5)."""
     in_flight: int
     """Published, not yet acknowledged by the broker."""
-    in_flight_bytes: int
     awaiting: int
     """Acknowledged by the broker, not yet receipted by ingest."""
     awaiting_bytes: int

@@ -81,8 +81,8 @@ class Uplink:
         self._alone = False
         self._listening: set[tuple[str, str]] = set()
         self._latency = Latencies()
-        self._sent = self._sent_bytes = self._resent = self._refused = 0
-        self._receipted = self._receipted_bytes = self._quarantined = 0
+        self._sent = self._resent = self._refused = 0
+        self._receipted = self._quarantined = 0
         self._bad_receipts = self._nobody = 0
 
     @property
@@ -134,11 +134,9 @@ class Uplink:
             log.warning("ignored a receipt: %s", error)
             return
         for id_ in ids:
-            delivery = self._book.open.get(id_)
             latency_ns = self._book.receipted(id_, now_ns)
-            if delivery is not None and latency_ns is not None:
+            if latency_ns is not None:
                 self._latency.add(latency_ns)
-                self._receipted_bytes += delivery.entry.bytes
                 self._told = ""
         self._remember(ids)
         self._releasing.update(ids)
@@ -161,16 +159,13 @@ class Uplink:
         book = self._book
         return UplinkStatistics(
             sent=self._sent,
-            sent_bytes=self._sent_bytes,
             receipted=self._receipted,
-            receipted_bytes=self._receipted_bytes,
             resent=self._resent,
             refused=self._refused,
             quarantined=self._quarantined,
             bad_receipts=self._bad_receipts,
             nobody=self._nobody,
             in_flight=len(book.flying),
-            in_flight_bytes=book.flying_bytes,
             awaiting=len(book.open) - len(book.flying),
             awaiting_bytes=sum(d.entry.bytes for d in book.open.values()) - book.flying_bytes,
             window=int(self._window_now),
@@ -305,7 +300,6 @@ class Uplink:
             self._tell_hold()  # at once: whoever chooses next may be waiting for the spool
             return
         self._sent += 1
-        self._sent_bytes += entry.bytes
         self._book.landed(delivery, now_ns)
 
     async def _listen(self, connection: Connection, entry: Entry) -> None:
