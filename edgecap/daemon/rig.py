@@ -231,7 +231,7 @@ class Rig:
             intent = await self._intents.get()
             try:
                 message = await self._obey(intent)
-                result = CommandResult(intent.id, True, message)
+                result = CommandResult(intent.id, self.machine.state is not State.FAULT, message)
             except EdgecapError as error:
                 result = CommandResult(intent.id, False, str(error))
                 self.say("refused", intent.t_ns, str(error))
@@ -269,9 +269,9 @@ class Rig:
                 raise
             return f"recording {self.session.last}"
         if action in (Action.CLOSE, Action.CLOSE_DISCARDED):
+            stopped: Outcome = "interrupted" if intent.event == "failed" else "complete"
             discarded = action is Action.CLOSE_DISCARDED
-            await self._close_session("discarded" if discarded else "complete", intent.reason)
-            return f"{'discarded' if discarded else 'saved'} {self.session.last}"
+            return await self._close_session("discarded" if discarded else stopped, intent.reason)
         if action is Action.MARK and self.recorder is not None and intent.mark is not None:
             self.recorder.mark(intent.mark)
             self.say("mark", intent.mark.t_ns, intent.mark.kind, note=intent.mark.text, by=intent.by)
@@ -317,22 +317,25 @@ class Rig:
         for device in self.devices.open:
             self._latecomers.add_later(device)
 
-    async def _close_session(self, outcome: Outcome, reason: str) -> None:
-        session = self.session.last
+    async def _close_session(self, outcome: Outcome, reason: str) -> str:
+        session, why = self.session.last, reason
         self.session.ending()
         sent = await stop_sources(self.devices.open)
         self.pair = clock.read_pair()
-        recorder = await self.session.close(self.pair, outcome, sent, reason)
+        recorder, outcome = await self.session.close(self.pair, outcome, sent, reason)
         if recorder.failure is not None:
+            why = str(recorder.failure)
             self.counters.sessions_failed += 1
-            self.machine.handle("failed", str(recorder.failure))
-            self.say("fault", clock.now_ns(), str(recorder.failure), session=session)
+            self.machine.handle("failed", why)
+            self.say("fault", clock.now_ns(), why, session=session)
         elif self.machine.state is State.DRAINING:
             self.machine.handle("drained")
         told = {"outcome": outcome, "samples": recorder.samples()}
         self.say("stop", self.pair.raw_ns, session, session=session, **told)
         log.info("%s %s", outcome, session)
         await asyncio.to_thread(memory.give_back)
+        what = f"{'saved' if outcome == 'complete' else outcome} {session}"
+        return f"{what}: {why}" if why and self.machine.state is State.FAULT else what
 
     async def _fail(self, reason: str) -> None:
         """A running session cannot go on: close what there is and show it."""

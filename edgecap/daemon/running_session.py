@@ -105,11 +105,15 @@ class RunningSession:
 
     async def close(
         self, pair: ClockPair, outcome: Outcome, sent: Mapping[str, int], reason: str
-    ) -> Recorder:
-        """End it in order; the recorder's `failure` says what the spool could not take."""
+    ) -> tuple[Recorder, Outcome]:
+        """End it in order; the recorder's `failure` says what the spool could not take.
+
+        Returns:
+            The recorder, and what became of the session.
+        """
         recorder = self.recorder
         assert recorder is not None
-        await recorder.close(pair, outcome, sent, reason)
+        outcome = await recorder.close(pair, outcome, sent, reason)
         self.let_go()
         try:
             await self._writer.flush()
@@ -117,8 +121,9 @@ class RunningSession:
             recorder.failure = recorder.failure or error
         self._pulse.session = ""
         if recorder.failure is not None:
+            outcome = "interrupted" if outcome == "complete" else outcome
             await self._unclosed.close(pair.raw_ns)
-        return recorder
+        return recorder, outcome
 
     def ending(self) -> None:
         """It was told to end: should the daemon hang from here on, it is not gone on with."""

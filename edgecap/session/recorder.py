@@ -162,8 +162,12 @@ class Recorder:
 
     async def close(
         self, pair: ClockPair, outcome: Outcome, device_sent: Mapping[str, int], reason: str = ""
-    ) -> None:
-        """Seal everything that is left, then write the closing record; call after all sources stopped."""
+    ) -> Outcome:
+        """Seal everything that is left, then write the closing record; call after all sources stopped.
+
+        Returns:
+            The outcome as recorded: what failed is not `complete`.
+        """
         assert self._sealer is not None
         for stream in self._streams.values():
             for draft in stream.chunker.flush():
@@ -182,7 +186,11 @@ class Recorder:
             }
             for name, s in self._streams.items()
         }
+        if self.failure is not None:
+            outcome = "interrupted" if outcome == "complete" else outcome
+            reason = reason or str(self.failure)
         await self._put_records([manifest.close_record(pair.raw_ns, outcome, totals, reason)])
+        return outcome
 
     def _add_stream(self, info: StreamInfo) -> None:
         chain = StreamChain(
