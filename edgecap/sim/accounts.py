@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecap.daemon.latecomers import START_AGAIN_S
 from edgecap.dataset.recorded import StreamData
 from edgecap.dataset.session import RecordedSession, load_session
 from edgecap.errors import EdgecapError
@@ -27,8 +28,8 @@ STATED_NS = 2_600_000_000
 CRASH = "crash"
 GAP_SLACK_NS = 5_000_000
 """A gap's ends are known as well as the samples beside it; the clock may not be locked yet."""
-REPEATED_NS = int(ACK_TRIES * ACK_LIMIT_S * 1e9)
-"""A START that is sent again comes so soon after the first."""
+REPEATED_NS = int((2 * ACK_TRIES * ACK_LIMIT_S + START_AGAIN_S) * 1e9)
+"""A START that is sent again comes so soon after the first, even if that was given up and taken back between."""
 MOST_VIOLATIONS = 40
 
 
