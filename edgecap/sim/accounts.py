@@ -29,7 +29,7 @@ CRASH = "crash"
 GAP_SLACK_NS = 5_000_000
 """A gap's ends are known as well as the samples beside it; the clock may not be locked yet."""
 REPEATED_NS = int((2 * ACK_TRIES * ACK_LIMIT_S + START_AGAIN_S) * 1e9)
-"""A START that is sent again comes so soon after the first, even if that was given up and taken back between."""
+"""A START that is sent again comes so soon after the first, even one that was given up in between."""
 MOST_VIOLATIONS = 40
 
 
