@@ -142,14 +142,14 @@ def unit(index: int, mid_ns: int, exposure_ns: int, jpeg: bytes) -> VideoUnit:
     return VideoUnit(index, mid_ns + exposure_ns // 2, mid_ns + 10**7, exposure_ns, 0, KEY, jpeg)
 
 
-def jpegs(count: int) -> list[bytes]:
+def jpegs(count: int, width: int = 32, height: int = 16) -> list[bytes]:
     """Grey pictures, each a little brighter than the one before."""
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = 32, 16, "yuvj420p"
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
     encoder.time_base = Fraction(1, 30)
     found = []
     for k in range(count):
-        frame = av.VideoFrame.from_ndarray(np.full((16, 32), 4 * k, np.uint8), format="gray")
+        frame = av.VideoFrame.from_ndarray(np.full((height, width), 4 * k, np.uint8), format="gray")
         frame = frame.reformat(format="yuvj420p")
         frame.pts = k
         found += encoder.encode(frame)

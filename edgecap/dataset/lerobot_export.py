@@ -44,6 +44,7 @@ from edgecap.dataset.lerobot_video import (
     clip_path,
     join,
     read_clip,
+    require_one_size,
     write_clips,
 )
 from edgecap.dataset.mcap_records import as_json
@@ -181,10 +182,14 @@ class LerobotDataset:
                     for row in write_clips(session, plan, pictures, folder):
                         report.reached(row)
                     report.next_part()
-                    clips[pictures.camera.name] = [
+                    name = pictures.camera.name
+                    clips[name] = [
                         read_clip(clip_path(folder, n), end - first, plan.fps)
                         for n, (first, end) in enumerate(plan.clips)
                     ]
+                    for clip in clips[name]:
+                        before = self._clips.get(name, clips[name])[0]
+                        require_one_size(session, pictures.camera, before, clip)
                 return self._take(session, table, features, plan, sizes, clips, samples)
         except BaseException:
             shutil.rmtree(native, ignore_errors=True)

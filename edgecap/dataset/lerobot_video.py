@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +18,7 @@ from edgecap.dataset.frames_video import DEMUXER, Mp4Writer, decodable_frames
 from edgecap.dataset.lerobot_plan import NONE, Pictures, Plan
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
-from edgecap.model import H264, MJPEG
+from edgecap.model import H264, MJPEG, StreamInfo
 from edgecap.source.camera_encoder import H264Encoder
 
 BITS_PER_PIXEL = 0.2
@@ -88,6 +89,40 @@ def read_clip(path: Path, rows: int, fps: int) -> Clip:
             "has_audio": False,
         }
         return Clip(path, rows, facts, (*facts.values(), context.extradata))
+
+
+def require_one_size(session: RecordedSession, camera: StreamInfo, before: Clip, clip: Clip) -> None:
+    """A dataset's pictures of a camera are all of one size, whatever the camera said that it would give.
+
+    Raises:
+        ExportError: `clip` has another size than the one before it.
+    """
+    first, last = ((c.facts["video.width"], c.facts["video.height"]) for c in (before, clip))
+    if first != last:
+        raise _other_size(session, camera, last, first)
+
+
+def _other_size(
+    session: RecordedSession, camera: StreamInfo, size: tuple[int, int], wanted: tuple[int, int]
+) -> ExportError:
+    (w, h), (was_w, was_h) = size, wanted
+    return ExportError(
+        f"pictures of camera {camera.name} of session {session.key.session} are {w}×{h}, "
+        f"those before them {was_w}×{was_h}",
+        fix="export it into a dataset of its own, or with --to mcap",
+    )
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height by the frame header (ITU-T T.81 § B.2.2); None where there is none."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def join(clips: Sequence[Clip], fps: int, folder: Path) -> list[Place]:
@@ -167,11 +202,16 @@ def _concatenate(clips: Sequence[Clip], fps: int, target: Path) -> None:
 
 def _copied(session: RecordedSession, pictures: Pictures) -> Iterator[tuple[bytes, bool]]:
     """Frames as they were encoded; one that belongs to several rows comes as often."""
-    at, row = pictures.at, 0
-    frames = ((f, data) for f, data in decodable_frames(session, pictures.camera) if data is not None)
+    at, row, camera = pictures.at, 0, pictures.camera
+    size: tuple[int, int] | None = None
+    frames = ((f, data) for f, data in decodable_frames(session, camera) if data is not None)
     for k, (frame, data) in enumerate(frames):
         while row < len(at) and at[row] == k:
-            yield data, frame.key or pictures.camera.codec == MJPEG
+            found = jpeg_size(data) if camera.codec == MJPEG else None
+            if found is not None and size is not None and found != size:
+                raise _other_size(session, camera, found, size)
+            size = found or size
+            yield data, frame.key or camera.codec == MJPEG
             row += 1
 
 

@@ -116,6 +116,30 @@ def test_sessions_that_differ_do_not_share_a_dataset(tmp_path):
     assert [p.name for p in (tmp_path / "out/native").iterdir()] == [made.session]
 
 
+def test_pictures_of_another_size_than_was_said_do_not_share_a_dataset(tmp_path):
+    """The descriptors are alike; a dataset whose pictures are not cannot be put into batches."""
+
+    def filmed(name: str, pictures: list[bytes]):
+        film = [unit(k, RAW0 + (100 + 33 * k) * MS, MS, jpeg) for k, jpeg in enumerate(pictures)]
+        infos = [jpeg_camera("head", 30.0)]
+        return store_session(tmp_path / name, [], cameras={"head": film}, infos=infos, session=name)
+
+    odd = r"pictures of camera head of session {} are 64×48, those before them 32×16"
+    with LerobotDataset(tmp_path / "out") as writer:
+        writer.add(filmed("first", jpegs(5)))
+        with pytest.raises(ExportError, match=odd.format("larger")):
+            writer.add(filmed("larger", jpegs(5, 64, 48)))
+        with pytest.raises(ExportError, match=odd.format("changing")):
+            writer.add(filmed("changing", jpegs(3) + jpegs(3, 64, 48)))
+        assert writer.add(filmed("last", jpegs(5))).episodes == [1]
+        assert writer.finish().rows == 10
+    with LerobotDataset(tmp_path / "own") as writer:
+        writer.add(filmed("own", jpegs(5, 64, 48)))
+        writer.finish()
+    info = json.loads((tmp_path / "own/meta/info.json").read_text())
+    assert info["features"]["observation.images.head"]["shape"] == [48, 64, 3]  # what is, not what was said
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     session = small(tmp_path / "store", frames=30)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
