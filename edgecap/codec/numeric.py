@@ -15,15 +15,12 @@ from edgecap.codec.integers import (
     PLAIN,
     ROUNDED,
     STEPS,
-    Meaning,
-    fits,
     flip_signs,
-    from_integers,
-    read_meaning,
     to_integers,
     to_signed,
 )
 from edgecap.codec.layout import Array, ColumnLayout, Reader
+from edgecap.codec.meaning import Meaning, fits, from_integers, read_meaning
 from edgecap.codec.quick import QuickReader, QuickWriter
 from edgecap.codec.tail import Memory, TailReader
 from edgecap.errors import ChunkError

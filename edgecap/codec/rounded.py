@@ -13,6 +13,7 @@ import numpy as np
 from edgecap.codec.lattice import F32, I32, from_order, to_order
 from edgecap.codec.layout import Array, Reader
 from edgecap.codec.multiples import I64, MAX_EXPONENT, OFFSET_BITS, Steps
+from edgecap.codec.printed import Printed
 from edgecap.errors import ChunkError
 
 DIGITS = 24
@@ -38,27 +39,29 @@ def whole_numbers(values: F32, shift: int) -> I32:
     return found
 
 
-def split(values: F32, nearest: I32, steps: Steps, shift: int) -> tuple[I32, I32]:
+def split(values: F32, nearest: I32, steps: Steps, shift: int, printed: Printed | None) -> tuple[I32, I32]:
     """Multiples (n, c), in channels without a step their bit order, and rests (n, c).
 
     Args:
         nearest: (n, c) multiples that the samples' whole numbers are nearest to.
+        printed: How the multiples were printed before they were read, if they were.
     """
     order = to_order(values)
     k = np.where(steps.has, nearest, order)
-    return k, (order.astype(np.int64) - _expected(k, steps, shift)).astype(np.int32)
+    return k, (order.astype(np.int64) - _expected(k, steps, shift, printed)).astype(np.int32)
 
 
-def join(k: I32, rests: I32, steps: Steps, shift: int) -> F32:
+def join(k: I32, rests: I32, steps: Steps, shift: int, printed: Printed | None) -> F32:
     """Undo `split`."""
-    return from_order((_expected(k, steps, shift) + rests).astype(np.int32))
+    return from_order((_expected(k, steps, shift, printed) + rests).astype(np.int32))
 
 
-def _expected(k: I32, steps: Steps, shift: int) -> I64:
+def _expected(k: I32, steps: Steps, shift: int, printed: Printed | None) -> I64:
     """Bit order of what multiples stand for, without their rests."""
     exact = k.astype(np.int64) * steps.m + steps.a - ((1 << steps.e) >> 1)
     with np.errstate(over="ignore"):
-        values = (exact * 2.0 ** -(steps.e + shift)).astype(np.float32)
+        wide = exact * 2.0 ** -(steps.e + shift)
+        values = (wide if printed is None else printed.values(wide)).astype(np.float32)
     found: I64 = np.where(steps.has, to_order(values), k).astype(np.int64)
     return found
 

@@ -65,6 +65,24 @@ def read_step(b):
     return divisor, coarse
 
 
+def read_shift(b):
+    first = b.byte()
+    if first > 15:
+        return None, first - 128
+    places = b.byte()
+    assert first > 0
+    assert places <= 22
+    return (first, places), b.byte() - 128
+
+
+def printed(y, n, q):
+    powers = [float(f"1e{d}") for d in range(-46, 60)]
+    d = -46 + max(sum(power <= abs(y) for power in powers) - 1, 0)
+    s = min(n - 1 - d, q)
+    u, w = float(f"1e{max(s, 0)}"), float(f"1e{max(-s, 0)}")
+    return math.copysign(float(round(abs(y) * u / w)) / u * w, y)
+
+
 def read_exceptions(b, count):
     found, at = [], -1
     for _ in range(count):
@@ -163,8 +181,8 @@ class ReferenceDecoder:
         if transform == 1 or (transform == 4 and floats):
             part["step"] = before["step"] if continued else read_step(b)
         if transform == 5:
-            part["step"] = before["step"] if continued else b.byte() - 128
-            assert part["step"] >= -60
+            part["step"] = before["step"] if continued else read_shift(b)
+            assert part["step"][1] >= -60
         if transform in (4, 5):
             part["steps"] = before["steps"] if continued else read_steps(b, lanes)
         if transform == 6:
@@ -277,7 +295,9 @@ class ReferenceDecoder:
                     order = v
                     if step is not None:
                         m, e, a = step
-                        y = float(v * m + a - (1 << e >> 1)) * 2.0 ** -(e + part["step"])
+                        text, shift = part["step"]
+                        y = float(v * m + a - (1 << e >> 1)) * 2.0 ** -(e + shift)
+                        y = printed(y, *text) if text else y
                         with np.errstate(over="ignore"):
                             b = int(np.float32(y).view("<i4"))
                         order = (b ^ 0x7FFFFFFF if b < 0 else b) + rest

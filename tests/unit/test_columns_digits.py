@@ -50,6 +50,35 @@ def test_the_reference_decodes_the_same(seed, number, kind, rows, channels, leve
     assert all(len(p) <= 4 * n * max(channels, 1) + 40 for p, n in zip(payloads, rows, strict=True))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 1 << 32),
+    st.integers(4, 7),
+    st.sampled_from([1 / 2048, 1 / 16.4, 0.061, 3.3 / 4096, 9.80665 / 8192]),
+    st.lists(st.integers(12, 300), min_size=1, max_size=3),
+    st.integers(0, 2),
+    st.sampled_from(["max", "stream"]),
+)
+def test_the_reference_decodes_what_a_sensor_counted_and_text_showed(
+    seed, number, step, rows, channels, level
+):
+    rng = np.random.default_rng(seed)
+    shape = (sum(rows), channels) if channels else (sum(rows),)
+    counts = np.rint(np.cumsum(rng.normal(0, 9, shape), axis=0) + rng.normal(0, 3, shape))
+    x = as_text(np.round(counts * step, 8), number)
+    ends = np.cumsum(rows)
+    through([x[end - n : end] for n, end in zip(rows, ends.tolist(), strict=True)], level, True)
+
+
+@pytest.mark.parametrize(("step", "number"), [(1 / 2048, 7), (1 / 2048, 6), (1 / 16.4, 6), (0.061, 7)])
+def test_counts_that_were_printed_cost_no_more_than_counts(step, number):
+    rng = np.random.default_rng(12)
+    counts = np.rint(np.cumsum(rng.normal(0, 9, (900, 2)), axis=0) + rng.normal(0, 6, (900, 2)))
+    (payload,) = through([as_text(counts * step, number)])
+    (wanted,) = through([counts.astype("<i4")])
+    assert len(payload) < len(wanted) + 70
+
+
 @pytest.mark.parametrize("number", [4, 5, 6, 7])
 def test_text_costs_what_its_noise_does(number):
     rng = np.random.default_rng(number)
@@ -103,6 +132,9 @@ def test_the_samples_that_are_no_decimals_are_exceptions():
         (damaged(0x82, 8 * 8, 0), "without digits"),
         (damaged(0x82, 8 * 8 + 1, 5), "exceeds the limit"),
         (damaged(0x82, 8 * 8 + 1, 1, 4, 0, 0, 0, 0), "beyond the column"),
+        (damaged(0x52, 0, 3, 128, 0), "number of decimal digits"),
+        (damaged(0x52, 4, 23, 128, 0), "number of decimal digits"),
+        (damaged(0x52, 16, 0), "impossible shift"),
         (damaged(0x81, 8 * 8 + 1, 0), "does not fit"),
         (damaged(0x83, 8 * 8 + 1, 0), "does not have"),
         (bytes([0x28, 2 << 5, 4, 0x82, 65, 0]), "does not fit"),
@@ -114,7 +146,7 @@ def test_impossible_fronts_are_refused(payload, message):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from([0x82, 0x86]), st.integers(0, 255), st.binary(max_size=80))
+@given(st.sampled_from([0x82, 0x86, 0x52]), st.integers(0, 255), st.binary(max_size=80))
 def test_any_bytes_end(head, front, data):
     with contextlib.suppress(ChunkError):
         decode_columns(damaged(head, front, 0) + data)
