@@ -1,4 +1,4 @@
-"""What a program that runs for weeks owes its machine: memory that it does not need any more."""
+"""Gives back memory that is no longer needed: for programs that run for weeks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _M_ARENA_MAX = -8
 
 
 def share_one_heap() -> None:
-    """Call before any thread is started: have all of them allocate from the same heap.
+    """Have all threads allocate from one heap; call before any thread is started.
 
-    glibc gives each its own, of which `malloc_trim` returns the holes and not the free end, and a thread that
-    has once read a backlog keeps the most that it ever needed. Python lets one thread work at a time anyhow.
+    By default glibc gives each thread a heap of its own. `malloc_trim` returns the holes in those but not
+    their free ends, so that a thread which has once read a backlog would keep the most that it ever needed.
+    Several heaps gain nothing here: Python lets one thread work at a time anyhow.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have one heap
     if set_option is not None:
@@ -27,7 +28,7 @@ def share_one_heap() -> None:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Look for no garbage meanwhile: for imports, which leave none; it takes a tenth of their time."""
+    """Suspend garbage collection: imports leave no garbage, but looking for it takes a tenth of their time."""
     gc.disable()
     try:
         yield
@@ -36,21 +37,21 @@ def uncollected() -> Iterator[None]:
 
 
 def keep_for_good() -> None:
-    """Call when everything stands: what lives now is kept, and never looked at again.
+    """Exempt what lives now from garbage collection; call once everything is set up.
 
-    Python looks through all objects only when those that are new amount to a quarter of the others. With
-    every imported module among the others, sessions that have ended wait for that by the dozen, each in a
-    knot of its own.
+    Python looks through all objects only when the new ones amount to a quarter of the old ones. With every
+    imported module among the old ones, dozens of ended sessions, each held by reference cycles of its own,
+    would wait for that.
     """
     gc.collect()
     gc.freeze()
 
 
 def give_back() -> None:
-    """Collect what is lost in knots, and return freed memory to the system.
+    """Collect reference cycles, and return freed memory to the system, which glibc does not do by itself.
 
-    glibc alone keeps it. Chunks pass from thread to thread, so the heap fills with holes, a little more each
-    hour, and most of all while a backlog is delivered.
+    Chunks pass from thread to thread, so the heap fills with holes: a little more each hour, and most of all
+    while a backlog is delivered.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no need of it
@@ -59,7 +60,7 @@ def give_back() -> None:
 
 
 async def stay_tidy(at_rest: Callable[[], bool] = lambda: True) -> NoReturn:
-    """Keep what is there now, and give back whatever comes to it, every `TIDY_S` at rest."""
+    """Keep what is there now; what comes later is given back, every `TIDY_S`, whenever `at_rest` says so."""
     keep_for_good()
     while True:
         await asyncio.sleep(TIDY_S)

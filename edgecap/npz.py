@@ -21,9 +21,9 @@ DAMAGE = (
     *(AttributeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
     Warning,
 )
-"""What NumPy raises for files that are not, or no longer, what they should be: heads are parsed as Python.
+"""What NumPy raises for damaged files, whose heads it parses as Python.
 
-A warning is among them for those who make warnings errors: damage can name a type that NumPy deprecates.
+A warning is among them for whoever makes warnings errors: a damaged head can name a deprecated type.
 """
 
 

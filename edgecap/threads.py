@@ -10,7 +10,7 @@ THREADS = 8
 
 
 def full_pool() -> ThreadPoolExecutor:
-    """A pool whose threads all run: what a program holds does not depend on how busy it has been."""
+    """A pool whose threads all run from the start: memory must not depend on how busy a program has been."""
     pool = ThreadPoolExecutor(THREADS, "work")
     together = threading.Barrier(THREADS)  # a thread is started only when none of the others is idle
     for started in [pool.submit(together.wait) for _ in range(THREADS)]:

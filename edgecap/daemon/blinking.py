@@ -33,7 +33,7 @@ def intervals_s(seed: int, seconds: float) -> Iterator[float]:
 
 
 async def blink(device: OpenSource, seed: int, seconds: float, may_go_on: Callable[[], bool]) -> int:
-    """Blink with a board's light, then give it back to the rig's state; how often it was switched on."""
+    """Blink with a board's light, then give the light back; returns how often it was switched on."""
     n = 0
     with device.borrowed_light() as show:
         for k, wait_s in enumerate(intervals_s(seed, seconds)):
@@ -46,7 +46,7 @@ async def blink(device: OpenSource, seed: int, seconds: float, may_go_on: Callab
 
 
 def read_request(args: Mapping[str, str]) -> tuple[int, float]:
-    """Seed and seconds of a command; raises `SessionError`."""
+    """The seed and the seconds that a command asks for; raises `SessionError`."""
     try:
         seconds = float(args.get("seconds", "") or DEFAULT_S)
     except ValueError:

@@ -13,7 +13,7 @@ LOOK_AGAIN_S = 0.05
 
 
 class Buttons:
-    """Takes edges at any time; `run` tells the gestures that they make."""
+    """Takes edges at any time; `run` hands out the gestures that they make."""
 
     def __init__(self) -> None:
         self._gestures = Gestures()
@@ -37,7 +37,7 @@ class Buttons:
         self._fed.set()
 
     def gone(self, by: object) -> bool:
-        """A board has gone or started anew; returns whether that cut a press short, which counts for none."""
+        """A board has gone or started anew; returns whether that cut a press short (it does not count then)."""
         if by is None or by is not self._by:
             return False
         self._by, self._told_ns = None, now_ns
@@ -46,7 +46,7 @@ class Buttons:
         return True
 
     async def run(self, on_gesture: Callable[[Gesture, int], Awaitable[None]]) -> None:
-        """Tell each gesture with the time of its first edge, as soon as nothing can change it."""
+        """Hand out each gesture, with the time of its first edge, as soon as no edge can change it."""
         least_s = 0.0
         while True:
             deadline_ns = self._gestures.deadline_ns()

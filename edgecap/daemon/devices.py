@@ -108,7 +108,7 @@ class Devices:
                     if device.note(item, now_ns()):
                         self._on_change()
                     elif item.sensor and item.kind == "fault":
-                        continue  # an idle device tells again and again what stands
+                        continue  # an idle device repeats a fault that lasts: it has been told once
                 await self._take(device, item)
         finally:
             del self._open[name]
@@ -128,7 +128,7 @@ class Devices:
 
 
 def twins(devices: Iterable[OpenSource]) -> dict[str, str]:
-    """Boards that give one serial number, by name: after a swap nobody could tell them apart."""
+    """Boards with the same serial number, by name, with what to do: after a swap they look alike."""
     boards: dict[str, list[str]] = {}
     for device in devices:
         for serial in {i.serial_number for i in device.feed.info if i.clock == "mcu" and i.serial_number}:

@@ -74,9 +74,9 @@ class Grounded:
         """Show the fault until `try_again` succeeds, whose result is returned; None when told to stop.
 
         Args:
-            try_again: Raises `SpoolError` as long as the rig stays where it is.
-            broker: Where to tell it.
-            panel: Opens the rig's own light.
+            try_again: Opens the spool; raises `SpoolError` while that is not possible.
+            broker: Where the status is published; None for nowhere.
+            panel: Opens the rig's own light; None where it has none.
             stop: Ends the waiting.
         """
         notify_systemd("READY=1")
@@ -193,7 +193,7 @@ class Grounded:
         )
 
     def _free_bytes(self) -> int:
-        """Of the file system on which the spool would be."""
+        """Free space where the spool would be."""
         try:
             return shutil.disk_usage(nearest_existing(Path(self.config.spool.dir))).free
         except OSError:

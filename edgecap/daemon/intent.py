@@ -1,4 +1,4 @@
-"""What wants to move a rig, what it tells of itself, and what it counts."""
+"""Requests to a rig's state machine, and the events and counts that the rig publishes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Panel(Protocol):
 
 @dataclass(slots=True)
 class Intent:
-    """Something that wants to move the state machine."""
+    """A request to move the state machine."""
 
     event: Event
     by: str
@@ -31,9 +31,9 @@ class Intent:
     task: str = ""
     reason: str = ""
     provenance: Provenance | None = None
-    """With start: of this session and those to come."""
+    """With `start`: of this session and the ones after it."""
     continued: Continued | None = None
-    """With start: what it goes on with."""
+    """With `start`: the session that the new one continues."""
     reply: asyncio.Future[CommandResult] | None = None
     id: str = ""
 
@@ -50,11 +50,11 @@ class Counters:
 
 @dataclass(slots=True)
 class RigEvent:
-    """For the `event` topic."""
+    """Something that happened, for the `event` topic."""
 
     kind: str
     t_ns: int
     text: str
     session: str = ""
-    """In which it happened; empty outside of any. It may be told much later, when another one runs."""
+    """The one in which it happened, empty outside of any: another may run when it is published."""
     fields: dict[str, Any] = field(default_factory=dict)

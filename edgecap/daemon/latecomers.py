@@ -24,21 +24,21 @@ class Latecomers:
     def __init__(self, records: Callable[[], bool], opened: Callable[[], Sequence[OpenSource]]) -> None:
         self._records, self._opened = records, opened
         self._waiting: dict[str, OpenSource] = {}
-        """By name: a device that comes and goes waits once."""
+        """By name, so that a device that comes and goes waits only once."""
         self._news = asyncio.Event()
 
     def add(self, source: OpenSource) -> None:
-        """It is there now."""
+        """Start a device that is there now."""
         self._waiting[source.name] = source
         self._news.set()
 
     def add_later(self, source: OpenSource) -> None:
-        """A sensor that is there but did not take its start is told again: the line may have been busy."""
+        """Try a sensor again that is there but did not take its start: its line may have been busy."""
         if not (source.started or source.away or source.is_camera):
             asyncio.get_running_loop().call_later(START_AGAIN_S, self.add, source)
 
     async def run(self) -> None:
-        """Start them, for ever."""
+        """Start what waits, until cancelled."""
         while True:
             await self._news.wait()
             source = self._waiting.pop(next(iter(self._waiting)))

@@ -52,7 +52,7 @@ async def tell_neighbours(spool_dir: str, status: Callable[[], RigStatus]) -> As
 
 
 async def ask_neighbour(spool_dir: str) -> RigStatus | str | None:
-    """The status of the daemon of this spool; None when none runs, a text when it does not tell us."""
+    """The status of this spool's daemon; None when none runs; a text that says why it gives us none."""
     try:
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(address_of(spool_dir))

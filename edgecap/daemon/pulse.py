@@ -28,10 +28,10 @@ class Pulse:
         """The session being recorded; empty while there is none."""
 
     async def run(self) -> None:
-        """Beat while a session is recorded, for ever."""
+        """Beat while a session is recorded, until cancelled."""
         fd = -1
         try:
-            with contextlib.suppress(OSError):  # without it a kill's time is known less well, nothing else
+            with contextlib.suppress(OSError):  # without it the time of a kill is known less exactly
                 fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
             while fd >= 0:
                 if self.session:

@@ -24,8 +24,8 @@ BRACKET_NS = 20_000_000
 BRACKET_S = 0.5
 """… or for this long."""
 FAULT_SHOWN_NS = 10_000_000_000
-"""A fault that a device told of, and went on, is shown for this long; so is one of a sensor that the device
-tells of again and again while idle, should it fall silent about it."""
+"""A fault after which the device went on is shown for this long. So is a sensor's fault that an idle device
+keeps repeating, from the moment it no longer does."""
 STOP_S = 5.0
 """A source that has not stopped by then is left behind; its samples so far are kept."""
 
@@ -63,7 +63,7 @@ class Live:
         self.arrived.set()
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Until something holds that depends on what arrived or on what the device told."""
+        """Wait until something holds that depends on what arrived or on what the device told."""
         while not holds():
             self.arrived.clear()
             await self.arrived.wait()
@@ -93,13 +93,13 @@ class OpenSource:
 
     @property
     def able(self) -> set[str]:
-        """Streams of which samples may come: it was started, is there, and the sensor is not dead."""
+        """Streams that can deliver: the device was started and is there, and the sensor is not dead."""
         if self.away or not self.started:
             return set()
         return {i.name for i in self.feed.info} - self._sensors.keys()
 
     def told_ns(self) -> int:
-        """Rig time up to which all that the device has told has been taken from it."""
+        """Rig time up to which everything that the device said has been read."""
         return getattr(self.feed, "told_ns", None) or now_ns()
 
     def saw(self, item: SampleBlock | FramePacket | PictureReport | Gap) -> None:
@@ -109,11 +109,11 @@ class OpenSource:
             self.live.saw(item)
 
     async def first_samples(self) -> None:
-        """Until each stream has delivered that can."""
+        """Wait until every stream that can deliver has delivered."""
         await self.live.wait_until(lambda: self.able <= self.live.seen)
 
     async def samples_beyond(self, t_ns: int) -> None:
-        """Until something arrived after `t_ns`, unless nothing can come."""
+        """Wait until something arrived after `t_ns`, unless nothing can come."""
         await self.live.wait_until(lambda: not self.able or self.live.last_ns > t_ns)
 
     def note(self, event: DeviceEvent, heard_ns: int) -> bool:
@@ -143,7 +143,7 @@ class OpenSource:
         before = self._ailing(heard_ns)
         if event.kind == "fault":
             known, _ = self._sensors.get(event.sensor, ("", 0))
-            # That nothing comes of it adds nothing to what the device itself said.
+            # That it is silent adds nothing to what the device itself said of it.
             text = known if known and event.text == f"{event.sensor} is silent" else event.text
             self._sensors[event.sensor] = text, heard_ns
         elif event.sensor:
@@ -153,7 +153,7 @@ class OpenSource:
         return self._ailing(heard_ns) != before
 
     def _ailing(self, t_ns: int) -> dict[str, str]:
-        """Sensors that are known as dead, and why. What is not told again while idle is over."""
+        """Sensors that are known to be dead, and why; while idle, only what the device keeps repeating."""
         return {
             sensor: text
             for sensor, (text, told_ns) in self._sensors.items()
@@ -225,7 +225,7 @@ class OpenSource:
 
 
 def in_one(texts: Iterable[str], otherwise: str) -> str:
-    """Several texts as one line, at whose end are their fixes (or `otherwise`), each once."""
+    """Several texts in one line; their fixes, or else `otherwise`, come at its end, each once."""
     parts = [text.partition("; ") for text in texts if text]
     fixes = dict.fromkeys(fix for *_, fix in parts if fix) or dict.fromkeys([otherwise])
     line = ", ".join(dict.fromkeys(what for what, *_ in parts))

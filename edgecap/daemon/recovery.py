@@ -16,9 +16,10 @@ from edgecap.spool import OpenSession, Spool
 LOSS_NS = 1_600_000_000
 """What a crash costs at most: half a second until the sync, one open chunk of a second, a moment to act."""
 BEAT_LATE_NS = 1_000_000_000
-"""A daemon that still read its devices had left a sign of life (ten a second) within this."""
+"""A daemon that still read its devices had given a sign of life at most this long before; it gives ten a
+second."""
 NEWEST = 16
-"""Session chunks that are looked through for streams that came late; there is one a second."""
+"""Session chunks, one a second, that are searched for streams which joined late."""
 
 
 def close_interrupted(spool: Spool, pulse: Pulse, *, stopped_ns: int | None = None) -> list[str]:
@@ -30,8 +31,8 @@ def close_interrupted(spool: Spool, pulse: Pulse, *, stopped_ns: int | None = No
     have recorded, which is also the time of the closing record, in the session's own boot.
 
     Args:
-        spool: Of which no session is being recorded.
-        pulse: What its last daemon left.
+        spool: While no session is being recorded into it.
+        pulse: The sign of life that its last daemon left.
         stopped_ns: When this daemon itself stopped recording a session that the spool could not take whole:
             the gaps then end there, and their cause is `disk`.
     """

@@ -1,4 +1,4 @@
-"""For how long the card lasts: room divided by the rate at which recording really fills it."""
+"""How long the card lasts: its room divided by the rate at which recording really fills it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgecap.spool import SpoolStats
 WINDOW_NS = 60_000_000_000
 """The rate is that of the last minute of recording."""
 LEAST_NS = 5_000_000_000
-"""A shorter look says little: chunks come once a second, the first ones late."""
+"""A rate measured for less than this says little: chunks come once a second, the first ones late."""
 
 
 class RoomMeter:
@@ -21,7 +21,7 @@ class RoomMeter:
         self._grown: deque[tuple[int, int]] = deque()
 
     def note(self, t_ns: int, stats: SpoolStats, *, recording: bool) -> None:
-        """Take a look, about once a second."""
+        """Take in how full the spool is, about once a second."""
         if not recording:
             self._grown.clear()
             return

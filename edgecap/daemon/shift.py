@@ -15,11 +15,11 @@ ENDED = "ended"
 """Written by systemd when the daemon has ended (ExecStopPost of edgecap.service): its `SERVICE_RESULT`."""
 HUNG = "watchdog"
 LATEST_NS = 300_000_000_000
-"""Whoever was recorded has gone by then, or pressed the button again."""
+"""After this long whoever was recorded has gone, or has pressed the button again."""
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What runs, for a daemon that starts in place of this one."""
+    """What is being recorded, for the daemon that starts in place of this one."""
 
     boot: str
     session: str
@@ -43,18 +43,18 @@ class Shift:
         """A session runs from here on."""
         note = Note(clock.boot_id(), session, continued.shift if continued else session, provenance)
         fresh = self._path.with_suffix(".new")
-        with contextlib.suppress(OSError):  # without it a hung daemon's session is not gone on with
+        with contextlib.suppress(OSError):  # without it a hung daemon's session is not continued
             fresh.write_bytes(msgspec.json.encode(note))
             fresh.chmod(0o640)
             fresh.replace(self._path)
 
     def end(self) -> None:
-        """The session has ended: nothing is to go on."""
+        """The session has ended: nothing is to be continued."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def cut_off(self) -> tuple[Provenance, Continued] | None:
-        """Who was being recorded when the daemon hung, and what is to be continued; None if it did not."""
+        """Who was recorded when the daemon hung, and the session to continue; None if it did not hang."""
         try:
             ended = self._ended.read_text().strip()
             self._ended.unlink()

@@ -1,4 +1,4 @@
-"""A session that the spool could not take to its end: closed as soon as it can be."""
+"""A session whose end the spool could not take: it is closed as soon as the spool can."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ log = logging.getLogger("edgecap.unclosed")
 
 
 class Unclosed:
-    """At most one session, which stopped but is open in the spool."""
+    """At most one session: it has stopped, and the spool holds no close record of it."""
 
     def __init__(self, spool: Spool, pulse: Pulse) -> None:
         self._spool, self._pulse = spool, pulse
         self._stopped_ns = 0
-        """0 when there is none."""
+        """When it stopped; 0 when there is none."""
 
     async def close(self, stopped_ns: int) -> None:
-        """Close what the spool holds of the session that stopped then; later if not now."""
+        """Close what the spool holds of the session that stopped then; on failure `close_any` tries again."""
         self._stopped_ns = stopped_ns
         try:
             closed = await asyncio.to_thread(
@@ -36,6 +36,6 @@ class Unclosed:
             log.warning("closed %s, which the spool holds only in part", session)
 
     async def close_any(self) -> None:
-        """Before the next session begins."""
+        """Close the session that is left, if there is one; called before the next session begins."""
         if self._stopped_ns:
             await self.close(self._stopped_ns)

@@ -2,7 +2,7 @@
 
 Measured on aiomqtt 2.5.1: a publish that the broker refuses returns success; pending publishes outlive
 the broker until their timeout; a cancelled connect leaks its socket. The class below overrides exactly
-the places where that happens; tests/system/test_mqtt_faults.py would notice if a release moved them.
+the places where that happens; tests/system/test_mqtt_*.py would notice if a release moved them.
 """
 
 from __future__ import annotations

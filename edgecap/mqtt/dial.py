@@ -37,7 +37,7 @@ async def dial(broker: Broker, *, timeout_s: float) -> socket.socket:
     try:
         context = broker.tls_context() if broker.tls else None
     except ConfigError as error:
-        # A rig records on, and finds the file when somebody has put it right.
+        # The rig records on, and tries the file again at its next attempt: somebody may have put it right.
         raise BrokerError(f"broker {broker.name}: {error.what}", fix=error.fix) from error
     try:
         async with asyncio.timeout(timeout_s):

@@ -213,7 +213,7 @@ class VideoChunker:
         fit = _widened(fits[-1][1], fits)
         t0_ns, t1_ns = fit.rig_ns(units[0].tick), fit.rig_ns(units[-1].tick)
         size = sum(len(u.data) for u in units)
-        # A continued frame counts where it starts.
+        # A frame that continues in the next chunk counts in the one where it begins.
         n = sum(1 for u in units if not u.flags & CONTINUATION)
         draft = Draft(t0_ns, t1_ns, n, size, fit, self._gaps, units=units)
         self._units, self._fits, self._gaps, self._bytes = [], [], [], 0

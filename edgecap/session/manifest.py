@@ -49,12 +49,12 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 class Continued(msgspec.Struct, frozen=True):
-    """What a session goes on with that was begun because the daemon had hung in the one before."""
+    """What a session continues that was begun because the daemon had hung in the one before."""
 
     session: str
-    """The one before."""
+    """The session before."""
     shift: str
-    """The first of them."""
+    """The first session of all that continue one another."""
 
 
 def new_session_id(utc_ns: int) -> str:
