@@ -177,8 +177,15 @@ def _compare(tallies: dict[str, _Tally], records: SessionRecords, problems: list
         problems.append("no manifest: nothing of the session's own stream has arrived")
     elif records.opening is None and tallies[SESSION_STREAM].missing:
         problems.append("no manifest: the session's opening record has not arrived")
+    for name, n in records.encrypted.items():
+        problems.append(
+            f"{SESSION_STREAM}: {n} chunk{'s are' if n > 1 else ' is'} encrypted ({name[:40]!r}), and what is "
+            "stated there cannot be compared without the key: verify where the key is, with an edgecap that "
+            "knows this encryption"
+        )
     if records.closing is None:
-        problems.append("no close record: the session is still open or was cut off")
+        if not records.encrypted:
+            problems.append("no close record: the session is still open or was cut off")
         return
     if not records.ends_with_close:
         problems.append("the close record is not the last one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ class SessionRecords:
         kinds: Stream → kind of its descriptor.
         carried: Stream → its rate, channels and units, in words.
         drifts: Stream → how it departed from its calibration, as the rig said it.
+        encrypted: How many chunks could not be read, by the encryption that their headers name.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -35,13 +37,16 @@ class SessionRecords:
         self.gaps: list[Gap] = []
         self.marks: list[Mark] = []
         self.drifts: dict[str, str] = {}
+        self.encrypted: Counter[str] = Counter()
         self._problems = problems
         self._last_seq = self._closed_at_seq = -1
 
     @property
     def outcome(self) -> str:
-        """As the close record says; `open` without one."""
-        return "open" if self.closing is None else text_of(self.closing, "outcome") or "unknown"
+        """As the close record says; `open` without one, `unknown` where it may be among what is encrypted."""
+        if self.closing is None:
+            return "unknown" if self.encrypted else "open"
+        return text_of(self.closing, "outcome") or "unknown"
 
     @property
     def totals(self) -> dict[str, dict[str, Any]]:
@@ -59,6 +64,9 @@ class SessionRecords:
     def take(self, chunk: Chunk) -> None:
         """Read the next chunk."""
         seq = self._last_seq = chunk.header.seq
+        if chunk.header.enc is not None:
+            self.encrypted[chunk.header.enc] += 1
+            return
         try:
             records = decode_records(chunk.payload)
         except ChunkError as error:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgecap.cli import export, sessions
-from edgecap.codec.chunk import Chunk
+from edgecap.codec.chunk import Chunk, pack_chunk
 from edgecap.errors import SessionError, StoreError
 from edgecap.ingest.completeness import verify_session
 from edgecap.ingest.described import described
@@ -72,6 +74,38 @@ def test_without_a_manifest(tmp_path: Path) -> None:
     report = report_on(tmp_path / "2", [c for c in chunks if c.header.stream != "session"])
     assert "no manifest: nothing of the session's own stream has arrived" in report.problems
     assert report.streams[1].samples == 200
+
+
+class Encrypting(SessionMaker):
+    """As a later version may seal the session's own records; from chunk `since` on."""
+
+    since = 0
+
+    def records(self, records: list[dict[str, object]]) -> Chunk:
+        plain = super().records(records)
+        if plain.header.seq < self.since:
+            return plain
+        payload = bytes(reversed(plain.payload))
+        told = {"enc": "x25519-1", "sha256": hashlib.sha256(payload).digest()}
+        sealed = pack_chunk(msgspec.structs.replace(plain.header, **told), payload)
+        self.chain.prev = sealed.hash
+        if not plain.header.seq:
+            self.chain.man = sealed.hash
+        return sealed
+
+
+@pytest.mark.parametrize(("since", "how_many"), [(0, "3 chunks are"), (2, "1 chunk is")])
+def test_encrypted_records_are_called_that_and_not_damage(tmp_path: Path, since: int, how_many: str) -> None:
+    maker = Encrypting()
+    maker.since = since
+    report = report_on(tmp_path, maker.whole(rounds=1))
+    (said,) = report.problems
+    assert said == (
+        f"session: {how_many} encrypted ('x25519-1'), and what is stated there cannot be compared without "
+        "the key: verify where the key is, with an edgecap that knows this encryption"
+    )
+    assert not report.complete
+    assert [s.missing for s in report.streams] == [[], [], []]
 
 
 def test_outcomes(tmp_path: Path) -> None:
