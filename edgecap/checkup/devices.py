@@ -201,7 +201,7 @@ def _clock(name: str, statistics: dict[str, Any]) -> Finding | None:
 
 
 def why_unlocked(clock: dict[str, Any]) -> tuple[str, str]:
-    """What is said, and the fix, of a board whose clock cannot be had, by what was counted of it."""
+    """Why a board's clock has no narrow bound, as its counters tell it, and the fix."""
     text = f"not locked after {clock['pongs']} answers to {clock['pings']} pings"
     fix = "check the link; of a new firmware, its PONG (hw/PROTOCOL.md § 2)"
     strange = clock["rejected_unknown"] + clock["rejected_stale"] + clock["rejected_duplicate"]

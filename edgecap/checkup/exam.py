@@ -44,7 +44,7 @@ class Exam:
         tell: Says what is going on, for a person who waits.
         daemon: Process id of the rig's daemon, "" when it is unknown; None while none runs.
         told: What that daemon says of itself.
-        untold: Why it does not.
+        untold: Why it says nothing.
         bytes_s: What the sensors produce per second, uncompressed; None until it has been measured.
     """
 

@@ -21,11 +21,11 @@ class Need(NamedTuple):
     nodes: Sequence[Path]
     """What must be there and open; empty when nothing of this kind is configured."""
     absent: str
-    """How nodes that are not there come to be."""
+    """What makes nodes appear that are not there."""
 
 
 class User(NamedTuple):
-    """As whom devices are opened."""
+    """The account that opens the devices."""
 
     name: str
     uid: int

@@ -36,5 +36,5 @@ def judge_picture(verdict: Verdict, state: str) -> Finding | None:
 
 
 def unseen(stream: str, seconds: float) -> Finding:
-    """Of a camera that gave no look, or too few of them."""
+    """The row of a camera whose picture was looked at too few times, or never."""
     return none(f"picture {stream}", f"looked at too few times within {seconds:g} s to be judged")

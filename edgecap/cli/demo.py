@@ -121,7 +121,7 @@ async def _demo(args: argparse.Namespace, firmware: Path, view: DemoView) -> dic
     from edgecap.mqtt import connect
     from edgecap.sim.demo import RIG, SITE, DemoSite
 
-    # Told to end, it ends its parts first, as by Ctrl-C: they would go on without it, and hold the spool.
+    # SIGTERM is taken like Ctrl-C, so that the parts are ended first: they would live on and hold the spool.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
     view.step("starting broker, three devices, ingest, daemon and the fleet's page")
     async with DemoSite(args.out, firmware, args.port) as site:

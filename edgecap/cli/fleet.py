@@ -29,7 +29,7 @@ examples:
   edgecap fleet --once --json | jq '.[] | select(.reasons != [])'
 """
 LONG = 20
-"""The top of a longer table may have scrolled away: what it says of the whole is said again below."""
+"""Rows. The top of a longer table may have scrolled away: its summary is printed again below."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

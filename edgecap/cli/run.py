@@ -314,7 +314,7 @@ async def _report(rig: Rig, reporter: Reporter, broker: Broker) -> None:
 
 
 async def _go_on(rig: Rig, provenance: Provenance, continued: Continued) -> None:
-    """Record on where the daemon before this one hung."""
+    """Continue the session during which the daemon before this one hung."""
     from edgecap.clock import now_ns
     from edgecap.daemon.intent import Intent
 
@@ -326,7 +326,7 @@ async def _go_on(rig: Rig, provenance: Provenance, continued: Continued) -> None
 
 
 async def _stay_tidy(rig: Rig) -> None:
-    """From the moment that everything stands, give memory back whenever nothing is recorded."""
+    """Once everything is set up, give memory back whenever nothing is recorded."""
     from edgecap.memory import stay_tidy
 
     await rig.ready()

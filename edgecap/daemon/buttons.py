@@ -37,7 +37,7 @@ class Buttons:
         self._fed.set()
 
     def gone(self, by: object) -> bool:
-        """A board has gone or started anew; returns whether that cut a press short (it does not count then)."""
+        """A board has gone or started anew; returns whether that cut a press short, which then counts not."""
         if by is None or by is not self._by:
             return False
         self._by, self._told_ns = None, now_ns

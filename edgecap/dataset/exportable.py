@@ -25,7 +25,7 @@ def require_exportable(session: RecordedSession, *, allow_incomplete: bool) -> N
     if session.outcome == "discarded":
         raise ExportError(f"session {session.key.session} was discarded by its worker", fix=fix)
     if not session.report.complete:
-        missing = "; ".join(session.report.missing) or f"it is {session.outcome}"
+        missing = "; ".join(session.report.problems) or f"it is {session.outcome}"
         raise ExportError(f"session {session.key.session} is not complete: {missing}", fix=fix)
 
 

@@ -44,7 +44,7 @@ def reasons(state: str, status: RigStatus | None, age_ns: int, was: str = "") ->
     if state == "unreadable":
         found.append(Reason("odd", "speaks another version, or garbage"))
     if state == "offline" and was == "recording":
-        # It goes on recording into its spool; only that nobody can see whether it does.
+        # It most likely goes on recording into its spool, but nobody can see whether it does.
         found.append(Reason("odd", "went offline while recording"))
     if status is not None:
         found += _told(status)

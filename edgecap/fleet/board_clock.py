@@ -10,7 +10,7 @@ from edgecap.status import RigStatus
 
 
 class BoardClock(msgspec.Struct, frozen=True):
-    """What an operator wants of `edgecap.timeline.quality.ClockQuality`; a rig may be older or newer."""
+    """The part of `edgecap.timeline.quality.ClockQuality` an operator needs; rigs may be older or newer."""
 
     locked: bool = False
     u_ns: int = 0

@@ -21,7 +21,7 @@ REDRAW_S = 0.25
 """A page of 14,000 rigs hears hundreds of messages a second; people read four at most."""
 REMEMBERED_EVENTS = 200
 TWINS_NS = 600_000_000_000
-"""How long two rigs that were heard under one name are told of."""
+"""How long it is told that two rigs were heard under one name."""
 
 
 class RigRow(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class RigRow(msgspec.Struct, frozen=True):
     was: str = ""
     """The state before this one, if it was heard."""
     boots: tuple[str, ...] = ()
-    """Kernel boots of the last messages, each other than the one before it, the newest last."""
+    """Kernel boots of the last messages, the newest last; the same one in a row is noted once."""
     twins_ns: int = 0
     """When a boot that had given way to another was last heard again; 0 for never."""
 
@@ -54,7 +54,7 @@ class RigRow(msgspec.Struct, frozen=True):
 
     @property
     def needs_attention(self) -> bool:
-        """Whether data is being lost, or cannot be seen not to be."""
+        """Whether data is being lost, or might be without anybody seeing it."""
         return bool(self.reasons())
 
 

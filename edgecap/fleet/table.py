@@ -25,9 +25,9 @@ _STYLE = {
 
 COLUMNS = ("rig", "state", "needs attention", "session", "waiting", "free", "bound", "task")
 _WIDTHS = {"session": 22, "waiting": 11, "free": 9, "bound": 9, "task": 14}
-"""Of the columns that a narrow terminal may do without, about, padding included."""
+"""Approximate widths, padding included, of the columns that a narrow terminal can do without."""
 _ATTENTION = 40
-"""What is wrong has at least so much room."""
+"""Least width of the column that says what is wrong."""
 
 
 def columns_for(rows: Sequence[RigRow], width: int) -> list[str]:
@@ -78,7 +78,7 @@ def roster_table(rows: Sequence[RigRow], width: int = 200) -> Table:
 
 
 NAMED = 5
-"""More rigs than these a line does not name."""
+"""Rigs that the summary names; of more it gives the number."""
 
 
 def summary(rows: Sequence[RigRow]) -> str:
@@ -96,7 +96,7 @@ def summary(rows: Sequence[RigRow]) -> str:
 
 
 def _free(spool: SpoolStatus) -> str:
-    """For how long the card lasts, where the rig knows; else what is free."""
+    """How long the card lasts, where the rig knows that; else how much is free."""
     if spool.hours_left is None:
         return f"{spool.free_bytes / 1e9:.1f} GB"
     return f"{spool.hours_left:.0f} h" if spool.hours_left >= 10 else f"{spool.hours_left:.1f} h"

@@ -70,15 +70,10 @@ class SessionReport(msgspec.Struct, kw_only=True):
     marks: list[Mark] = []
     """What the worker and the operator marked, in order of time."""
     continues: str = ""
-    """The session that it goes on with, after a hang of the rig's daemon."""
+    """The session that this one continues, after a hang of the rig's daemon."""
     shift: str = ""
-    """The first of those sessions."""
+    """The first of all sessions that continue one another."""
     withdrawn: Withdrawal | None = None
     """Why it must not be used."""
     erased: Erasure | None = None
     """Its tombstone."""
-
-    @property
-    def missing(self) -> list[str]:
-        """`problems`, under the name that callers ask for."""
-        return self.problems

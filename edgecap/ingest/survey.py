@@ -23,8 +23,8 @@ class SessionGlance(msgspec.Struct, kw_only=True):
     rig: str
     session: str
     state: State
-    """The outcome of a session of which every chunk is there; `incomplete` when one is not; before all else
-    whether it was withdrawn or erased.
+    """The session's outcome if every chunk is there, else `incomplete`; `withdrawn` and `erased` come before
+    both.
     """
     streams: int
     chunks: int
