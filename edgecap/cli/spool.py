@@ -110,12 +110,16 @@ def _row(s: SpooledSession) -> tuple[str, ...]:
     )
 
 
+def _chunks(n: int) -> str:
+    return "1 chunk" if n == 1 else f"{n} chunks"
+
+
 def _survey_words(s: SpoolSurvey) -> Iterator[str]:
     sessions = "no session" if not s.sessions else f"{len(s.sessions)} session{'s'[: len(s.sessions) > 1]}"
-    yield f"{s.path}: {sessions}, {s.chunks} chunks, {_mb(s.bytes)} MB, {_mb(s.free_bytes)} MB free"
+    yield f"{s.path}: {sessions}, {_chunks(s.chunks)}, {_mb(s.bytes)} MB, {_mb(s.free_bytes)} MB free"
     if s.unsent_chunks:
         since = f", the oldest of {_utc(s.oldest_unsent_utc_ns)} UTC" if s.oldest_unsent_utc_ns else ""
-        yield f"unsent: {s.unsent_chunks} chunks, {_mb(s.unsent_bytes)} MB{since}"
+        yield f"unsent: {_chunks(s.unsent_chunks)}, {_mb(s.unsent_bytes)} MB{since}"
     else:
         yield "unsent: nothing"
     if s.receipts_waiting:
@@ -188,7 +192,7 @@ def _tell(report: ImportReport) -> None:
         print_table(("SESSION", "RIG", "STATE", "ON CARD", "STORED", "KNOWN", "MISSING"), rows, range(3, 7))
     erased = f", {report.erased} of erased sessions not stored" if report.erased else ""
     print(
-        f"{report.spool}: {report.chunks} chunks, {_mb(report.bytes)} MB verified; {report.stored} stored, "
+        f"{report.spool}: {_chunks(report.chunks)}, {_mb(report.bytes)} MB verified; {report.stored} stored, "
         f"{report.duplicates} known already{erased}"
     )
     cut_off = sum(s.state == "open" for s in report.sessions)
@@ -209,7 +213,7 @@ def _tell(report: ImportReport) -> None:
     if report.receipts is None:
         print("no receipts were written: the rig keeps everything")
         return
-    print(f"receipts for {report.receipted} chunks: {report.receipts}")
+    print(f"receipts for {_chunks(report.receipted)}: {report.receipts}")
     if Path(report.receipts).parent != Path(report.spool):
         print("put this file into the spool's directory on the card; its rig then releases these chunks")
 

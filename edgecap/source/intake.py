@@ -296,7 +296,9 @@ class Intake:
 
     def _take_event(self, event: Event, t_ns: int, arrival_ns: int) -> None:
         track = self._tracks[event.stream] if event.stream < len(self._tracks) else None
+        # A board that sampled for a host before us may speak of streams that it has not described yet.
         stream = "" if track is None or event.stream == NO_STREAM else track.info.name
+        of = f"{stream}: " if stream else ""
         match event.code:
             case EventCode.BUTTON_DOWN | EventCode.BUTTON_UP:
                 down = event.code == EventCode.BUTTON_DOWN
@@ -306,11 +308,11 @@ class Intake:
             case EventCode.OVERRUN:
                 if track is not None:
                     track.overrun(event.arg)
-                self.tell("fault", t_ns, f"{stream} overran: {event.arg} samples lost in the device")
+                self.tell("fault", t_ns, f"{stream or 'it'} overran: {event.arg} samples lost in the device")
             case EventCode.SENSOR_FAULT:
-                self.tell("fault", t_ns, f"{stream}: {event.text or 'sensor fault'}", stream)
+                self.tell("fault", t_ns, f"{of}{event.text or 'sensor fault'}", stream)
             case EventCode.SENSOR_OK:
-                self.tell("log", t_ns, f"{stream}: sensor is back", stream)
+                self.tell("log", t_ns, f"{of}sensor is back", stream)
             case EventCode.LED_ON:
                 self.tell("led-on", t_ns, event.text)
             case EventCode.LED_OFF:
