@@ -49,6 +49,8 @@ def in_words(error: msgspec.ValidationError, tree: dict[str, Any], table: Table,
     message, _, path = str(error).partition(" - at `$.")
     path = path.rstrip("`")
     value, declared = _find(tree, table, path)
+    if path.endswith("[...]"):  # msgspec does not say which key of a map it was
+        path, value, declared = _entry(tree, table, path.removesuffix("[...]"))
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", message):
         key = f"{path}.{missing[1]}" if path else missing[1]
         return ConfigError(f"{where}: key `{key}` is missing", fix=_SCHEMA)
@@ -64,7 +66,9 @@ def in_words(error: msgspec.ValidationError, tree: dict[str, Any], table: Table,
         return ConfigError(f"{where}: key `{path}`: {message}", fix=_choose(str(value), get_args(declared)))
     said = f" {value!r}" if "got" in message else f", not {value!r}"
     shown = said if isinstance(value, str | int | float) and len(said) <= 60 else ""
-    return ConfigError(f"{where}: key `{path}`: {message}{shown}", fix=_SCHEMA)
+    bound = re.search(r"`(?:int|float)` [<>]= (\S+)$", message)
+    fix = f"the nearest that it may be is {bound[1].removesuffix('.0')}" if bound else _SCHEMA
+    return ConfigError(f"{where}: key `{path}`: {message}{shown}", fix=fix)
 
 
 def refuse_twins(config: Config, where: str) -> None:
@@ -139,6 +143,18 @@ def _find(tree: dict[str, Any], table: Table, path: str) -> tuple[Any, Any]:
         else:
             return None, None
     return value, declared
+
+
+def _entry(tree: dict[str, Any], table: Table, path: str) -> tuple[str, Any, Any]:
+    """Of the map at a path the first key that cannot have its value: its path, the value, its declared type."""
+    entries, declared = _find(tree, table, path)
+    _, kind = get_args(declared)
+    for key, value in entries.items():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return f"{path}.{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else repr(key)}", value, kind
+    raise AssertionError(path)  # a value of this map was just refused
 
 
 def _choose(text: str, valid: Iterable[str]) -> str:

@@ -30,7 +30,15 @@ MINIMAL = 'site = "lab"\nrig = "rig-01"\n'
         ('[[serial]]\nname = "a"', "key `serial[0].port` is missing"),
         ('[[iio]]\nname = "a"\ndevise = "x"', "unknown key `iio[0].devise`; did you mean `iio[0].device`?"),
         ('[[iio]]\nname = "a"\ndevice = "x"\nclock = "realtime"', "key `iio[0].clock`: Invalid enum value"),
-        ('[[iio]]\nname = "a"\ndevice = "x"\nattributes = { f = 3 }', "Expected `str`, got `int`"),
+        (
+            '[[iio]]\nname = "a"\ndevice = "x"\nattributes = { e = "1", in_f = 3 }',
+            "key `iio[0].attributes.in_f`: Expected `str`, got `int` 3; see",
+        ),
+        (
+            '[[serial]]\nname = "a"\nport = "p"\nrates = { imu = 500, "f x" = 1e9 }',
+            "key `serial[0].rates.'f x'`: Expected `float` <= 10000.0, not 1000000000.0; the nearest that it may "
+            "be is 10000",
+        ),
         (
             '[[serial]]\nname = "a"\nport = "p"\n[[iio]]\nname = "a"\ndevice = "x"',
             "two devices are called 'a'",
