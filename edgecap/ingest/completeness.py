@@ -178,10 +178,10 @@ def _compare(tallies: dict[str, _Tally], records: SessionRecords, problems: list
     elif records.opening is None and tallies[SESSION_STREAM].missing:
         problems.append("no manifest: the session's opening record has not arrived")
     for name, n in records.encrypted.items():
+        are = "chunks are" if n > 1 else "chunk is"
         problems.append(
-            f"{SESSION_STREAM}: {n} chunk{'s are' if n > 1 else ' is'} encrypted ({name[:40]!r}), and what is "
-            "stated there cannot be compared without the key: verify where the key is, with an edgecap that "
-            "knows this encryption"
+            f"{SESSION_STREAM}: {n} {are} encrypted ({name[:40]!r}), and what is stated there cannot be "
+            "compared without the key: verify where the key is, with an edgecap that knows this encryption"
         )
     if records.closing is None:
         if not records.encrypted:
