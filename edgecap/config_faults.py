@@ -146,7 +146,7 @@ def _find(tree: dict[str, Any], table: Table, path: str) -> tuple[Any, Any]:
 
 
 def _entry(tree: dict[str, Any], table: Table, path: str) -> tuple[str, Any, Any]:
-    """Of the map at a path the first key that cannot have its value: its path, the value, its declared type."""
+    """Of the map at a path the first key that cannot have its value: path, value, declared type."""
     entries, declared = _find(tree, table, path)
     _, kind = get_args(declared)
     for key, value in entries.items():

@@ -36,8 +36,8 @@ MINIMAL = 'site = "lab"\nrig = "rig-01"\n'
         ),
         (
             '[[serial]]\nname = "a"\nport = "p"\nrates = { imu = 500, "f x" = 1e9 }',
-            "key `serial[0].rates.'f x'`: Expected `float` <= 10000.0, not 1000000000.0; the nearest that it may "
-            "be is 10000",
+            "key `serial[0].rates.'f x'`: Expected `float` <= 10000.0, not 1000000000.0; "
+            "the nearest that it may be is 10000",
         ),
         (
             '[[serial]]\nname = "a"\nport = "p"\n[[iio]]\nname = "a"\ndevice = "x"',
