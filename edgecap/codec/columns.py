@@ -14,13 +14,17 @@ from edgecap.codec.layout import (
     Array,
     Layout,
     Reader,
+    checked,
+    kind_of,
     layout_of,
     put_varint,
+    read_column,
     read_layout,
     read_rows,
     same_columns,
     write_layout,
     write_rows,
+    write_shape,
 )
 from edgecap.codec.numeric import (
     PLAIN_FRESH,
@@ -54,6 +58,10 @@ _ALL_FRESH = 4
 _SHORT_COLUMNS = 4
 """A key of so many columns at most has their number in its first byte, and whether none of them says how it
 is coded, since all are plain samples that begin afresh."""
+_VALUES = 64
+"""First byte of a key of one column `values`, with its kind in the low bits, and"""
+_VALUES_FRESH = 32
+"""whether it does not say how it is coded, since it is plain samples that begin afresh."""
 _ALL_SAME = 128
 """First byte of a payload whose columns all go on, with as many rows, plus its place after the key."""
 
@@ -123,8 +131,9 @@ class ColumnEncoder:
         elif key or before is None:
             bodies = self._bodies(columns, layout, memories, goes_on=self.level == "stream")
             front = self._front(layout)
-            if front[0] & _SHORT_KEY and all(body[0] == PLAIN_FRESH for body in bodies if body):
-                front = bytes([front[0] | _ALL_FRESH]) + front[1:]
+            fresh = _VALUES_FRESH if front[0] & _VALUES else _ALL_FRESH if front[0] & _SHORT_KEY else 0
+            if fresh and all(body[0] == PLAIN_FRESH for body in bodies if body):
+                front = bytes([front[0] | fresh]) + front[1:]
                 bodies = [body[1:] for body in bodies]
             payload = b"".join([front, *bodies, self._tail.finish(0)])
         else:
@@ -145,11 +154,15 @@ class ColumnEncoder:
         front, of = self._key_front
         if of is not layout:
             count = len(layout)
-            short = 1 <= count <= _SHORT_COLUMNS
-            out = bytearray([_VERSION << 4 | (_SHORT_KEY | count - 1 if short else _KEY)])
-            if not short:
-                put_varint(out, count)
-            write_layout(out, layout)
+            if count == 1 and layout[0].name == "values":
+                out = bytearray([_VALUES | kind_of(layout[0])])
+                write_shape(out, layout[0])
+            else:
+                short = 1 <= count <= _SHORT_COLUMNS
+                out = bytearray([_VERSION << 4 | (_SHORT_KEY | count - 1 if short else _KEY)])
+                if not short:
+                    put_varint(out, count)
+                write_layout(out, layout)
             front = bytes(out)
             self._key_front = front, layout
         return front
@@ -250,6 +263,9 @@ class ColumnDecoder:
     def _read_front(self, reader: Reader) -> tuple[int, bool, Layout]:
         """Its number after the key, whether columns leave out how they are coded, and the columns."""
         head = reader.byte()
+        if _VALUES <= head < _ALL_SAME:
+            column = read_column(reader, "values", head & _VALUES_FRESH - 1)
+            return 0, _is_all_fresh(head), checked((column,))
         if head > _ALL_SAME:
             since_key, head = head - _ALL_SAME, _SAME_ROWS | _AS_BEFORE
         else:
@@ -275,6 +291,8 @@ class ColumnDecoder:
 
 def _is_all_fresh(head: int) -> bool:
     """Whether the first byte of a key says that all columns are plain samples that begin afresh."""
+    if head & _VALUES:
+        return bool(head & _VALUES_FRESH)
     return bool(head & _SHORT_KEY and head & _ALL_FRESH)
 
 

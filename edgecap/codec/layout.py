@@ -139,14 +139,24 @@ def write_layout(out: bytearray, layout: Layout) -> None:
     """Append for each column its kind, name, rows and channels."""
     for column in layout:
         number = KNOWN_NAMES.index(column.name) if column.name in KNOWN_NAMES else 0
-        out.append(number << 5 | NUMBERS[column.dtype] << 1 | (column.channels > 0))
+        out.append(number << 5 | kind_of(column))
         if number == 0:
             name = column.name.encode()
             out.append(len(name))
             out += name
-        put_varint(out, column.rows)
-        if column.channels:
-            put_varint(out, column.channels)
+        write_shape(out, column)
+
+
+def kind_of(column: ColumnLayout) -> int:
+    """Five bits: a column's type, and whether it has channels."""
+    return NUMBERS[column.dtype] << 1 | (column.channels > 0)
+
+
+def write_shape(out: bytearray, column: ColumnLayout) -> None:
+    """Append a column's rows and channels."""
+    put_varint(out, column.rows)
+    if column.channels:
+        put_varint(out, column.channels)
 
 
 def read_layout(reader: Reader, count: int) -> Layout:
@@ -154,8 +164,8 @@ def read_layout(reader: Reader, count: int) -> Layout:
     layout: list[ColumnLayout] = []
     for _ in range(count):
         kind = reader.byte()
-        number, dtype = kind >> 5, kind >> 1 & 15
-        if number >= len(KNOWN_NAMES) or dtype >= len(DTYPES):
+        number = kind >> 5
+        if number >= len(KNOWN_NAMES):
             raise ChunkError(f"columns payload: unknown kind of column {kind:#04x}")
         name = KNOWN_NAMES[number]
         if number == 0:
@@ -166,14 +176,19 @@ def read_layout(reader: Reader, count: int) -> Layout:
                 name = spelled.decode()
             except UnicodeDecodeError as error:
                 raise ChunkError("columns payload: a column name is not UTF-8") from error
-        rows = reader.varint(MAX_ELEMENTS)
-        channels = 0
-        if kind & 1:
-            channels = reader.varint(MAX_CHANNELS)
-            if channels == 0:
-                raise ChunkError(f"columns payload: column {name} has no channels")
-        layout.append(ColumnLayout(name, DTYPES[dtype], rows, channels))
+        layout.append(read_column(reader, name, kind & 31))
     return checked(tuple(layout))
+
+
+def read_column(reader: Reader, name: str, kind: int) -> ColumnLayout:
+    """Read what `write_shape` wrote for a column of a kind as of `kind_of`."""
+    if kind >> 1 >= len(DTYPES):
+        raise ChunkError(f"columns payload: unknown type of column {kind >> 1}")
+    rows = reader.varint(MAX_ELEMENTS)
+    channels = reader.varint(MAX_CHANNELS) if kind & 1 else 0
+    if kind & 1 and channels == 0:
+        raise ChunkError(f"columns payload: column {name} has no channels")
+    return ColumnLayout(name, DTYPES[kind >> 1], rows, channels)
 
 
 def write_rows(out: bytearray, layout: Layout) -> None:

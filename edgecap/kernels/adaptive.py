@@ -15,10 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.kernels.bits import i8
+from edgecap.kernels.bits import i8, u8
 from edgecap.kernels.compile import part
 from edgecap.kernels.equations import ROW, SHARES_SIZE, SQUARE_SIZE, TERMS, solve
-from edgecap.kernels.lanes import LANES, Eight, load, same, store
+from edgecap.kernels.lanes import LANES, Eight, load, same, size, store
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -62,18 +62,31 @@ SMOOTH_PRIOR, SMOOTH_LEVEL_PRIOR = 8.0, 256.0
 
 PRESETS = np.array(
     (
-        (0, 0, 0),
-        (0.5, 0, 0),
-        (1, 0, 0),
-        (-0.5, 0, 0),
-        (-0.75, -0.5, -0.25),
-        (1.5, -0.75, 0),
-        (2, -1, 0),
-        (-0.625, -0.3125, -0.125),
+        (-1.125, 0.375, 0.25, -1.125),
+        (-1, 0.125, 0, -1.25),
+        (-1.125, -0.625, -0.125, 0.25),
+        (-0.75, -0.5, -0.25, 0),
+        (-0.625, -0.3125, -0.125, 0),
+        (-0.5, 0, 0, -0.75),
+        (-0.5, 0, 0, 0),
+        (-0.125, 0.125, 0.125, 0.125),
+        (0, 0, 0, 0),
+        (0.5, 0, 0, 0),
+        (0.875, -0.375, 0.25, 0),
+        (1, 0, 0, 0),
+        (1.125, 0, -0.25, 0),
+        (0.875, 0.625, -0.5, 0),
+        (1.5, -0.75, 0, 0),
+        (2, -1, 0, 0),
     ),
     np.float64,
 )
-"""First weights by their number in the format."""
+"""First weights by their number in the format: of the last three differences, and of the level."""
+STILL = 8
+"""What a channel that does not move begins with."""
+PRESET_LAGS = 3
+PRESET_ROWS = 128
+"""So many samples at most tell which are best."""
 
 
 def groups_of(channels: int) -> int:
@@ -228,23 +241,44 @@ def learn(
 @part
 def missed_by(values: I32, presets: F64, preset: int, count: int) -> float:
     """How far off a preset would have been on average over the first `count` ≥ 1 of `values` (n,)."""
-    total = d1 = d2 = d3 = 0.0
+    w1, w2, w3, w4 = presets[preset, 0], presets[preset, 1], presets[preset, 2], presets[preset, 3]
+    total = d1 = d2 = d3 = level = 0.0
     for t in range(1, count):
         d = float(i8(values[t]) - i8(values[t - 1]))
-        total += abs(d - (presets[preset, 0] * d1 + presets[preset, 1] * d2 + presets[preset, 2] * d3))
+        level = (level + d2) * LEAK
+        total += abs(d - (w1 * d1 + w2 * d2 + w3 * d3 + w4 * level))
         d3, d2, d1 = d2, d1, d
     return total / max(count - 1, 1)
 
 
 @part
-def preset_of(values: I32, presets: F64) -> int:
-    """The preset that would have predicted the first differences of a channel's `values` (n,) best."""
-    best = -1.0
-    found: int = i8(0)
-    for p in range(presets.shape[0]):
-        missed = missed_by(values, presets, p, min(values.size, 64))
-        if best < 0.0 or missed < best:
-            best, found = missed, i8(p)
+def preset_of(values: I32, weights: F32, totals: F32) -> int:
+    """The preset that would have predicted the first differences of a channel's `values` (n,) best.
+
+    Args:
+        weights: The presets, eight by eight: their first weights, their second, and so on.
+        totals: One for each preset, to work with.
+    """
+    a1, a2, a3, a4 = load(weights, 0), load(weights, 16), load(weights, 32), load(weights, 48)
+    b1, b2, b3, b4 = load(weights, 8), load(weights, 24), load(weights, 40), load(weights, 56)
+    below = above = same(0.0)
+    before = i8(values[0])
+    d1 = d2 = d3 = level = 0.0
+    for t in range(1, min(values.size, PRESET_ROWS)):
+        sample = i8(values[u8(t)])
+        d = float(sample - before)
+        before = sample
+        level = (level + d2) * LEAK
+        u, u1, u2, u3, v = same(d), same(d1), same(d2), same(d3), same(level)
+        below = below + size(u - (u1 * a1 + u2 * a2 + u3 * a3 + v * a4))
+        above = above + size(u - (u1 * b1 + u2 * b2 + u3 * b3 + v * b4))
+        d3, d2, d1 = d2, d1, d
+    store(totals, 0, below)
+    store(totals, LANES, above)
+    found: int = i8(STILL)
+    for p in range(2 * LANES):
+        if totals[p] < totals[found]:
+            found = i8(p)
     return found
 
 
@@ -270,9 +304,10 @@ def start_state(
         if k == LAGS:
             prior = SMOOTH_LEVEL_PRIOR if smooth else PRIOR
         model[SUMS + LANES * (k * ROW + k) + lane] = prior
-        if k < presets.shape[1]:
-            model[WEIGHTS + LANES * k + lane] = presets[preset, k]
-            model[SUMS + LANES * (k * ROW + TERMS) + lane] = prior * presets[preset, k]
+        if k < PRESET_LAGS or k == LAGS:
+            weight = presets[preset, min(k, i8(PRESET_LAGS))]
+            model[WEIGHTS + LANES * k + lane] = weight
+            model[SUMS + LANES * (k * ROW + TERMS) + lane] = prior * weight
 
 
 @part

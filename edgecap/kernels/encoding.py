@@ -271,7 +271,7 @@ def encode_samples(
     for first in range(0, channels if n else 0, LANES):
         residuals(x, begin, first, width, models[first // LANES], states, e, phases)
     if fresh:
-        head, octave = at, i8(-1)
+        head, octave, preset = at, i8(-1), i8(-1)
         few = min(n, FIRST_RESIDUALS)
         for c in range(channels):
             last_octave = octave
@@ -281,7 +281,8 @@ def encode_samples(
                 octave, e[c][:few], phases[c][:few], state, width, costs, splits, index, found
             )
             state[FAST] = state[SLOW] = i8(1) << octave
-            at = put_fresh(steps, at, i8(x[c, 0]), width, octave, last_octave, chosen[c])
+            last_preset, preset = preset, chosen[c]
+            at = put_fresh(steps, at, i8(x[c, 0]), width, octave, preset, last_octave, last_preset)
         total = (at - head) << 10
     for first in range(0, channels if n else 0, LANES):
         count = min(LANES, channels - first)

@@ -98,6 +98,11 @@ def within(eight: Eight, limit: float) -> Eight:
     return np.where(np.abs(eight) <= np.float32(limit), eight, np.float32(0))
 
 
+def size(eight: Eight) -> Eight:
+    """Without their signs."""
+    return np.abs(eight)
+
+
 def place_in(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:
     """Pointer to a vector in an array, from an int64 index on."""
     data = context.make_array(kind)(context, builder, array).data
@@ -143,6 +148,10 @@ def _within(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.select(inside, args[0], ir.Constant(_VECTOR, [0.0] * LANES))
 
 
+def _size(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return unary(builder, "fabs", args[0], _VECTOR, "v8f32")
+
+
 def define(function: Any, lowered: Any, result: Any, kinds: tuple[Any, ...]) -> None:
     """Let kernels call `function` with arguments of these kinds, as the instructions of `lowered`."""
 
@@ -179,5 +188,6 @@ for _function, _lowered, _result, _kinds in (
     (store, _store, types.void, (types.Array, types.Integer, EightType)),
     (same, _same, _EIGHT, (types.Float,)),
     (within, _within, _EIGHT, (EightType, types.Float)),
+    (size, _size, _EIGHT, (EightType,)),
 ):
     define(_function, _lowered, _result, _kinds)

@@ -12,14 +12,22 @@ import numpy as np
 
 F = np.float32
 PRESETS = (
-    (0, 0, 0),
-    (0.5, 0, 0),
-    (1, 0, 0),
-    (-0.5, 0, 0),
-    (-0.75, -0.5, -0.25),
-    (1.5, -0.75, 0),
-    (2, -1, 0),
-    (-0.625, -0.3125, -0.125),
+    (-1.125, 0.375, 0.25, -1.125),
+    (-1, 0.125, 0, -1.25),
+    (-1.125, -0.625, -0.125, 0.25),
+    (-0.75, -0.5, -0.25, 0),
+    (-0.625, -0.3125, -0.125, 0),
+    (-0.5, 0, 0, -0.75),
+    (-0.5, 0, 0, 0),
+    (-0.125, 0.125, 0.125, 0.125),
+    (0, 0, 0, 0),
+    (0.5, 0, 0, 0),
+    (0.875, -0.375, 0.25, 0),
+    (1, 0, 0, 0),
+    (1.125, 0, -0.25, 0),
+    (0.875, 0.625, -0.5, 0),
+    (1.5, -0.75, 0, 0),
+    (2, -1, 0, 0),
 )
 
 BLOCKS = ((64, 8), (128, 16), (512, 32), (1024, 64), (math.inf, 96))
@@ -174,9 +182,9 @@ class Channel:
         self.v = np.zeros(1, F)  # the level at the sample before the first of `errors`, and since
         self.last = first
         self.w, self.p, self.q = np.zeros(17, F), np.zeros(17, F), np.zeros((17, 17), F)
-        self.w[1:4] = PRESETS[preset]
+        *self.w[1:4], self.w[16] = PRESETS[preset]
         for k in range(1, 17):
-            if sum(PRESETS[preset]) > 0:
+            if sum(PRESETS[preset][:3]) > 0:
                 self.q[k, k] = 8 * k if k < 16 else 256
             else:
                 self.q[k, k] = 16 * k if k < 16 else 16
@@ -273,8 +281,8 @@ def adaptive(tail, states, rows, channels, width):
     known = 0
     if states is None:
         if rows == 0:
-            return out, [Channel(0, 0, 0) for _ in range(channels)]
-        states, known, octave = [], 1, 0
+            return out, [Channel(0, 0, 8) for _ in range(channels)]
+        states, known, octave, preset = [], 1, 0, 0
         for c in range(channels):
             length = tail.even(width + 1)
             sample = unfold(length if length <= 1 else 2 ** (length - 1) + tail.plain(length - 1))
@@ -283,8 +291,13 @@ def adaptive(tail, states, rows, channels, width):
                 near, start, size = tail.symbol((22528, 12288, 12288, 5120, 5120, 3072, 3072, 2048))
                 tail.take(start, size, 0)
             octave = tail.even(width + 8) if near == 7 else octave + unfold(near)
-            preset = tail.plain(3)
+            near = 7
+            if c > 0:
+                near, start, size = tail.symbol((24576, 8192, 8192, 5120, 5120, 2560, 2560, 9216))
+                tail.take(start, size, 0)
+            preset = tail.plain(4) ^ 8 if near == 7 else preset + unfold(near)
             assert 0 <= octave <= width + 7
+            assert 0 <= preset <= 15
             states.append(Channel(sample, octave, preset))
             out[0][c] = sample
     for first in range(0, channels if rows > known else 0, 8):

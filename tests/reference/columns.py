@@ -108,9 +108,16 @@ class ReferenceDecoder:
         k = head - 128
         if k > 0:
             head = 32 + 6
+        alone = head >> 6 == 1
+        if alone:
+            kind, head = head & 31, 32 + 8 + (4 if head & 32 else 0)
         assert head >> 4 == 2
         fresh = head & 8
-        if fresh or head & 15 == 1:
+        if alone:
+            rows = b.varint()
+            self.memory, self.k = {}, 0
+            columns = [("values", TYPES[kind >> 1], rows, b.varint() if kind & 1 else 0)]
+        elif fresh or head & 15 == 1:
             self.memory, self.k, columns = {}, 0, []
             for _ in range((head & 3) + 1 if fresh else b.varint()):
                 kind = b.byte()

@@ -98,10 +98,17 @@ def test_damaged_payloads(seed):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.binary(max_size=200), st.sampled_from([b"", b"\x21\x01\x45\x40\x03", b"\x21\x02\x28\x20\x4d\x20\x02"])
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"\x61\x20\x02", b"\x21\x01\x45\x40\x03", b"\x21\x02\x28\x20\x4d\x20\x02"]),
 )
 def test_any_bytes(data, prefix):
     try_decoding([prefix + data])
+
+
+def test_a_column_alone_has_a_known_type():
+    for kind in range(2 * 11, 32):
+        with pytest.raises(ChunkError, match="unknown type"):
+            ColumnDecoder().decode(bytes([64 + kind, 1, 1, 0, 0]))
 
 
 def test_a_failed_payload_leaves_the_decoder_as_it_was():
