@@ -262,6 +262,7 @@ def test_two_streams_of_one_name_are_refused() -> None:
 
 def test_events_of_a_stream_that_is_not_described_are_told_without_a_name() -> None:
     rig = Rig()
+    rig.hello()
     for code in (EventCode.SENSOR_FAULT, EventCode.SENSOR_OK, EventCode.OVERRUN):
         rig.read(rig.wire(Kind.EVENT, Event(code, 5, 0, 3).pack()))
     told = [(i.text, i.sensor) for i in rig.items() if isinstance(i, DeviceEvent)]
