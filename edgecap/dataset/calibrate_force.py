@@ -21,7 +21,7 @@ F64 = NDArray[np.float64]
 LEAST_SIGNAL = 10.0
 """The greatest load must move the reading by so many standard deviations of a sample."""
 MAX_RESIDUAL = 0.05
-"""Of the greatest load; a model that leaves more does not describe the sensor."""
+"""Share of the greatest load; a model that leaves more does not describe the sensor."""
 MAX_NONLINEARITY = 0.03
 LEAST_SPAN = 3.0
 """Greatest over smallest load that a power law needs."""

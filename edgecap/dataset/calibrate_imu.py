@@ -28,7 +28,7 @@ POSES_NEEDED = 9
 APART_DEGREES = 15.0
 """Poses closer than this to one another are one."""
 MAX_RESIDUAL = 0.01
-"""Of g, root mean square: poses that leave more were moved, or the sensor is not linear."""
+"""Root mean square as a share of g: poses that leave more were moved, or the sensor is not linear."""
 REST_S = 5.0
 AXES = ("+x", "−x", "+y", "−y", "+z", "−z")
 

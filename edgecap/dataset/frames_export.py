@@ -127,7 +127,7 @@ def _write_together(
 
 @dataclass(slots=True)
 class _Count:
-    """Of the frames seen so far."""
+    """Counts of the frames seen so far."""
 
     rows: int = 0
     lost: int = 0

@@ -21,7 +21,7 @@ from edgecap.dataset.session import RecordedSession
 from edgecap.model import Gap, StreamInfo
 
 KEY = "edgecap"
-"""Of the table's metadata, a JSON object."""
+"""Key of the table's metadata, which is a JSON object."""
 LONGEST_NS = 10_000_000_000
 """An exposure said to be longer is not believed."""
 _UNIT_WORD = {"%": "percent", "°": "deg", "°C": "degC", "°/s": "deg_s", "Ω": "ohm"}

@@ -61,7 +61,7 @@ class Mp4Writer:
         path: Written; the index of the file comes before the pictures (`faststart`).
         codec: `H264` or `MJPEG`.
         first: A frame that decoding can start at; tells what the decoder must know.
-        duration: Of the last frame.
+        duration: How long the last frame lasts.
         time_base: What times and durations count, in seconds.
 
     Raises:

@@ -16,7 +16,7 @@ from edgecap.dataset.lerobot_stats import PictureStats, Stats, number_stats
 from edgecap.dataset.lerobot_video import Clip, key_rows, sampled_pictures
 
 SAMPLED_PICTURES = 50
-"""Of each episode, for the statistics of pictures."""
+"""Pictures of each episode and camera that the statistics are taken from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def stretches_of(
 
 
 def _pictures(clip: Clip, fps: int, first: int, valid: NDArray[np.bool_]) -> PictureStats:
-    """Of an episode's key frames, or else of the last one before it."""
+    """Statistics of an episode's key frames, or else of the last one before it."""
     keys = key_rows(clip, fps)
     inside = [k for k in keys if first <= k < first + len(valid) and valid[k - first]]
     chosen = np.linspace(0, len(inside) - 1, min(len(inside), SAMPLED_PICTURES)).round().astype(int)

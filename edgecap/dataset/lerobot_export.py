@@ -284,7 +284,7 @@ class LerobotDataset:
         report.next_part()
 
     def _numbers(self, session: RecordedSession, plan: Plan) -> dict[str, np.ndarray[Any, Any]]:
-        """Of the columns that LeRobot wants in every row."""
+        """The columns that LeRobot wants in every row."""
         lengths = [end - first for first, end in plan.episodes]
         frame_index = np.concatenate([np.arange(n) for n in lengths])
         episodes = len(self._stretches) + np.arange(len(lengths))

@@ -63,7 +63,7 @@ class Feature:
         return pa.field(self.name, kind if self.size == 1 else pa.list_(kind, self.size))
 
     def array(self, values: NDArray[Any]) -> pa.Array:
-        """Of (n,) or (n, size) values."""
+        """The column that holds these (n,) or (n, size) values."""
         flat = pa.array(np.ascontiguousarray(values).reshape(-1), _ARROW[self.dtype])
         return flat if self.size == 1 else pa.FixedSizeListArray.from_arrays(flat, self.size)
 

@@ -83,7 +83,7 @@ def write_info(
 
 
 def write_tasks(root: Path, tasks: Sequence[str]) -> None:
-    """As pandas reads a frame whose index is the task."""
+    """Write the tasks as pandas reads a frame whose index is the task."""
     table = pa.table(
         {"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())}
     )

@@ -50,7 +50,7 @@ def _camera(plan: Plan, pictures: Pictures, features: RowFeatures) -> dict[str, 
 
 
 def _mark(mark: Mark, plan: Plan, episodes: Sequence[int]) -> dict[str, Any]:
-    """With the row whose mid-exposure is nearest."""
+    """A mark, with the row whose mid-exposure is nearest to it."""
     row = int(np.abs(plan.frames.t_ns - mark.t_ns).argmin())
     inside = next(k for k, (first, end) in enumerate(plan.episodes) if first <= row < end)
     return {

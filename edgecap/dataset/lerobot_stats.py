@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 PICTURE_PIXELS = 150
-"""Along its longer side, a picture larger than twice this is thinned to about so many pixels."""
+"""A picture whose longer side has more than twice as many pixels is thinned to about this many along it."""
 Stats = dict[str, NDArray[Any]]
 
 
 def number_stats(values: NDArray[Any]) -> Stats:
-    """Of (n, c) numbers; those that are not finite do not count, 0 where there is none.
+    """Statistics of (n, c) numbers; those that are not finite do not count, 0 where there is none.
 
     Returns:
         `min`, `max`, `mean`, `std` (population), `q01` to `q99`: (c,) float64; `count`: (1,) int64, rows with
@@ -49,7 +49,7 @@ class PictureStats:
         self.pictures = 0
 
     def add(self, picture: NDArray[np.uint8]) -> None:
-        """(h, w, 3) uint8."""
+        """Count a picture, (h, w, 3) uint8."""
         longer = max(picture.shape[:2])
         step = longer // PICTURE_PIXELS if longer >= 2 * PICTURE_PIXELS else 1
         thin = picture[::step, ::step]
@@ -58,14 +58,14 @@ class PictureStats:
         self.pictures += 1
 
     def merge(self, others: Iterable[PictureStats]) -> PictureStats:
-        """Those of others as well."""
+        """Add what another has counted."""
         for other in others:
             self.levels += other.levels
             self.pictures += other.pictures
         return self
 
     def stats(self) -> Stats:
-        """As of numbers, in 0 to 1 and of shape (3, 1, 1); `count` is of pictures."""
+        """As `number_stats` gives them, of levels from 0 to 1, in shape (3, 1, 1); `count` is of pictures."""
         level = np.arange(256) / 255.0
         total = np.maximum(self.levels.sum(axis=1), 1)
         mean = self.levels @ level / total

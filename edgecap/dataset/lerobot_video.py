@@ -22,7 +22,7 @@ from edgecap.model import H264, MJPEG, StreamInfo
 from edgecap.source.camera_encoder import H264Encoder
 
 BITS_PER_PIXEL = 0.2
-"""Of pictures that are encoded again."""
+"""Bit rate of pictures that are encoded again."""
 LEAST_KBPS = 500
 MAX_FILE_S = 900
 """See `lerobot_plan.CLIP_S`."""
@@ -36,7 +36,7 @@ class Clip:
     path: Path
     rows: int
     facts: dict[str, Any]
-    """As LeRobot tells them of a video."""
+    """What LeRobot's `info.json` says of a video."""
     head: tuple[Any, ...]
     """Clips whose heads are the same may follow one another in one file."""
 
@@ -201,7 +201,7 @@ def _concatenate(clips: Sequence[Clip], fps: int, target: Path) -> None:
 
 
 def _copied(session: RecordedSession, pictures: Pictures) -> Iterator[tuple[bytes, bool]]:
-    """Frames as they were encoded; one that belongs to several rows comes as often."""
+    """Frames as they were encoded; one that belongs to several rows comes that many times."""
     at, row, camera = pictures.at, 0, pictures.camera
     size: tuple[int, int] | None = None
     frames = ((f, data) for f, data in decodable_frames(session, camera) if data is not None)
@@ -237,7 +237,7 @@ def _encoded(session: RecordedSession, plan: Plan, pictures: Pictures) -> Iterat
 
 
 def _decoded(session: RecordedSession, pictures: Pictures) -> Iterator[tuple[int, Any]]:
-    """Numbers among the frames that can be decoded, and pictures."""
+    """Each decoded picture, after its frame's number among those that can be decoded."""
     decoder: Any = av.CodecContext.create(DEMUXER[pictures.camera.codec], "r")
     decoder.thread_count = 1
     frames = (data for _, data in decodable_frames(session, pictures.camera) if data is not None)

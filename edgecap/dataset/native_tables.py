@@ -62,7 +62,7 @@ def write_native(path: Path, session: RecordedSession, track: SensorTrack, facts
 
 
 def _schema(track: SensorTrack, raw_type: pa.DataType) -> pa.Schema:
-    """Names are numbered where two would be the same."""
+    """The table's columns; their names are numbered where two would be the same."""
     by_channel = {c: u for q in track.quantities for c, u in zip(q.columns, q.units, strict=True)}
     fields = {name: pa.field(name, kind) for name, kind, _ in SAMPLE_COLUMNS}
     wanted = [

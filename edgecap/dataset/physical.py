@@ -24,7 +24,7 @@ class Quantity:
 
     Attributes:
         columns: Which of the stream's channels.
-        names: Theirs.
+        names: The names of these channels.
         units: What `values` is in, one per column.
         values: (n, c) raw counts of the whole stream → (n, len(columns)) float64 in `units`; NaN where a
             calibration has no answer.
@@ -105,7 +105,7 @@ def _force(info: StreamInfo, calibration: Mapping[str, Any], used: set[int]) -> 
 
 
 def _scaled(info: StreamInfo, columns: list[int], factor: float) -> Callable[[NDArray[Any]], F64]:
-    """By the descriptor's scale and offset, times `factor`."""
+    """Converts by the descriptor's scale and offset, times `factor`."""
     scales = np.array([info.channels[c].scale for c in columns], np.float64) * factor
     offsets = np.array([info.channels[c].offset for c in columns], np.float64)
 

@@ -30,7 +30,7 @@ from edgecap.timeline.fit import to_rig_ns
 MISSING = "missing-chunk"
 """Cause of a gap that the rig never stated: a chunk is not in the store."""
 FARTHEST_NS = 1 << 61
-"""Numbers of a frame beyond this are no times."""
+"""A frame whose numbers lie beyond this has no valid time."""
 COLUMNS = ("tick", "values", "frame_n", "arrival_ns", "index")
 
 T = TypeVar("T")

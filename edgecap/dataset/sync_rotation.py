@@ -44,7 +44,7 @@ FAR_BIN_S, FAR_BINS = 0.2, 3000
 FINE_STEPS = 16
 """Each window is searched this many steps to both sides of the common lag."""
 AMBIGUOUS = 1.25
-"""Another lag that leaves less than this much times the best one's unexplained share is as good."""
+"""Another lag is as good as the best one if it leaves less than this many times as much unexplained."""
 
 
 @dataclass(frozen=True, slots=True)

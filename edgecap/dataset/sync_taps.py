@@ -13,7 +13,7 @@ from edgecap.model import I64
 
 MIN_EVENTS = 5
 BASELINE_S = 0.03
-"""What a tap rises from: the mean over this long before it."""
+"""A tap rises from the mean over this long before it, its baseline."""
 SETTLED_S = 0.005
 """The baseline ends this long before the threshold is crossed: the edge itself is not in it."""
 PEAK_S = 0.02

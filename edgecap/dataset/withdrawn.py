@@ -138,7 +138,7 @@ class _Search:
 
 
 def _checked(told: Any) -> _Facts:
-    """Raises `ValueError` when it is not what an export tells."""
+    """The facts that an export tells; raises `ValueError` for what no export would have written."""
     facts = msgspec.convert(told, _Facts)
     "".join((*facts.key, facts.consent, facts.operator)).encode()
     return facts

@@ -22,14 +22,14 @@ from edgecap.sim.recordings import Recording
 from edgecap.source.conversation import ACK_LIMIT_S, ACK_TRIES
 
 BOUND_NS = 1_600_000_000
-"""What a kill may cost: half a second until the sync, one open chunk of a second, and a moment to act."""
+"""A kill may cost half a second until the sync, one open chunk of a second, and a moment to act."""
 STATED_NS = 2_600_000_000
-"""How long the gap may be that states it: the moment of the kill is known to a second."""
+"""The gap that states this may be so long: the moment of the kill is known to a second."""
 CRASH = "crash"
 GAP_SLACK_NS = 5_000_000
 """A gap's ends are known as well as the samples beside it; the clock may not be locked yet."""
 REPEATED_NS = int((2 * ACK_TRIES * ACK_LIMIT_S + START_AGAIN_S) * 1e9)
-"""A START that is sent again comes so soon after the first, even one that was given up in between."""
+"""A repeated START comes at most this long after the first, even where that was given up in between."""
 MOST_VIOLATIONS = 40
 
 
@@ -317,7 +317,7 @@ class RigAudit:
 
 
 def _inside(t_ns: I64, gaps: Sequence[Gap]) -> NDArray[np.bool_]:
-    """Which times lie in a gap, or as close to it as its ends are known."""
+    """Which times lie in a gap, or so close to it that they may."""
     found = np.zeros(len(t_ns), np.bool_)
     for gap in gaps:
         found |= (t_ns >= gap.t0_ns - GAP_SLACK_NS) & (t_ns <= gap.t1_ns + GAP_SLACK_NS)

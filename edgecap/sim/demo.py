@@ -71,7 +71,7 @@ class Part:
 
 
 OF_OTHERS = (BROKER_VARIABLE, "CREDENTIALS_DIRECTORY")
-"""What the environment may say of a real site's broker: nothing of the demo may go there."""
+"""Environment variables that may name a real site's broker: nothing of the demo may go there."""
 
 
 @contextlib.asynccontextmanager

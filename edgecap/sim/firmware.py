@@ -273,7 +273,7 @@ class HostFirmware:
         return {name: int(count) for name, _, count in pairs}
 
     async def press(self, *lengths_ms: int) -> None:
-        """Press the button for so long; several times without a pause, however late anybody's turn comes."""
+        """Press the button for so long, once or several times; no delay of ours comes between the presses."""
         presses = [f"press {ms}" for ms in lengths_ms]
         async with self._lock:
             await self._write("\n".join(presses))

@@ -16,7 +16,7 @@ class Footprint:
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
-    def rss(self) -> int:
+    def rss_bytes(self) -> int:
         """Resident bytes; 0 once it is gone."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -30,7 +30,7 @@ class Footprint:
         return sum(1 for _ in Path(f"/proc/{self.pid}/task").iterdir())
 
     def descendants(self) -> list[int]:
-        """Processes that it has started, and what these have."""
+        """Processes that it has started, and those that these have started."""
         found: list[int] = []
         todo = [self.pid]
         while todo:

@@ -353,18 +353,18 @@ class Shift:
 
     def _note(self, hour: int, *, rested: bool) -> None:
         rig, ingest = Footprint(self._daemon.pid), Footprint(self._ingest.pid)
-        children = [Footprint(pid).rss() for pid in rig.descendants()]
+        children = [Footprint(pid).rss_bytes() for pid in rig.descendants()]
         measure = Measure(
             hour=hour,
             sessions=self._sessions,
             rested=rested,
             spool_chunks=self._status.spool.chunks if self._status is not None else -1,
             disk_bytes=disk_bytes(self.out / "spool"),
-            rig_rss=rig.rss(),
+            rig_rss=rig.rss_bytes(),
             rig_fds=rig.fds(),
             rig_threads=rig.threads(),
             camera_rss=sum(children),
-            ingest_rss=ingest.rss(),
+            ingest_rss=ingest.rss_bytes(),
             ingest_fds=ingest.fds(),
             ingest_threads=ingest.threads(),
         )
