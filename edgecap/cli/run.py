@@ -174,7 +174,6 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
 
     with uncollected():
         from edgecap.clock import now_ns
-        from edgecap.daemon.neighbour import tell_neighbours
         from edgecap.daemon.pulse import Pulse
         from edgecap.daemon.recovery import close_interrupted
         from edgecap.daemon.reporting import Reporter
@@ -183,7 +182,6 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
         from edgecap.kernels.compile import cache_state, warm_up
         from edgecap.spool.handover import apply_receipts
         from edgecap.spool.writer import SpoolWriter
-        from edgecap.status import notify_systemd
         from edgecap.threads import full_pool
         from edgecap.uplink import Uplink
 
@@ -222,24 +220,39 @@ async def serve(config: Config, broker: Broker | None, sources: Sequence[Source]
                 loop.add_signal_handler(number, rig.shut_down)
             if stop.is_set():
                 rig.shut_down()
-            async with tell_neighbours(config.spool.dir, reporter.status), asyncio.TaskGroup() as group:
-                beside = [
-                    group.create_task(_announce(rig, was_grounded=was_grounded), name="announce"),
-                    group.create_task(_stay_tidy(rig), name="memory"),
-                ]
-                panel = panel_of(config, rig.buttons.edge)
-                if panel is not None:
-                    tell = partial(rig.note_part, "button")
-                    beside.append(group.create_task(rig.panels.keep(panel, tell), name="panel"))
-                if cut_off is not None:
-                    beside.append(group.create_task(_go_on(rig, *cut_off), name="go on"))
-                if broker is not None:
-                    beside.append(group.create_task(_report(rig, reporter, broker), name="report"))
-                await rig.run()
-                notify_systemd("STOPPING=1")
-                await reporter.leave(2.0)
-                for task in beside:
-                    task.cancel()
+            await _live(rig, reporter, broker, cut_off=cut_off, was_grounded=was_grounded)
+
+
+async def _live(
+    rig: Rig,
+    reporter: Reporter,
+    broker: Broker | None,
+    *,
+    cut_off: tuple[Provenance, Continued] | None,
+    was_grounded: bool,
+) -> None:
+    """Run the rig, and beside it whatever serves it, until it has shut down."""
+    from edgecap.daemon.neighbour import tell_neighbours
+    from edgecap.status import notify_systemd
+
+    async with tell_neighbours(rig.config.spool.dir, reporter.status), asyncio.TaskGroup() as group:
+        beside = [
+            group.create_task(_announce(rig, was_grounded=was_grounded), name="announce"),
+            group.create_task(_stay_tidy(rig), name="memory"),
+        ]
+        panel = panel_of(rig.config, rig.buttons.edge)
+        if panel is not None:
+            tell = partial(rig.note_part, "button")
+            beside.append(group.create_task(rig.panels.keep(panel, tell), name="panel"))
+        if cut_off is not None:
+            beside.append(group.create_task(_go_on(rig, *cut_off), name="go on"))
+        if broker is not None:
+            beside.append(group.create_task(_report(rig, reporter, broker), name="report"))
+        await rig.run()
+        notify_systemd("STOPPING=1")
+        await reporter.leave(2.0)
+        for task in beside:
+            task.cancel()
 
 
 async def open_spool(

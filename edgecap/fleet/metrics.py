@@ -11,7 +11,8 @@ from prometheus_client.exposition import choose_encoder
 from edgecap import clock
 from edgecap.fleet.attention import ORDER
 from edgecap.fleet.board_clock import BoardClock, board_clocks
-from edgecap.fleet.roster import Roster
+from edgecap.fleet.roster import RigRow, Roster
+from edgecap.model import Verdict
 
 RIG = ("site", "rig")
 STREAM = (*RIG, "stream")
@@ -63,6 +64,79 @@ class _ClockFamilies:
         return iter(vars(self).values())
 
 
+class _RigFamilies:
+    """What a rig says of itself as a whole."""
+
+    def __init__(self) -> None:
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"edgecap_{name}", text, labels=(*RIG, *labels))
+
+        self.up = gauge("rig_up", "1 unless offline or unreadable")
+        self.recording = gauge("rig_recording", "1 while a session runs")
+        self.heard = gauge("rig_heard_age_seconds", "since the last status")
+        self.wrong = gauge("rig_reasons", "reasons to look at it, by severity", "severity")
+        self.waiting = gauge("spool_bytes", "recorded and not yet receipted")
+        self.chunks = gauge("spool_chunks", "recorded and not yet receipted")
+        self.free = gauge("disk_free_bytes", "on the spool's file system")
+        self.left = gauge("disk_left_seconds", "of recording, at its measured rate")
+        self.receipt = gauge("receipt_p99_seconds", "from publish to receipt, 99th percentile")
+        self.trusted = gauge("wall_clock_trusted", "1 if NTP vouches for the wall clock")
+        self.battery = gauge("battery_ratio", "charge, 0 to 1")
+        self.heat = gauge("temperature_celsius", "of the processor")
+        self.counters = CounterMetricFamily(
+            "edgecap_rig_count", "what the rig counts since its start", labels=(*RIG, "what")
+        )
+
+    def add(self, row: RigRow, now_ns: int) -> None:
+        name, status = (row.site, row.rig), row.status
+        self.up.add_metric(name, float(status is not None))
+        self.heard.add_metric(name, (now_ns - row.heard_ns) / 1e9)
+        why = row.reasons(now_ns)
+        for severity in ORDER:
+            self.wrong.add_metric((*name, severity), sum(r.severity == severity for r in why))
+        if status is None:
+            return
+        self.recording.add_metric(name, float(status.state == "recording"))
+        self.waiting.add_metric(name, status.spool.bytes)
+        self.chunks.add_metric(name, status.spool.chunks)
+        self.free.add_metric(name, status.spool.free_bytes)
+        self.receipt.add_metric(name, status.uplink.receipt_p99_ms / 1e3)
+        self.trusted.add_metric(name, float(status.clock.trusted))
+        if status.spool.hours_left is not None:
+            self.left.add_metric(name, status.spool.hours_left * 3600)
+        if status.battery_percent is not None:
+            self.battery.add_metric(name, status.battery_percent / 100)
+        if status.temperature_c is not None:
+            self.heat.add_metric(name, status.temperature_c)
+        for what, count in status.counters.items():
+            self.counters.add_metric((*name, what), count)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(vars(self).values())
+
+
+class _StreamFamilies:
+    """What a rig says of each of its streams."""
+
+    def __init__(self) -> None:
+        def gauge(name: str, text: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"edgecap_stream_{name}", text, labels=STREAM)
+
+        self.ok = gauge("ok", "1 if the stream's verdict is ok")
+        self.rate = gauge("rate_hertz", "measured")
+        self.lost = gauge("lost_samples", "in this session")
+        self.bound = gauge("clock_bound_seconds", "half-width of the time bound")
+
+    def add(self, name: tuple[str, ...], verdict: Verdict) -> None:
+        self.ok.add_metric(name, float(verdict.state == "ok"))
+        self.rate.add_metric(name, verdict.rate_hz)
+        self.lost.add_metric(name, verdict.lost)
+        self.bound.add_metric(name, verdict.u_ns / 1e9)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(vars(self).values())
+
+
 class FleetCollector:
     """Reads a roster whenever Prometheus asks."""
 
@@ -73,71 +147,16 @@ class FleetCollector:
         """All series of one scrape."""
         now_ns = clock.now_ns()
         rows = self._roster.rows(now_ns)
-        up = GaugeMetricFamily("edgecap_rig_up", "1 unless offline or unreadable", labels=RIG)
-        recording = GaugeMetricFamily("edgecap_rig_recording", "1 while a session runs", labels=RIG)
-        heard = GaugeMetricFamily("edgecap_rig_heard_age_seconds", "since the last status", labels=RIG)
-        wrong = GaugeMetricFamily(
-            "edgecap_rig_reasons", "reasons to look at it, by severity", labels=(*RIG, "severity")
-        )
-        waiting = GaugeMetricFamily("edgecap_spool_bytes", "recorded and not yet receipted", labels=RIG)
-        chunks = GaugeMetricFamily("edgecap_spool_chunks", "recorded and not yet receipted", labels=RIG)
-        free = GaugeMetricFamily("edgecap_disk_free_bytes", "on the spool's file system", labels=RIG)
-        left = GaugeMetricFamily(
-            "edgecap_disk_left_seconds", "of recording, at its measured rate", labels=RIG
-        )
-        receipt = GaugeMetricFamily(
-            "edgecap_receipt_p99_seconds", "from publish to receipt, 99th percentile", labels=RIG
-        )
-        trusted = GaugeMetricFamily(
-            "edgecap_wall_clock_trusted", "1 if NTP vouches for the wall clock", labels=RIG
-        )
-        battery = GaugeMetricFamily("edgecap_battery_ratio", "charge, 0 to 1", labels=RIG)
-        heat = GaugeMetricFamily("edgecap_temperature_celsius", "of the processor", labels=RIG)
-        counters = CounterMetricFamily(
-            "edgecap_rig_count", "what the rig counts since its start", labels=(*RIG, "what")
-        )
-        ok = GaugeMetricFamily("edgecap_stream_ok", "1 if the stream's verdict is ok", labels=STREAM)
-        rate = GaugeMetricFamily("edgecap_stream_rate_hertz", "measured", labels=STREAM)
-        lost = GaugeMetricFamily("edgecap_stream_lost_samples", "in this session", labels=STREAM)
-        bound = GaugeMetricFamily(
-            "edgecap_stream_clock_bound_seconds", "half-width of the time bound", labels=STREAM
-        )
-        clocks = _ClockFamilies()
+        rigs, streams, clocks = _RigFamilies(), _StreamFamilies(), _ClockFamilies()
         for row in rows:
-            name = (row.site, row.rig)
-            status = row.status
-            up.add_metric(name, float(status is not None))
-            heard.add_metric(name, (now_ns - row.heard_ns) / 1e9)
-            why = row.reasons(now_ns)
-            for severity in ORDER:
-                wrong.add_metric((*name, severity), sum(r.severity == severity for r in why))
-            if status is None:
-                continue
-            recording.add_metric(name, float(status.state == "recording"))
-            waiting.add_metric(name, status.spool.bytes)
-            chunks.add_metric(name, status.spool.chunks)
-            free.add_metric(name, status.spool.free_bytes)
-            receipt.add_metric(name, status.uplink.receipt_p99_ms / 1e3)
-            trusted.add_metric(name, float(status.clock.trusted))
-            for gauge, value in (
-                (left, None if status.spool.hours_left is None else status.spool.hours_left * 3600),
-                (battery, None if status.battery_percent is None else status.battery_percent / 100),
-                (heat, status.temperature_c),
-            ):
-                if value is not None:
-                    gauge.add_metric(name, value)
-            for what, count in status.counters.items():
-                counters.add_metric((*name, what), count)
-            for device, board in board_clocks(status).items():
-                clocks.add((*name, device), board)
-            for v in status.streams:
-                labels = (*name, v.stream)
-                ok.add_metric(labels, float(v.state == "ok"))
-                rate.add_metric(labels, v.rate_hz)
-                lost.add_metric(labels, v.lost)
-                bound.add_metric(labels, v.u_ns / 1e9)
-        yield from (up, recording, heard, wrong, waiting, chunks, free, left, receipt, trusted, battery)
-        yield from (heat, counters, ok, rate, lost, bound)
+            rigs.add(row, now_ns)
+            if row.status is not None:
+                for device, board in board_clocks(row.status).items():
+                    clocks.add((row.site, row.rig, device), board)
+                for verdict in row.status.streams:
+                    streams.add((row.site, row.rig, verdict.stream), verdict)
+        yield from rigs
+        yield from streams
         yield from clocks
         yield from self._own(len(rows))
 
