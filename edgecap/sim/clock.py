@@ -154,27 +154,62 @@ def _spans(rng: Rng, link: LinkScenario, seconds: float) -> list[_Span]:
     return spans
 
 
-def _latency(rng: Rng, link: LinkScenario, floor_us: float, n: int) -> F64:
-    """Host-side latency of n transfers, in seconds."""
-    us = floor_us + rng.exponential(link.jitter_us, n)
-    late = rng.random(n) < link.tail
-    us[late] += np.minimum(200.0 * rng.random(int(late.sum())) ** -0.7, _MAX_TAIL_US)
-    return us * 1e-6
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    """The link during one span, in true seconds; of a pair the first is of pings, the other of answers."""
+
+    rng: Rng
+    link: LinkScenario
+    phase_s: float
+    """Of the boundaries of USB frames."""
+    floors_us: tuple[float, float]
+    """Least latency on the host's side."""
+    byte_s: tuple[float, float]
+    """How long a byte takes on the wire."""
+
+    def to_device(self, sent_s: F64) -> F64:
+        """When pings that were sent then have arrived."""
+        out = sent_s + self._latency_s(self.floors_us[0], len(sent_s))
+        if self.link.ping_waits:
+            out = self._next_boundary(out)
+        return np.maximum.accumulate(out + PING_WIRE_BYTES * self.byte_s[0]) if len(out) else out
+
+    def to_host(self, ready_s: F64, wire_bytes: I64) -> tuple[F64, F64]:
+        """When the one transmitter is done with frames that were ready then, and when they arrive."""
+        serial_s = wire_bytes * self.byte_s[1] + 2e-6
+        sum_s = np.cumsum(serial_s)
+        tx_done_s = sum_s + np.maximum.accumulate(ready_s - (sum_s - serial_s))
+        tx_done_s = self._next_boundary(tx_done_s)
+        arrival_s = tx_done_s + self._latency_s(self.floors_us[1], len(ready_s))
+        if self.link.stall_every_s:
+            arrival_s = _stalled(arrival_s, self.link)
+        return tx_done_s, np.maximum.accumulate(arrival_s)
+
+    def _latency_s(self, floor_us: float, n: int) -> F64:
+        """Host-side latency of n transfers."""
+        us = floor_us + self.rng.exponential(self.link.jitter_us, n)
+        late = self.rng.random(n) < self.link.tail
+        us[late] += np.minimum(200.0 * self.rng.random(int(late.sum())) ** -0.7, _MAX_TAIL_US)
+        return us * 1e-6
+
+    def _next_boundary(self, t_s: F64) -> F64:
+        frame_s = self.link.usb_frame_us * 1e-6
+        return np.ceil((t_s - self.phase_s) / frame_s) * frame_s + self.phase_s if frame_s else t_s
 
 
-def _next_boundary(t: F64, frame_s: float, phase_s: float) -> F64:
-    if frame_s == 0.0:
-        return t
-    return np.ceil((t - phase_s) / frame_s) * frame_s + phase_s
-
-
-def _ping_times(rng: Rng, link: LinkScenario, span: _Span) -> F64:
+def _ping_times(rng: Rng, link: LinkScenario, span: _Span, seconds: float) -> F64:
+    """When pings are sent; a scenario's silence begins after a third of the `seconds` in all."""
     n = int((span.end - span.start) * link.ping_hz * 1.3) + 4
     steady = np.cumsum(rng.uniform(0.6, 1.4, n) / link.ping_hz)
-    if not link.burst:
-        return span.start + steady
-    burst = np.cumsum(rng.uniform(0.6, 1.4, 16) * 0.011)
-    return span.start + np.concatenate([burst, burst[-1] + steady])
+    if link.burst:
+        burst = np.cumsum(rng.uniform(0.6, 1.4, 16) * 0.011)
+        steady = np.concatenate([burst, burst[-1] + steady])
+    sent = span.start + steady
+    sent = sent[sent < span.end - 0.05]
+    if link.ping_silence_s:
+        at = seconds / 3.0
+        sent = sent[(sent < at) | (sent > at + link.ping_silence_s)]
+    return sent
 
 
 def _one_span(
@@ -184,11 +219,11 @@ def _one_span(
     span: _Span,
     *,
     seconds: float,
-    floors: tuple[float, float],
+    floors_us: tuple[float, float],
     byte_s: tuple[float, float],
 ) -> dict[str, NDArray[np.generic]]:
     """All frames of one span in order of arrival."""
-    frame_s, phase_s = link.usb_frame_us * 1e-6, float(rng.uniform(0.0, 1e-3))
+    wire = _Wire(rng, link, float(rng.uniform(0.0, 1e-3)), floors_us, byte_s)
     up = float(crystal.device(np.array([span.power_up]))[0])
 
     def counter(device_s: F64) -> I64:
@@ -200,30 +235,16 @@ def _one_span(
     n_frames = int((last - first) // link.batch)
     t0_device = up + (first + np.arange(n_frames) * link.batch) / _SAMPLE_HZ
     ready_s = crystal.rig(t0_device + (link.batch - 1) / _SAMPLE_HZ) + rng.uniform(15e-6, 60e-6, n_frames)
-    # pings
-    sent = _ping_times(rng, link, span)
-    sent = sent[sent < span.end - 0.05]
-    if link.ping_silence_s:
-        at = seconds / 3.0
-        sent = sent[(sent < at) | (sent > at + link.ping_silence_s)]
-    out = sent + _latency(rng, link, floors[0], len(sent))
-    if link.ping_waits:
-        out = _next_boundary(out, frame_s, phase_s)
-    t2 = np.maximum.accumulate(out + PING_WIRE_BYTES * byte_s[0]) if len(out) else out
+    # pings, and when the device answers them
+    sent = _ping_times(rng, link, span, seconds)
+    t2 = wire.to_device(sent)
     t3 = t2 + rng.uniform(4e-6, 60e-6, len(t2))
-    # one transmitter
+    # both go out through one transmitter, in the order in which they are ready
     ready = np.concatenate([ready_s, t3])
     order = np.argsort(ready, kind="stable")
     kind = np.concatenate([np.zeros(n_frames, np.uint8), np.ones(len(t3), np.uint8)])[order]
-    bytes_ = np.where(kind == 1, PONG_WIRE_BYTES, 32 + 18 * link.batch)
-    serial = bytes_ * byte_s[1] + 2e-6
-    c = np.cumsum(serial)
-    tx_done = c + np.maximum.accumulate(ready[order] - (c - serial))
-    tx_done = _next_boundary(tx_done, frame_s, phase_s)
-    arrival = tx_done + _latency(rng, link, floors[1], len(order))
-    if link.stall_every_s:
-        arrival = _stalled(arrival, link)
-    arrival = np.maximum.accumulate(arrival)
+    pong = kind == 1
+    tx_done, arrival = wire.to_host(ready[order], np.where(pong, PONG_WIRE_BYTES, 32 + 18 * link.batch))
     device_t = np.concatenate([t0_device, crystal.device(t3)])[order]
     ping_index = np.concatenate([np.full(n_frames, -1), np.arange(len(t3))])[order]
     tx_counter = counter(crystal.device(tx_done))
@@ -231,7 +252,6 @@ def _one_span(
     has_prev[rng.random(len(order)) < link.stamp_missing] = 0
     if span.first_of_boot:
         has_prev[:1] = 0
-    pong = kind == 1
     attributed = np.maximum(ping_index, 0)
     wrong = pong & (rng.random(len(order)) < link.stale)
     attributed[wrong] = np.maximum(attributed[wrong] - rng.integers(1, 20, int(wrong.sum())), 0)
@@ -295,7 +315,7 @@ def simulate(link: LinkScenario, *, seed: int, seconds: float) -> LinkLog:
     rng = np.random.default_rng(seed)
     spans = _spans(rng, link, seconds)
     crystal = _Crystal(rng, link, seconds + link.suspend_s)
-    floors = (float(rng.uniform(*link.floor_us)), float(rng.uniform(*link.floor_us)))
+    floors_us = (float(rng.uniform(*link.floor_us)), float(rng.uniform(*link.floor_us)))
     byte_s = (0.0, 0.0)
     if link.uart:
         host, device = (1.0 + rng.uniform(-_BAUD_OFF, _BAUD_OFF, 2)).tolist()
@@ -303,7 +323,7 @@ def simulate(link: LinkScenario, *, seed: int, seconds: float) -> LinkLog:
     parts = []
     seq0 = 0
     for span in spans:
-        part = _one_span(rng, link, crystal, span, seconds=seconds, floors=floors, byte_s=byte_s)
+        part = _one_span(rng, link, crystal, span, seconds=seconds, floors_us=floors_us, byte_s=byte_s)
         seq0 = 0 if span.first_of_boot else seq0
         part["seq"] = seq0 + np.arange(len(part["kind"]))
         seq0 += len(part["kind"])
