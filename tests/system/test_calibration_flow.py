@@ -108,7 +108,7 @@ def test_a_zero_that_has_moved_is_in_the_sessions_verdicts(tmp_path: Path, capsy
 
     async def worn():
         stream = weights(tmp_path / "weights.npy")
-        async with HostFirmware([stream], link=tmp_path / "board", loop=False) as board:
+        async with HostFirmware([stream], link=tmp_path / "board", loop=True) as board:
 
             async def work(rig: Rig) -> None:
                 async with asyncio.timeout(60):
