@@ -183,6 +183,8 @@ def _offer_groups(values: Array, least: Least, search: Search) -> None:
         return
     least.make_room()
     groups = search.groups
+    if groups is not None and sum(map(len, groups)) != least.column.lanes:
+        groups = None  # of a table of other channels
     if groups is None or search.payloads % SPLIT_AGAIN == 0:
         groups = _alike(least.column, values, least.tail, search)
     best = least.best

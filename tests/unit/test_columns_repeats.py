@@ -115,6 +115,12 @@ def test_channels_that_differ_in_kind_are_coded_apart(dtype):
         assert sum(map(len, payloads)) < sum(len(p) for other in alone for p in other) + 20
 
 
+@pytest.mark.parametrize("level", ["max", "stream"])
+def test_a_column_that_has_other_channels_next_is_grouped_anew(level):
+    slow, fast = np.repeat(NOISE[:60, :1], 10, axis=0), NOISE[:, 1:2]
+    through([np.hstack(parts) for parts in ([slow, fast], [slow, fast, fast], [fast, slow])], level)
+
+
 def test_a_group_that_does_not_go_on_begins_afresh_with_the_others():
     rng = np.random.default_rng(6)
     a = np.column_stack([np.repeat(NOISE[:60, 0], 10) / 8, NOISE[:, 1] * np.float32(0.7)]).astype("<f4")
