@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,6 @@ import numpy as np
 import pytest
 
 from edgecap import topics
-from edgecap.cli.main import main
 from edgecap.cli.run import sources_of
 from edgecap.config import parse_config
 from edgecap.daemon.rig import Rig
@@ -33,12 +30,11 @@ from edgecap.mqtt import Broker, connect
 from edgecap.session.machine import State
 from edgecap.source.iio import IioSource
 from tests.chunks import SessionMaker
+from tests.command import run
 from tests.iio_tree import SCAN, IioTree, host_ns, iio_tree
 from tests.rig_session import config_text, record
 from tests.system.object_server import BUCKET, ObjectServer, Wire, use
 from tests.system.own_broker import on_broker
-from tests.system.synthetic import make_session
-from tests.system.test_mcap_export import store_of
 from tests.waiting import until
 
 KEY = SessionKey("site-a", "rig-01", "20260102-030405-abcd")
@@ -67,13 +63,6 @@ def fill(url: str, *makers: SessionMaker) -> None:
     for maker in makers:
         store.append(maker.whole())
     store.close()
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str], str]:
-    """Exit code, lines on stdout, and stderr."""
-    code = main(list(argv))
-    said = capsys.readouterr()
-    return code, said.out.splitlines(), said.err
 
 
 def told(capsys: pytest.CaptureFixture[str], *argv: str) -> list[dict[str, Any]]:
@@ -270,126 +259,3 @@ def test_puts_and_deletes_that_break(server: ObjectServer, monkeypatch: pytest.M
     assert server.names(folder) == []
     report = verify_session(open_store(url), KEY)
     assert (report.outcome, report.erased, report.problems) == ("erased", first, [])
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two recordings as every kind of dataset."""
-    path = tmp_path_factory.mktemp("exported")
-    made = [make_session(seconds=1), make_session(seconds=1, session="20261121-111111-aaaa")]
-    store_of(path / "store", *made)
-    names = [m.session for m in made]
-    for format_ in ("mcap", "frames", "lerobot"):
-        out = str(path / "out" / format_)
-        assert main(["export", str(path / "store"), *names, "--to", format_, "--out", out]) == 0
-    return path
-
-
-def test_no_format_lets_a_withdrawn_session_out(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store, out = str(shutil.copytree(exported / "store", tmp_path / "store")), tmp_path / "out"
-    names = ["20261121-101500-k3fz", "20261121-111111-aaaa"]
-    assert run(capsys, "sessions", "withdraw", store, "--session", names[0], "--why", "asked")[0] == 0
-    for format_ in ("mcap", "frames", "lerobot"):
-        argv = ["export", store, *names, "--to", format_, "--out", str(out), "--allow-incomplete"]
-        code, lines, err = run(capsys, *argv)
-        assert (code, lines, err.count("\n")) == (1, [], 1)
-        assert f"session {names[0]} was withdrawn" in err
-        assert names[1] not in err
-        assert not out.exists(), "nothing is written, of the others neither"
-    assert run(capsys, "export", store, names[1], "--to", "mcap", "--out", str(out))[0] == 0
-    code, _, err = run(
-        capsys, "calibrate", "imu", store, names[0], "--stream", "left-hand-imu", "--method", "rest"
-    )
-    assert (code, "was withdrawn" in err) == (1, True)
-
-
-def test_exports_that_hold_withdrawn_sessions_are_found(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By what they tell of themselves, in whichever store the consent was withdrawn."""
-    gone, other = "20261121-101500-k3fz", "20261121-111111-aaaa"
-    out = shutil.copytree(exported / "out", tmp_path / "out")
-    (out / "mcap" / f"{gone}.png").write_bytes(b"a picture")
-    (out / "notes.parquet").write_bytes(b"no table")
-    (out / "mine.txt").write_text("no export")
-    store = str(shutil.copytree(exported / "store", tmp_path / "store"))
-    empty = str(tmp_path / "another")
-    (tmp_path / "another").mkdir()
-
-    def search(store: str) -> tuple[int, dict[str, set[str]], list[str]]:
-        code, lines, _ = run(capsys, "sessions", "withdrawn", store, "--dataset", str(out), "--json")
-        found = json.loads(lines[0])["search"]
-        held: dict[str, set[str]] = {}
-        for h in found["held"]:
-            held.setdefault(str(Path(h["path"]).relative_to(out)), set()).add(h["session"])
-        return code, held, found["unreadable"]
-
-    code, held, unreadable = search(store)
-    assert (code, held) == (1, {})
-    assert len(unreadable) == 1
-    assert "notes.parquet" in unreadable[0]
-    (out / "notes.parquet").unlink()
-    assert search(store) == (0, {}, [])
-
-    assert run(capsys, "sessions", "withdraw", store, "--session", gone, "--why", "asked")[0] == 0
-    files = {f"mcap/{gone}.mcap", f"mcap/{gone}.png", f"frames/{gone}.head-camera.mp4"}
-    files |= {f"frames/{gone}.head-camera.parquet"}
-    code, held, unreadable = search(store)
-    assert (code, held, unreadable) == (1, {name: {gone} for name in (*files, "lerobot")}, [])
-    code, lines, _ = run(capsys, "sessions", "withdrawn", store, "--dataset", str(out))
-    assert (code, len([line for line in lines if f" holds {gone}" in line and ": withdrawn 20" in line])) == (
-        1,
-        5,
-    )
-    assert any(line.startswith(f"{out / 'lerobot'} holds {gone} (episode 0): ") for line in lines)
-    assert "5 still hold withdrawn sessions, 0 cannot be told" in lines[-1]
-
-    # By the consent, of which this other store knows no session; videos and pictures tell nothing of it.
-    assert run(capsys, "sessions", "withdraw", empty, "--consent", "c-2026-031", "--why", "asked")[0] == 0
-    told_by_head = {f"mcap/{s}.mcap" for s in (gone, other)}
-    told_by_head |= {f"frames/{s}.head-camera.parquet" for s in (gone, other)}
-    code, held, _ = search(empty)
-    assert code == 1
-    assert set(held) == {*told_by_head, "lerobot"}
-    assert held["lerobot"] == {gone, other}
-
-    # A dataset that cannot tell any more, and a native table taken out of it.
-    (out / "lerobot" / "meta" / "edgecap.json").unlink()
-    shutil.copy(next((out / "lerobot" / "native" / gone).iterdir()), out / "loose.parquet")
-    code, held, unreadable = search(empty)
-    assert held["loose.parquet"] == {gone}
-    assert any(line.endswith("info.json: edgecap.json beside it is gone") for line in unreadable)
-
-    for path in out.iterdir():
-        if path.name != "mcap":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in (out / "mcap").iterdir():
-        if gone in path.name:
-            path.unlink()
-    assert search(store) == (0, {}, [])
-    (out / "mcap" / f"{other}.mcap").write_bytes(b"cut")
-    assert search(store)[0] == 1
-    (out / "mcap" / f"{other}.mcap").unlink()
-    assert search(store) == (0, {}, [])
-    os.mkfifo(out / "pipe.mcap")
-    (out / "nowhere.mcap").symlink_to(out / "gone.mcap")
-    (out / "caf\udce9.txt").write_text("a name that is no text")
-    assert search(store) == (0, {}, [])
-    (out / "link").symlink_to(exported)
-    meta = out / "meta"
-    meta.mkdir()
-    told = ("3", "[[]]", '[{"session": 5}]', '[{"session": "\\ud800"}]', '[{"session": "a", "episodes": 1}]')
-    for strange in ("[]", "7", *(f'{{"sessions": {one}}}' for one in told)):
-        (meta / "edgecap.json").write_text(strange)
-        code, held, unreadable = search(store)
-        assert (code, held, len(unreadable)) == (1, {}, 2), strange
-    # What names no consent is known by the store's own record of the session.
-    assert run(capsys, "sessions", "withdraw", store, "--worker", "p-014", "--why", "left")[0] == 0
-    whose = {"site": "lab", "rig": "rig-07", "session": other}
-    (meta / "edgecap.json").write_text(json.dumps({"sessions": [whose]}))
-    assert search(store)[1] == {".": {other}}
-    assert any("is a link: search where it leads" in line for line in unreadable)
-    code, _, err = run(capsys, "sessions", "withdrawn", store, "--dataset", str(tmp_path / "nowhere"))
-    assert (code, "nowhere does not exist" in err) == (1, True)
