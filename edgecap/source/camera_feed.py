@@ -219,21 +219,25 @@ class CameraFeed:
             self._attention.clear()
             if self._process is not None and self._process.gone:
                 await self._end_process()
-            if self._process is None:
-                if self._fruitless > 1:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(min(RETRY_FIRST_S * 2**self._fruitless, RETRY_MAX_S)):
-                            await self._attention.wait()
-                try:
-                    await self._reopen()
-                except SourceError as error:
-                    self._note_down(str(error))
-                    if self._started is not None and not self._started.done():
-                        self._started.set_exception(error)
-                    await self._end_process()
-                    self._fruitless += 1
+            if self._process is not None:
+                await self._attention.wait()
                 continue
-            await self._attention.wait()
+            await self._wait_to_retry()
+            try:
+                await self._reopen()
+            except SourceError as error:
+                self._note_down(str(error))
+                if self._started is not None and not self._started.done():
+                    self._started.set_exception(error)
+                await self._end_process()
+                self._fruitless += 1
+
+    async def _wait_to_retry(self) -> None:
+        """Wait ever longer while processes give no frame; the first two attempts follow at once."""
+        if self._fruitless > 1:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(RETRY_FIRST_S * 2**self._fruitless, RETRY_MAX_S)):
+                    await self._attention.wait()
 
     async def _reopen(self) -> None:
         opened = await self._spawn()
