@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,6 @@ from typing import Any, Self
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from edgecap import __version__
 from edgecap.dataset import lerobot_meta as meta
@@ -30,14 +28,14 @@ from edgecap.dataset.exportable import (
     settle,
     sync,
 )
-from edgecap.dataset.frames_export import BATCH_NS, BATCH_ROWS
 from edgecap.dataset.frames_sensors import sensor_tracks
-from edgecap.dataset.frames_table import FrameRow, FrameTable
-from edgecap.dataset.frames_video import carried_cameras, decodable_frames
+from edgecap.dataset.frames_table import FrameTable
+from edgecap.dataset.frames_video import carried_cameras
 from edgecap.dataset.lerobot_episodes import Stretch, stretches_of
 from edgecap.dataset.lerobot_features import RowFeatures
 from edgecap.dataset.lerobot_plan import NONE, Plan, plan_session
 from edgecap.dataset.lerobot_record import session_record
+from edgecap.dataset.lerobot_rows import join_rows, write_rows
 from edgecap.dataset.lerobot_stats import PictureStats, Stats, number_stats
 from edgecap.dataset.lerobot_video import (
     Clip,
@@ -52,7 +50,6 @@ from edgecap.dataset.native_tables import write_native
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
 
-JOINED_ROWS = 4096
 PARTS = ("data", "videos", "native", "meta")
 """In the order in which they appear: LeRobot looks for `meta` first."""
 UNFINISHED = ".lerobot.part"
@@ -169,7 +166,12 @@ class LerobotDataset:
         try:
             with disk_told(self._root):
                 native.mkdir(parents=True)
-                self._write_rows(work / "rows.parquet", session, table, features, plan, report)
+                work.mkdir()
+                for row in write_rows(
+                    work / "rows.parquet", session, table, features, plan, self._numbers(session, plan)
+                ):
+                    report.reached(row)
+                report.next_part()
                 samples = {
                     t.info.name: write_native(
                         native / f"{t.info.name}.parquet", session, t, table.whose() | table.stream_facts(t)
@@ -203,7 +205,7 @@ class LerobotDataset:
         if features is None:
             return None
         with disk_told(self._root):
-            self._join_tables(features)
+            join_rows(self._tables, self._part / meta.DATA, features, [s.end for s in self._stretches])
             videos, places = {}, {}
             for camera, clips in self._clips.items():
                 name = features.videos[camera]
@@ -260,28 +262,6 @@ class LerobotDataset:
                 f"session {session.key.session} is not like those before it: {', '.join(differing)}",
                 fix="export it into a dataset of its own",
             )
-
-    def _write_rows(
-        self,
-        path: Path,
-        session: RecordedSession,
-        table: FrameTable,
-        features: RowFeatures,
-        plan: Plan,
-        report: _Report,
-    ) -> None:
-        path.parent.mkdir()
-        numbers = self._numbers(session, plan)
-        with pq.ParquetWriter(path, features.schema(), compression="zstd") as sink:
-            first = 0
-            for rows in _batches(session, plan):
-                found = features.rows(table.batch(rows), plan, first)
-                found |= {name: values[first : first + len(rows)] for name, values in numbers.items()}
-                arrays = [feature.array(found[feature.name]) for feature in features.features]
-                sink.write_batch(pa.record_batch(arrays, schema=features.schema()))
-                first += len(rows)
-                report.reached(first)
-        report.next_part()
 
     def _numbers(self, session: RecordedSession, plan: Plan) -> dict[str, np.ndarray[Any, Any]]:
         """The columns that LeRobot wants in every row."""
@@ -346,26 +326,6 @@ class LerobotDataset:
             samples=samples,
         )
 
-    def _join_tables(self, features: RowFeatures) -> None:
-        """One row group per episode, as LeRobot writes them: an episode is read without the others."""
-        path = self._part / meta.DATA
-        path.parent.mkdir()
-        ends = [s.end for s in self._stretches]
-        held: list[pa.RecordBatch] = []
-        row = number = 0
-        with pq.ParquetWriter(path, features.schema(), compression="zstd") as sink:
-            for table in self._tables:
-                for batch in pq.ParquetFile(table).iter_batches(JOINED_ROWS):
-                    while batch.num_rows:
-                        part = batch.slice(0, ends[number] - row)
-                        batch = batch.slice(part.num_rows)
-                        held.append(part.cast(features.schema()))
-                        row += part.num_rows
-                        if row == ends[number]:
-                            sink.write_table(pa.Table.from_batches(held))
-                            held, number = [], number + 1
-                table.unlink()
-
     def _all_stats(self, features: RowFeatures) -> dict[str, Stats]:
         stats = {
             feature.name: number_stats(meta.columns(self._part / meta.DATA, [feature.name])[feature.name])
@@ -398,15 +358,3 @@ class _Report:
 
 def _task(session: RecordedSession) -> str:
     return str(session.manifest.get("task", ""))
-
-
-def _batches(session: RecordedSession, plan: Plan) -> Iterator[list[FrameRow]]:
-    """The frames that are rows, as many at once as may be held."""
-    rows: list[FrameRow] = []
-    frames = decodable_frames(session, plan.pictures[0].camera)
-    for number, frame in enumerate(f for f, data in frames if data is not None):
-        if rows and (len(rows) >= BATCH_ROWS or abs(frame.t_ns - rows[0].frame.t_ns) > BATCH_NS):
-            yield rows
-            rows = []
-        rows.append(FrameRow(frame, number, 0))
-    yield rows
