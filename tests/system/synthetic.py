@@ -88,6 +88,44 @@ class Synthetic:
     marks: list[Mark] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
 
+    def add_samples(
+        self,
+        info: StreamInfo,
+        chain: StreamChain,
+        encoder: ColumnEncoder,
+        second: int,
+        rng: np.random.Generator,
+    ) -> None:
+        """A second of a stream as one chunk; of the force, 80 samples are lost in the second second."""
+        rate = int(info.rate_hz_nominal)
+        skip = 80 if info.kind == "force" and second == 1 else 0
+        ticks = second * 1_000_000 + np.arange(skip, rate, dtype=np.int64) * (1_000_000 // rate)
+        values = _values(info, ticks * 1e-6, rng)
+        start_ns = RAW0 + SECOND
+        gaps = [Gap(info.name, start_ns, start_ns + skip * 1_000_000, skip, "overrun")] if skip else []
+        self.gaps += gaps
+        self.chunks.append(_samples(chain, encoder, second * rate + skip, ticks, values, second, gaps))
+        before = self.values.get(info.name, values[:0]), self.ticks.get(info.name, ticks[:0])
+        self.values[info.name] = np.concatenate([before[0], values])
+        self.ticks[info.name] = np.concatenate([before[1], ticks])
+
+    def records(self, second: int, infos: Sequence[StreamInfo], *, synced: bool) -> list[dict[str, Any]]:
+        """What the session's own stream tells of a second: a gap in the second one, marks in two."""
+        t_ns = RAW0 + second * SECOND
+        records: list[dict[str, Any]] = [
+            {"type": "clock", "t_ns": t_ns, **msgspec.to_builtins(clock_pair(t_ns, synced=synced))},
+            {"type": "verdict", "t_ns": t_ns, "streams": [_verdict(i.name) for i in infos]},
+        ]
+        if second == 1:
+            self.marks.append(Mark(t_ns + 300_000_000, "went-wrong", "dropped the lid"))
+            records += [{"type": "gap", "t_ns": g.t0_ns, **msgspec.to_builtins(g)} for g in self.gaps]
+        if second == 2:
+            self.marks.append(Mark(t_ns + 100_000_000, "recovered", by="operator"))
+            event = {"device": "left-hand", "kind": "button-down", "text": ""}
+            records.append({"type": "event", "t_ns": t_ns, **event})
+        new = [m for m in self.marks if t_ns <= m.t_ns < t_ns + SECOND]
+        return records + [{"type": "mark", **msgspec.to_builtins(m)} for m in new]
+
 
 def opening_record(session: str, infos: Sequence[StreamInfo], **told: Any) -> dict[str, Any]:
     """What a session of this rig begins with; `told` is what this one says otherwise."""
@@ -140,63 +178,26 @@ def make_session(
     )
     made.chunks.append(seal_records(own, [manifest]))
     chains = {info.name: StreamChain(**names, stream=info.name, man=own.man) for info in infos}
-    samples = {info.name: 0 for info in infos}
     encoders = {info.name: ColumnEncoder(key_interval=3) for info in infos}
     frames = encode_video(seconds, size)
-    parts: dict[str, list[NDArray[Any]]] = {}
+    made.frames = [data for data, _ in frames]
+    camera = chains[infos[-1].name]
     for second in range(seconds):
         for info in infos[:-1]:
-            rate = int(info.rate_hz_nominal)
-            index = second * rate
-            # The force sensor lost 80 samples in the second second.
-            skip = 80 if info.kind == "force" and second == 1 else 0
-            ticks = second * 1_000_000 + np.arange(skip, rate, dtype=np.int64) * (1_000_000 // rate)
-            values = _values(info, ticks * 1e-6, rng)
-            gaps = []
-            if skip:
-                start, end = RAW0 + SECOND, RAW0 + SECOND + skip * 1_000_000
-                gaps = [Gap(info.name, start, end, skip, "overrun")]
-                made.gaps += gaps
-            chunk = _samples(
-                chains[info.name], encoders[info.name], index + skip, ticks, values, second, gaps
-            )
-            made.chunks.append(chunk)
-            samples[info.name] += len(ticks)
-            parts.setdefault(info.name, []).append(values)
-            parts.setdefault(f"{info.name}.ticks", []).append(ticks)
-        camera = infos[-1].name
+            made.add_samples(info, chains[info.name], encoders[info.name], second, rng)
         for group in range(second * 30, second * 30 + 30, 15):
-            made.chunks += _video(chains[camera], frames[group : group + 15], group)
-            samples[camera] += 15
-        t_ns = RAW0 + second * SECOND
-        records: list[dict[str, Any]] = [
-            {"type": "clock", "t_ns": t_ns, **msgspec.to_builtins(clock_pair(t_ns, synced=synced))},
-            {"type": "verdict", "t_ns": t_ns, "streams": [_verdict(i.name) for i in infos]},
-        ]
-        if second == 1:
-            made.marks.append(Mark(t_ns + 300_000_000, "went-wrong", "dropped the lid"))
-            records += [{"type": "gap", "t_ns": g.t0_ns, **msgspec.to_builtins(g)} for g in made.gaps]
-        if second == 2:
-            made.marks.append(Mark(t_ns + 100_000_000, "recovered", by="operator"))
-            event = {"device": "left-hand", "kind": "button-down", "text": ""}
-            records.append({"type": "event", "t_ns": t_ns, **event})
-        records += [
-            {"type": "mark", **msgspec.to_builtins(m)} for m in made.marks if t_ns <= m.t_ns < t_ns + SECOND
-        ]
-        made.chunks.append(seal_records(own, records))
+            made.chunks += _video(camera, frames[group : group + 15], group)
+        made.chunks.append(seal_records(own, made.records(second, infos, synced=synced)))
     end_ns = RAW0 + seconds * SECOND
     last = {"type": "clock", "t_ns": end_ns, **msgspec.to_builtins(clock_pair(end_ns, synced=synced))}
     made.chunks.append(seal_records(own, [last]))
+    samples = {name: len(ticks) for name, ticks in made.ticks.items()} | {infos[-1].name: seconds * 30}
     streams = {
         name: {"chunks": c.seq, "last_hash": c.prev, "samples": samples[name], "device_sent": None}
         for name, c in chains.items()
     }
     close = {"type": "close", "t_ns": end_ns, "outcome": outcome, "reason": "", "streams": streams}
     made.chunks.append(seal_records(own, [close]))
-    for info in infos[:-1]:
-        made.values[info.name] = np.concatenate(parts[info.name])
-        made.ticks[info.name] = np.concatenate(parts[f"{info.name}.ticks"])
-    made.frames = [data for data, _ in frames]
     return made
 
 
