@@ -21,9 +21,11 @@ DEFAULT_PATHS = (Path("edgecap.toml"), Path("/etc/edgecap/edgecap.toml"))
 MAX_CALIBRATION_BYTES = 64 * 1024
 MAX_TASK_CHARS = 1000
 MAX_REFERENCE_CHARS = 200
+MAX_USES = 32
 """The manifest must fit one chunk."""
 
 Name = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$", description="1 to 64 of a-z, 0-9 and '-'")]
+Reference = Annotated[str, Meta(min_length=1, max_length=MAX_REFERENCE_CHARS)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Path1 = Annotated[str, Meta(min_length=1)]
 FrameRate = Annotated[float, Meta(gt=0, le=1000)]
@@ -64,6 +66,8 @@ class SessionConfig(Section, frozen=True):
     task: Annotated[str, Meta(max_length=MAX_TASK_CHARS)] = ""
     operator: Annotated[str, Meta(max_length=MAX_REFERENCE_CHARS)] = ""
     consent: Annotated[str, Meta(max_length=MAX_REFERENCE_CHARS)] = ""
+    consent_scope: Annotated[tuple[Reference, ...], Meta(max_length=MAX_USES)] = ()
+    """The uses that the consent allows, in its own words: `["training", "publication"]`."""
 
 
 class CalibrationConfig(Section, frozen=True):

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from edgecap import clock, topics
+from edgecap.config import Reference
 from edgecap.daemon.blinking import blink, find_board, read_request
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
@@ -44,6 +45,8 @@ MAX_COMMANDS = 16
 """Commands obeyed side by side; one that comes while so many are under way is refused."""
 BYTES_S_PER_KBIT_S = 125
 MOST_KBIT_S = 10_000_000
+MOST_WITHDRAWN = 1000
+PROVIDED = ("task", "operator", "consent", "consent_scope", "withdrawn")
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -53,6 +56,10 @@ class Desired(msgspec.Struct, frozen=True):
     task: str | None = None
     operator: str | None = None
     consent: str | None = None
+    consent_scope: tuple[str, ...] | None = None
+    """The uses that the consent allows; without it, none are known of a `consent` that is new."""
+    withdrawn: Annotated[tuple[Reference, ...], msgspec.Meta(max_length=MOST_WITHDRAWN)] | None = None
+    """All consents and workers for whom nothing may be recorded any more; kept by the rig, also offline."""
     paused: bool | None = None
     max_kbit_s: Annotated[int, msgspec.Meta(ge=0, le=MOST_KBIT_S)] | None = None
     """Bandwidth cap, 0 for none."""
@@ -188,8 +195,8 @@ class Reporter:
             fault=rig.machine.fault,
             session=rig.session.last if recorder is not None else "",
             session_s=round((now_ns - recorder.opened_ns) / 1e9, 1) if recorder is not None else 0.0,
-            task=rig.provenance.task,
-            operator=rig.provenance.operator,
+            task=rig.terms.provenance.task,
+            operator=rig.terms.provenance.operator,
             boot=clock.boot_id(),
             seq=self._seq,
             t_ns=now_ns,
@@ -205,7 +212,7 @@ class Reporter:
             counters=self._counters(),
             desired_version=rig.desired_version,
             desired_error=rig.desired_error,
-            problems=rig.condition.problems(),
+            problems=rig.condition.problems() | rig.terms.problems(),
             loop=rig.lag.quantiles_ms(),
         )
 
@@ -349,7 +356,7 @@ class Reporter:
         except NOT_JSON as error:
             self._refuse_desired(f"malformed desired state: {error}")
             return
-        wanted = {k: v for k in ("task", "operator", "consent") if (v := getattr(desired, k)) is not None}
+        wanted = {k: v for k in PROVIDED if (v := getattr(desired, k)) is not None}
         try:
             self.rig.provide(**wanted)
         except SessionError as error:

@@ -22,8 +22,9 @@ from edgecap.daemon.latecomers import Latecomers
 from edgecap.daemon.panels import Panels
 from edgecap.daemon.pulse import Pulse
 from edgecap.daemon.recording import SESSION_EVENTS, OpenSource, start_sources, stop_sources
-from edgecap.daemon.room import RoomMeter
+from edgecap.daemon.room import RoomMeter, require_room
 from edgecap.daemon.running_session import RunningSession
+from edgecap.daemon.terms import Terms
 from edgecap.errors import EdgecapError, SessionError
 from edgecap.model import ClockPair, DeviceEvent, Gap, Item, Mark, StreamInfo, loss_in_words
 from edgecap.session.machine import Action, Gesture, Led, Machine, State
@@ -63,7 +64,8 @@ class Rig:
         self.config = config
         self.machine = Machine()
         self.counters = Counters()
-        self.provenance = Provenance(**msgspec.structs.asdict(config.session))
+        provenance = Provenance(**msgspec.structs.asdict(config.session))
+        self.terms = Terms(provenance, Path(config.spool.dir))
         self.desired_version = ""
         self.desired_error = ""
         self.pair: ClockPair = clock.read_pair()
@@ -121,12 +123,16 @@ class Rig:
         """Ask for a clean end: a running session is closed first."""
         self._stopping.set()
 
-    def provide(self, **parts: str) -> None:
-        """Set task, operator or consent of the sessions to come; raises `SessionError` if one is too long."""
-        provenance = msgspec.structs.replace(self.provenance, **parts)
-        provenance.check_lengths()
-        self.provenance = provenance
-        self.changed.set()
+    def provide(self, withdrawn: Sequence[str] | None = None, **parts: Any) -> None:
+        """Set the provenance of the sessions to come, and what was withdrawn; raises `SessionError`."""
+        self.terms.provide(**parts)
+        try:
+            if withdrawn is not None and self.terms.withdraw(withdrawn):
+                self.say("withdrawn", clock.now_ns(), f"{len(withdrawn)} consents or workers are withdrawn")
+        finally:
+            if self.records() and (why := self.terms.problem(self.session.provenance)):
+                self._intend(Intent("stop", "desired", clock.now_ns(), reason=why))
+            self._refresh()
 
     async def ask(self, intent: Intent) -> CommandResult:
         """Hand over an intent and wait for what became of it."""
@@ -283,29 +289,24 @@ class Rig:
             self.provide(**msgspec.structs.asdict(intent.provenance))
         if intent.task:
             self.provide(task=intent.task)
-        self.provenance.require()
+        self.terms.require()
         if not self.devices.working:
             problems = "; ".join(self.devices.problems(clock.now_ns()).values())
             raise SessionError(f"refused start: no device works: {problems}")
-        stats = self.writer.spool.stats()
-        if stats.free_bytes <= stats.reserve_bytes:
-            raise SessionError(
-                f"refused start: {self.config.spool.dir} has {stats.free_bytes / 1e6:.0f} MB free, "
-                f"{stats.reserve_bytes / 1e6:.0f} MB are kept in reserve",
-                fix="let the uplink drain, or use a larger card",
-            )
+        require_room(self.writer.spool.stats(), self.config.spool.dir)
         await self.session.close_earlier()
+        self.terms.require()  # it may have been withdrawn meanwhile
 
     async def _open_session(self, intent: Intent) -> None:
         pair = self.pair = clock.read_pair()
         infos: list[StreamInfo] = [i for s in self.devices.open for i in s.feed.info]
         # The devices are started once the manifest is on the medium.
-        recorder = await self.session.open(pair, self.provenance, infos, intent.continued)
+        recorder = await self.session.open(pair, self.terms.provenance, infos, intent.continued)
         for device in self.devices.open:  # one may have come while the manifest was written
             for info in device.feed.info:
                 recorder.add_stream(pair.raw_ns, info)
-        self.say("start", pair.raw_ns, self.session.last, task=self.provenance.task, by=intent.by)
-        log.info("recording %s: %s", self.session.last, self.provenance.task)
+        self.say("start", pair.raw_ns, self.session.last, task=self.terms.provenance.task, by=intent.by)
+        log.info("recording %s: %s", self.session.last, self.terms.provenance.task)
         problems = await start_sources(self.devices.open)
         for problem in problems:
             self.counters.source_faults += 1
@@ -382,7 +383,7 @@ class Rig:
 
     def led(self) -> Led:
         """What the light shows now."""
-        return self.condition.led(self.machine.state, consent=bool(self.provenance.consent.strip()))
+        return self.condition.led(self.machine.state, consent=self.terms.allow)
 
     def say(self, kind: str, t_ns: int, text: str, **fields: Any) -> None:
         """Queue an event for the fleet; the oldest is dropped, and counted, when nobody takes them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from edgecap.errors import SessionError
 from edgecap.spool import SpoolStats
 
 WINDOW_NS = 60_000_000_000
@@ -40,3 +41,13 @@ class RoomMeter:
         room = max(0, stats.free_bytes - stats.reserve_bytes)
         hours = room / self.bytes_s / 3600
         return round(hours, 1 if hours >= 1 else 3)
+
+
+def require_room(stats: SpoolStats, directory: str) -> None:
+    """Raise `SessionError` where a session would begin in the reserve."""
+    if stats.free_bytes <= stats.reserve_bytes:
+        raise SessionError(
+            f"refused start: {directory} has {stats.free_bytes / 1e6:.0f} MB free, "
+            f"{stats.reserve_bytes / 1e6:.0f} MB are kept in reserve",
+            fix="let the uplink drain, or use a larger card",
+        )

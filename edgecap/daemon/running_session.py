@@ -35,6 +35,7 @@ class RunningSession:
         recorder: Takes in what comes; None when no session runs.
         verdicts: On its streams, of the last second.
         last: Id of the newest session.
+        provenance: Of the same.
         hurried: Chunks of all sessions that were compressed less, because too many waited.
     """
 
@@ -42,6 +43,7 @@ class RunningSession:
         self.recorder: Recorder | None = None
         self.verdicts: list[Verdict] = []
         self.last = ""
+        self.provenance: Provenance | None = None
         self._hurried = 0
         self._config, self._writer, self._pulse = config, writer, pulse
         self._calibration = load_calibration(config.calibration.file)
@@ -69,6 +71,7 @@ class RunningSession:
         Whatever then befalls the daemon, the session is known, and what it may have cost can be stated.
         """
         config, session = self._config, new_session_id(pair.realtime_ns)
+        self.provenance = provenance
         recorder = Recorder(
             site=config.site,
             rig=config.rig,

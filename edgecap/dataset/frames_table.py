@@ -173,7 +173,9 @@ class FrameTable:
     def whose(self) -> dict[str, str]:
         """Which session it is, who recorded it, and under which consent."""
         told = metadata(self._session)["edgecap.manifest"]
-        return {k: told[k] for k in ("site", "rig", "session", "task", "operator", "consent")}
+        return {
+            k: told[k] for k in ("site", "rig", "session", "task", "operator", "consent", "consent_scope")
+        }
 
     def stream_facts(self, track: SensorTrack) -> dict[str, Any]:
         """What is to be known of a stream beside its values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,6 +50,12 @@ def record_producers(session: RecordedSession) -> list[Producer]:
     ]
 
 
+def _uses(manifest: Mapping[str, Any]) -> str:
+    """What the consent allows, as far as it was told."""
+    found = manifest.get("consent_scope")
+    return "; ".join(map(str, found)) if isinstance(found, list) else ""
+
+
 def metadata(session: RecordedSession) -> dict[str, dict[str, str]]:
     """The MCAP metadata records by name; every value is a string, structures are JSON."""
     manifest, utc = session.manifest, session.utc
@@ -58,6 +64,7 @@ def metadata(session: RecordedSession) -> dict[str, dict[str, str]]:
     return {
         "edgecap.manifest": {
             **{name: str(manifest.get(name, "")) for name in plain},
+            "consent_scope": _uses(manifest),
             "outcome": session.outcome,
             "manifest_json": as_json(manifest),
         },

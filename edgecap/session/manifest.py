@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgecap.clock import boot_id
-from edgecap.config import MAX_REFERENCE_CHARS, MAX_TASK_CHARS
+from edgecap.config import MAX_REFERENCE_CHARS, MAX_TASK_CHARS, MAX_USES
 from edgecap.errors import SessionError
 from edgecap.model import ClockPair, Gap, Mark, StreamInfo, Verdict
 
@@ -28,9 +28,18 @@ class Provenance(msgspec.Struct, frozen=True):
     task: str
     operator: str
     consent: str
+    consent_scope: tuple[str, ...] = ()
+    """The uses that the consent allows, as far as they are told."""
 
     def check_lengths(self) -> None:
         """Raise `SessionError` naming the first part that is too long for a manifest."""
+        if len(self.consent_scope) > MAX_USES or any(
+            not 0 < len(use) <= MAX_REFERENCE_CHARS for use in self.consent_scope
+        ):
+            raise SessionError(
+                "refused consent_scope: it has too many uses, or one that is empty or too long",
+                fix=f"at most {MAX_USES}, each of 1 to {MAX_REFERENCE_CHARS} characters",
+            )
         limits = {"task": MAX_TASK_CHARS, "operator": MAX_REFERENCE_CHARS, "consent": MAX_REFERENCE_CHARS}
         for what, limit in limits.items():
             length = len(getattr(self, what))
@@ -96,7 +105,7 @@ def open_record(
         "rig": rig,
         "boot": boot_id(),
         "session": session,
-        **msgspec.structs.asdict(provenance),
+        **msgspec.to_builtins(provenance),
         "utc_ns": pair.realtime_ns,
         "utc_trusted": pair.ntp_synced,
         "clock": msgspec.to_builtins(pair),

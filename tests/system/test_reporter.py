@@ -13,13 +13,16 @@ import pytest
 from edgecap import status, topics
 from edgecap.cli import run
 from edgecap.clock import now_ns
+from edgecap.codec.chunk import unpack_chunk
+from edgecap.codec.records import decode_records
 from edgecap.config import parse_config
 from edgecap.daemon import reporting
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.reporting import Reporter
 from edgecap.daemon.rig import Rig
-from edgecap.model import DeviceEvent, Item, Mark, StreamInfo
+from edgecap.model import SESSION_STREAM, DeviceEvent, Item, Mark, StreamInfo
 from edgecap.mqtt import parse_broker
+from edgecap.session.machine import State
 from edgecap.source.item_queue import ItemQueue
 from edgecap.spool import Spool
 from edgecap.spool.writer import SpoolWriter
@@ -263,3 +266,47 @@ def test_a_fault_of_delivery_does_not_end_recording(tmp_path: Path, monkeypatch:
                 await asyncio.wait([task])
 
     asyncio.run(body())
+
+
+def test_a_withdrawal_ends_the_session_under_it_and_allows_no_other(tmp_path: Path) -> None:
+    """It is in the retained `desired`, so that a rig that was away hears it, and is kept on the rig."""
+    topic = topics.topic(SITE, RIG, topics.DESIRED).encode()
+    first = {"version": "1", "withdrawn": ["c-0"], "consent_scope": ["training"]}
+    sender = Sender((topic, msgspec.json.encode(first)))
+
+    async def ask(rig: Rig, event: str) -> CommandResult:
+        return await rig.ask(Intent(event, "test", now_ns()))  # type: ignore[arg-type]
+
+    async def run() -> None:
+        async with a_rig(tmp_path) as rig:
+            async with reporting_to(sender, rig) as reporter:
+                await until(lambda: rig.desired_version == "1")
+                assert (await ask(rig, "start")).ok
+                sender.messages = (
+                    (topic, msgspec.json.encode(first | {"version": "2", "withdrawn": ["c"]})),
+                )
+            async with reporting_to(sender, rig) as reporter:
+                await until(lambda: rig.machine.state is State.IDLE)
+                answer = await ask(rig, "start")
+                assert (answer.ok, "consent 'c' was withdrawn; set another" in answer.message) == (
+                    False,
+                    True,
+                )
+                status = reporter.status()
+                assert status.led == "no-consent"
+                assert "consent 'c' was withdrawn" in status.problems["consent"]
+                await until(lambda: any("consents or workers" in text for text in sender.events))
+        async with a_rig(tmp_path) as rig:  # started anew, without a broker
+            assert not (await ask(rig, "start")).ok
+            rig.provide(consent="c-2")
+            assert (await ask(rig, "start")).ok
+
+    asyncio.run(run())
+    with Spool.open(tmp_path / "spool", reserve_bytes=0) as spool:
+        chunks = [unpack_chunk(spool.read(e.id)) for e in spool.pending(1000)]
+    own = [r for c in chunks if c.header.stream == SESSION_STREAM for r in decode_records(c.payload)]
+    opened = [(r["consent"], r["consent_scope"]) for r in own if r["type"] == "open"]
+    assert opened == [("c", ["training"]), ("c-2", [])]
+    closed = [(r["outcome"], r["reason"]) for r in own if r["type"] == "close"]
+    assert closed[0][0] == "complete"
+    assert "consent 'c' was withdrawn" in closed[0][1]
