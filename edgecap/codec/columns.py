@@ -100,6 +100,8 @@ class ColumnEncoder:
         self._tail = TailWriter()
         self._last = b""
         """The payload before."""
+        self._afresh = 0.0
+        """How much of its raw bytes the last payload took that began afresh."""
 
     def encode(self, columns: Mapping[str, NDArray[Any]], *, key: bool = False) -> bytes:
         """Encode one table.
@@ -143,11 +145,21 @@ class ColumnEncoder:
             plain = b"".join([self._front(layout), *(stored(c, columns[c.name]) for c in layout)])
             if len(plain) < len(payload):
                 key, memories, payload = True, {}, plain
+        if self.level == "stream":
+            self._compare(len(payload), sum(column.raw_bytes for column in layout), key)
         self._since_key = 0 if key else self._since_key + 1
         self._memories = memories
         self._layout, self._shapes = layout, shapes
         self._last = payload
         return payload
+
+    def _compare(self, size: int, raw_bytes: int, key: bool) -> None:
+        """Doubt what was learned where payloads that go on take more than one that begins afresh."""
+        if key:
+            self._afresh = size / max(raw_bytes, 1)
+        doubt = not key and size > self._afresh * raw_bytes
+        for search in self._searches.values():
+            search.doubt = doubt
 
     def _front(self, layout: Layout) -> bytes:
         """What a key payload begins with; most have the same."""

@@ -37,6 +37,8 @@ LONGEST_PAUSE = 1024
 FEW_GLANCED, FEW_GLANCED_FLOATS = 8, 14
 """Of so many rows so few samples of a channel may differ for it to be looked at more closely."""
 LONGEST_GLANCE_PAUSE = 8
+LONGEST_DOUBT_PAUSE = 64
+"""Payloads after which a column that goes on is compared again with one that begins afresh."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,10 @@ class Search:
     glance_pause: int = 1
     seen: bool = False
     """What the last glance showed."""
+    doubt: bool = False
+    """Whether the payload before took more than one that began afresh, though it went on."""
+    next_doubt: int = 0
+    doubt_pause: int = 1
     next_split: int = 0
     """Number of the payload in which channels are looked at one by one next."""
     split_pause: int = 1
@@ -193,6 +199,15 @@ class Search:
         self.glance_pause = 1 if seen else min(2 * self.glance_pause, LONGEST_GLANCE_PAUSE)
         self.next_glance = self.payloads + (0 if seen else self.glance_pause)
         return seen
+
+    def is_doubted(self, rows: int) -> bool:
+        """Whether a column of so many rows that goes on is to be compared with one that begins afresh."""
+        return self.doubt and rows >= LEAST_ROWS and self.payloads >= self.next_doubt
+
+    def settle(self, afresh: bool) -> None:
+        """To begin `afresh` took less, or not: then it is tried less often."""
+        self.doubt_pause = 1 if afresh else min(2 * self.doubt_pause, LONGEST_DOUBT_PAUSE)
+        self.next_doubt = self.payloads + (0 if afresh else self.doubt_pause)
 
     def _rest(self, payloads: int) -> None:
         """Do not look again before so many payloads more."""

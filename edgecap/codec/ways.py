@@ -39,6 +39,8 @@ LEAST_REPEATED = 8
 POOR_BITS_PER_STEP, NEW_STEPS_BITS = 5, 160
 FREE_BITS = 16
 """What the coder's last state holds anyway: another way must save more."""
+MARGIN_SHIFT = 7
+"""What has been learned must take a 128th more than to begin afresh does, if it is to be given up."""
 MOST_SPLIT = 64
 """Of more channels no groups are looked for."""
 LEAST_SPLIT_ROWS = 12
@@ -83,10 +85,16 @@ def encode_column(
             if found is None and integers.rests is None and integers.bits is None:
                 return stored(column, values)
             least.offer(found)
-    if least.best is None or (before is not None and _may_do_better(values, before, least, search)):
+    gone_on = least.best
+    doubted = gone_on is not None and gone_on[1].groups is None and search.is_doubted(column.rows)
+    if doubted:
+        least.prefer()
+    if gone_on is None or doubted or (before is not None and _may_do_better(values, before, least, search)):
         _offer_fresh(values, least, search, before, goes_on)
-        if _may_be_split(column, search):
+        if _may_be_split(column, search) and not doubted:
             _offer_groups(values, least, search)
+        if doubted:
+            search.settle(least.best is not gone_on)
     found = least.take()
     if found is None:
         return stored(column, values)
@@ -203,13 +211,18 @@ class Least:
         self.column, self.tail, self.mark = column, tail, tail.count
         self.best: Encoded | None = None
         self._steps: NDArray[np.uint64] | None = None
-        self._bits = 0
+        self._bits, self._margin = 0, FREE_BITS
 
     def make_room(self) -> None:
         """Take the steps of the best out of the tail, before another way is coded."""
         if self.best is not None and self._steps is None:
             self._bits = self.bits_of(self.best)
             self._steps = self.tail.take_back(self.mark)
+
+    def prefer(self) -> None:
+        """Ask of other ways that they save a part of what the best takes, which has learned for later."""
+        self.make_room()
+        self._margin = FREE_BITS + (self._bits >> MARGIN_SHIFT)
 
     def offer(self, found: Encoded | None) -> None:
         """Compare what has just been coded, and keep it if it takes less."""
@@ -220,7 +233,8 @@ class Least:
             return
         bits = self.bits_of(found)
         steps = self.tail.take_back(self.mark)
-        if bits + FREE_BITS < self._bits:
+        if bits + self._margin < self._bits:
+            self._margin = FREE_BITS
             self.best, self._steps, self._bits = found, steps, bits
 
     def take(self) -> Encoded | None:

@@ -17,9 +17,9 @@ RNG = np.random.default_rng(3)
 NOISE = np.rint(np.cumsum(RNG.normal(0, 9, (600, 3)), axis=0) + RNG.normal(0, 20, (600, 3))).astype("<i2")
 
 
-def through(blocks, level="stream", reference=False):
+def through(blocks, level="stream", reference=False, key_interval=4):
     """Encode, decode and compare; returns the payloads."""
-    encoder, decoder = ColumnEncoder(level, key_interval=4), ColumnDecoder()
+    encoder, decoder = ColumnEncoder(level, key_interval), ColumnDecoder()
     slow = ReferenceDecoder()
     payloads = []
     for block in blocks:
@@ -97,6 +97,16 @@ def test_a_stream_finds_repeats_and_levels_between_its_keys():
     levels = [np.where(np.arange(100) % 7 < k, 3000, -3000).astype("<i2") for k in (0, 3, 4)]
     payloads = through(levels, reference=True)
     assert sum(map(len, payloads)) < 90
+
+
+def test_what_was_learned_is_given_up_where_it_serves_no_more():
+    """Single lost samples spoil what is learned of a signal for long, and short blocks feel them less."""
+    rng = np.random.default_rng(8)
+    t = np.arange(2400)[:, None]
+    x = np.rint(3000 * np.sin(t / [100, 155, 170]) + 3000 + rng.normal(0, 3, (2400, 3)))
+    blocks = np.split(np.where(rng.random(x.shape) < 0.02, 0, x).astype("<i2"), 8)
+    alone = sum(len(p) for p in through(blocks, "max"))
+    assert sum(len(p) for p in through(blocks, reference=True, key_interval=8)) <= alone
 
 
 @pytest.mark.parametrize("dtype", ["<i2", "<f4"])
