@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgecap.codec import lattice
 from edgecap.codec.layout import Reader
+from edgecap.codec.printed import DIGIT_BITS, ENOUGH_DIGITS, GLANCED_ROWS, Shown, decades
 from edgecap.errors import ChunkError
 from edgecap.kernels.digits import MOST_ZEROS, ZERO_ITSELF
 
@@ -23,16 +24,11 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 I8 = NDArray[np.int8]
 
-MOST_DIGITS = 7
-"""More are as many as float32 has."""
 LEAST_POINT, MOST_POINT = -8, 23
 EXACT = 22
 """The largest power of ten that float64 has exactly."""
 POWERS = np.array([float(f"1e{i}") for i in range(64)])
 MOST_WHOLE = lattice.MAX_MULTIPLE
-GLANCED_ROWS = 16
-LEAST_SAVED_BITS = 0.5
-"""So much a sample must be less than a float32 for it to be worth a closer look."""
 MOST_LOST_DIGITS = 2
 """A point serves until the largest samples have so many digits less,"""
 RESTART_BITS = 96
@@ -72,31 +68,6 @@ class Split:
     """Samples that are no such numbers, by place and bits."""
 
 
-def glance(values: F32) -> I64 | None:
-    """How many digits the samples (n, c) of each channel seem to have; None where they are no decimals."""
-    spread = values[:: max(1, values.shape[0] // GLANCED_ROWS)][:GLANCED_ROWS]
-    found = []
-    saved, seen = 0.0, 0
-    for channel in spread.T.tolist():
-        digits = 1
-        for value in channel:
-            if value == 0 or not math.isfinite(value):
-                continue
-            text = f"{value:.6e}"
-            if np.float32(text) != value:
-                return None
-            mantissa, exponent = text.split("e")
-            digits = max(digits, len(mantissa.replace("-", "").rstrip("0")) - 1)
-            place = math.frexp(value)[1] - 24
-            saved += (int(exponent) + 1) * math.log2(10) - place
-            seen += 1
-        saved -= digits * math.log2(10) * sum(map(bool, channel))
-        found.append(digits)
-    if saved <= LEAST_SAVED_BITS * seen:
-        return None
-    return np.array(found, np.int64)
-
-
 def rounder(values: F32, divisor: float) -> bool:
     """Whether the largest samples (n, c) of each channel end with a zero when `divisor` makes them whole."""
     for channel in values[:: max(1, values.shape[0] // GLANCED_ROWS)][:GLANCED_ROWS].T.tolist():
@@ -109,19 +80,21 @@ def rounder(values: F32, divisor: float) -> bool:
     return True
 
 
-def find(values: F32) -> tuple[Digits, Split] | None:
-    """The least digits that nearly all samples (n, c) have, and what they are with them."""
-    digits = glance(values)
-    if digits is None:
-        return None
+def find(values: F32, shown: Shown) -> tuple[Digits, Split] | None:
+    """The least digits that nearly all samples (n, c) have, and what they are with them.
+
+    Args:
+        shown: What some of them show.
+    """
+    digits = np.array([most for most, _ in shown], np.int64)
     wide = _wide(values)
     while True:
         known = Digits(digits, _points(wide, digits))
         found = split(values, known)
-        if found is not None or int(digits.max()) >= MOST_DIGITS:
+        if found is not None or int(digits.min()) >= ENOUGH_DIGITS:
             return None if found is None else (known, found)
         # The few that were looked at had less digits than there are.
-        digits = digits + 1
+        digits = np.minimum(digits + 1, ENOUGH_DIGITS)
 
 
 def serves(values: F32, known: Digits) -> bool:
@@ -129,22 +102,17 @@ def serves(values: F32, known: Digits) -> bool:
     wide = _wide(values)
     if (known.points - _points(wide, known.digits) < -MOST_LOST_DIGITS)[wide.any(axis=0)].any():
         return False
-    most = POWERS[known.digits] * _power(-known.points)
-    with np.errstate(divide="ignore"):
-        beyond = np.ceil(np.log10(np.maximum(wide / most, 1)))
-    return bool(beyond.sum() * math.log2(10) <= RESTART_BITS * values.shape[1])
+    beyond = np.maximum(decades(wide) + known.points - (known.digits - 1), 0)
+    return bool(beyond.sum() * DIGIT_BITS <= RESTART_BITS * values.shape[1])
 
 
 def split(values: F32, known: Digits) -> Split | None:
     """Samples (n, c) as whole numbers and what follows; None where too many are no such numbers."""
     wide, digits, points = _wide(values), known.digits, known.points
-    with np.errstate(divide="ignore"):
-        decade = np.floor(np.log10(np.where(wide > 0, wide, 1))).astype(np.int64)
     least = POWERS[digits - 1]
-    places = digits - 1 - decade
-    number = np.rint(wide * _power(places))
-    # Logarithms near powers of ten, and what is rounded up to one.
-    places += (number < least).astype(np.int64) - (number >= 10 * least)
+    places = digits - 1 - decades(np.where(wide > 0, wide, 1.0))
+    # What is rounded up to a power of ten has a digit more.
+    places -= np.rint(wide * _power(places)) >= 10 * least
     number = np.rint(wide * _power(places))
     beyond = places - points
     unit = _power(np.maximum(beyond, 0))
@@ -195,9 +163,7 @@ def _wide(values: F32) -> F64:
 def _points(wide: F64, digits: I64) -> I64:
     """The point of every channel by which its largest sample has just its digits."""
     largest = wide.max(axis=0)
-    with np.errstate(divide="ignore"):
-        decade = np.floor(np.log10(np.where(largest > 0, largest, 1))).astype(np.int64)
-    points: I64 = (digits - 1 - decade).clip(LEAST_POINT, MOST_POINT)
+    points: I64 = (digits - 1 - decades(np.where(largest > 0, largest, 1.0))).clip(LEAST_POINT, MOST_POINT)
     return points
 
 

@@ -72,7 +72,7 @@ def to_integers(
         return to_fixed(values, shifts) if fixed.serve(values, shifts) else None
     if transform == DIGITS:
         known = digits.read_digits(Reader(meaning), values.shape[1])
-        return to_digits(values, known) if digits.serves(values, known) else None
+        return _of_digits(known, digits.split(values, known)) if digits.serves(values, known) else None
     if transform == PLACES:
         return to_places(values, places.read_places(Reader(meaning), values.shape[1], size))
     if kind in "iu" and size in (2, 4):
@@ -99,14 +99,21 @@ def to_fixed(values: F32, shifts: I64) -> Integers:
     return Integers(FIXED, fixed.pack_shifts(shifts), b"", k, bits=bits, widths=widths)
 
 
-def to_digits(values: F32, known: digits.Digits | None = None) -> Integers | None:
-    """float32 (n, c) as decimal numbers, of so many digits or as few as serve; None where they are none."""
-    split = digits.split(values, known) if known is not None else None
-    found = digits.find(values) if known is None else (known, split) if split is not None else None
-    if found is None:
+def find_digits(values: F32, shown: printed.Shown | None) -> Integers | None:
+    """float32 (n, c) as decimal numbers of as few digits as serve; None where they are none.
+
+    Args:
+        shown: What some samples show.
+    """
+    found = digits.find(values, shown) if shown is not None else None
+    return _of_digits(*found) if found is not None else None
+
+
+def _of_digits(known: digits.Digits, split: digits.Split | None) -> Integers | None:
+    if split is None:
         return None
-    extra = lattice.pack_exceptions(found[1].at.size, found[1].at, found[1].bits)
-    return Integers(DIGITS, found[0].packed(), extra, found[1].k, further=found)
+    extra = lattice.pack_exceptions(split.at.size, split.at, split.bits)
+    return Integers(DIGITS, known.packed(), extra, split.k, further=(known, split))
 
 
 def to_places(values: Array, known: places.Known) -> Integers | None:
@@ -198,7 +205,8 @@ def _rounded(values: F32, meaning: bytes, transform: int | None, search: Search 
 
 def _printed(values: F32, most: int, search: Search) -> Integers | None:
     """float32 that were printed and read: multiples of steps to which nothing else happened."""
-    for guess in printed.guesses(values):
+    search.shown = printed.shown(values)
+    for guess in printed.guesses(search.shown):
         # Of a multiple no more is looked at than the largest showed when it was printed.
         shift = max(min(most, guess.shift_of(values)), rounded.LEAST_SHIFT)
         split = search.of([]).find(rounded.whole_numbers(values, shift), rounded.pack_shift(shift))

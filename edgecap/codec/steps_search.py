@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgecap.codec import rounded
 from edgecap.codec.layout import Array
 from edgecap.codec.multiples import Split, Steps, split
+from edgecap.codec.printed import Shown
 from edgecap.codec.quick import halves, own
 from edgecap.codec.spacing import MARGIN_BITS, find_steps
 from edgecap.kernels import multiples as kernels
@@ -54,6 +55,8 @@ class Search:
     """Of float32: what the integers are multiples of."""
     by_grid: dict[bytes, Steps] = field(default_factory=dict)
     """Steps found in other powers of two, which float32 come back to."""
+    shown: Shown | None = None
+    """Of float32: the decimal digits that were seen last."""
     lattice: bytes = b""
     """Of float32: the step of the lattice that was found last."""
     rows: I32 | None = None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import digits, fixed, lattice, places
+from edgecap.codec import digits, fixed, lattice, places, printed
 from edgecap.codec.integers import (
     FLOAT_ORDER,
     LATTICE,
@@ -17,8 +17,8 @@ from edgecap.codec.integers import (
     ROUNDED,
     STEPS,
     Integers,
+    find_digits,
     ordered,
-    to_digits,
     to_fixed,
     to_integers,
     to_places,
@@ -254,18 +254,15 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
     least.make_room()
     usual = _encode_usual(column, values, None, tail, search)
     least.offer(usual)
-    transform = None if usual is None else usual[1].transform
     if not (column.is_plain or column.dtype == np.float32):
         if usual is not None and column.lanes == 1 and not (goes_on and _pays_later(least, usual)):
             _offer(least, to_integers(values, None), None, again=not usual[1].recurring)
             if usual[1].recurring and least.best is not usual:
                 search.next_recurring = search.payloads + LONGEST_SPLIT_PAUSE
         return
-    floats = values.dtype.kind == "f" and transform in (None, FLOAT_ORDER, ROUNDED)
+    floats = values.dtype.kind == "f" and _may_be_other_floats(values, usual, search)
     if floats:
-        _offer_floats(values, least)
-    elif values.dtype.kind == "f" and usual is not None and _is_rounder(values, usual):
-        _offer(least, to_digits(values))
+        _offer_floats(values, least, search)
     if not search.glance(values):
         return
     distinct = _distinct(column, values, before)
@@ -278,23 +275,32 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
     least.make_room()
     least.offer(_encode_usual(column, kept, others, tail, search))
     if floats:
-        _offer_floats(kept, least, others)
+        _offer_floats(kept, least, search, others)
     if distinct is not None:
         _offer(least, to_places(kept, distinct), others)
 
 
-def _offer_floats(values: Array, least: Least, others: Rows | None = None) -> None:
+def _offer_floats(values: Array, least: Least, search: Search, others: Rows | None = None) -> None:
     """Code float32 (n, c) as numbers with a point."""
     _offer(least, to_fixed(values, fixed.shifts_of(values)), others)
-    _offer(least, to_digits(values), others)
+    _offer(least, find_digits(values, search.shown), others)
 
 
-def _is_rounder(values: Array, usual: Encoded) -> bool:
-    """Whether float32 on a lattice may have few digits: the largest are on a coarser one, or some on none."""
-    exceptions = len(usual[0]) - len(usual[1].meaning) - 2
-    if EXCEPTIONS_PART * exceptions > values.nbytes:
+def _may_be_other_floats(values: Array, usual: Encoded | None, search: Search) -> bool:
+    """Whether float32 may better be coded as numbers with a point than they were."""
+    if usual is None:
         return True
-    return digits.rounder(values, lattice.read_step(Reader(usual[1].meaning))[0])
+    body, memory = usual
+    known = Reader(memory.meaning)
+    if memory.transform in (FLOAT_ORDER, ROUNDED):
+        return memory.transform == FLOAT_ORDER or printed.read_printed(known) is None
+    # Of those on a lattice the largest may be on a coarser one, or some on none.
+    exceptions = len(body) - len(memory.meaning) - 2
+    divisor = lattice.read_step(known)[0]
+    if EXCEPTIONS_PART * exceptions <= values.nbytes and not digits.rounder(values, divisor):
+        return False
+    search.shown = printed.shown(values)
+    return True
 
 
 def _offer(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecap.codec import digits
+from edgecap.codec import digits, printed
 from edgecap.codec.columns import decode_columns
 from edgecap.errors import ChunkError
 from tests.unit.test_columns_repeats import damaged, through
@@ -118,12 +118,13 @@ def test_a_stream_goes_on_and_begins_afresh_where_it_must():
 def test_the_samples_that_are_no_decimals_are_exceptions():
     x = as_text(np.linspace(-3, 30, 400), 5)
     x[[7, 100, 399]] = np.pi, np.nan, 1e-45
-    found = digits.find(x.reshape(-1, 1))
+    found = digits.find(x.reshape(-1, 1), [(5, 5)])
     assert found is not None
     assert found[1].at.tolist() == [7, 100, 399]
     through([x], reference=True)
     x[::4] = np.linspace(-3, 30, 100)
-    assert digits.find(x.reshape(-1, 1)) is None
+    assert digits.find(x.reshape(-1, 1), [(5, 5)]) is None
+    assert printed.shown(x.reshape(-1, 1)) is None
 
 
 @pytest.mark.parametrize(
