@@ -21,11 +21,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -35,10 +35,14 @@ from edgecap.codec import wire
 from edgecap.codec.receipt import decode_receipt
 from edgecap.model import ClockFit, DeviceEvent, FramePacket, Item, StreamInfo
 
+if TYPE_CHECKING:
+    from edgecap.sim.firmware import HostFirmware
+
 FPS = 30
 CLIP_FRAMES = 90
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 LATENCY = ("p50", "p99", "max")
+SITE, RIG = "bench", "rig-01"
 
 
 # ── the camera: packets that were encoded before ────────────────────────────────────────────────────
@@ -146,10 +150,10 @@ class Watch:
     def __init__(self) -> None:
         self.status: dict[str, Any] = {}
         self.telemetry: dict[str, Any] = {}
-        self.lag_max_ms = self.lag_p99_ms = 0.0
         self.receipt_age_ms: list[float] = []
         self.upload_bytes = 0
-        self._ends: dict[bytes, tuple[int, int]] = {}
+        self._t0_ns: dict[bytes, int] = {}
+        """First sample of each chunk on its way, by the chunk's hash."""
 
     def see(self, topic: str, payload: bytes) -> None:
         suffix = topics.parse(topic).suffix
@@ -162,13 +166,13 @@ class Watch:
 
             chunk = unpack_chunk(payload)
             self.upload_bytes += len(payload)
-            self._ends[chunk.hash] = (chunk.header.t0_ns, chunk.header.t1_ns)
+            self._t0_ns[chunk.hash] = chunk.header.t0_ns
         elif suffix == "receipt":
-            now = clock.now_ns()
+            now_ns = clock.now_ns()
             for found in decode_receipt(payload).ids():
-                ends = self._ends.pop(found.hash, None)
-                if ends is not None:
-                    self.receipt_age_ms.append((now - ends[0]) / 1e6)
+                t0_ns = self._t0_ns.pop(found.hash, None)
+                if t0_ns is not None:
+                    self.receipt_age_ms.append((now_ns - t0_ns) / 1e6)
 
 
 async def until(what: str, holds: Any, at_most_s: float) -> None:
@@ -179,69 +183,102 @@ async def until(what: str, holds: Any, at_most_s: float) -> None:
         await asyncio.sleep(0.02)
 
 
-async def measure(seconds: float, out: Path) -> dict[str, Any]:
-    from edgecap.ingest.completeness import verify_session
-    from edgecap.ingest.store import SessionKey, open_store
-    from edgecap.mqtt import connect, parse_broker
-    from edgecap.sim.broker import LoopbackBroker
-    from edgecap.sim.demo import run_part
+async def start_gloves(stack: AsyncExitStack, out: Path) -> dict[str, HostFirmware]:
     from edgecap.sim.firmware import HostFirmware, grasp_force, motion_imu
     from edgecap.sim.firmware_build import build_firmware
 
-    clip = out / "clip.msgpack"
-    encode_clip(clip)
     binary = build_firmware()
-    async with AsyncExitStack() as stack:
-        broker = LoopbackBroker(out)
-        stack.enter_context(broker)
-        gloves = {}
-        for seed, name in enumerate(("left-hand", "right-hand"), 1):
-            gloves[name] = await stack.enter_async_context(
-                HostFirmware(
-                    [motion_imu(), grasp_force()],
-                    link=out / f"tty-{name}",
-                    serial_number=name,
-                    skew_ppm=50.0 * (-1) ** seed,
-                    seed=seed,
-                    binary=binary,
-                )
+    return {
+        name: await stack.enter_async_context(
+            HostFirmware(
+                [motion_imu(), grasp_force()],
+                link=out / f"tty-{name}",
+                serial_number=name,
+                skew_ppm=50.0 * (-1) ** seed,
+                seed=seed,
+                binary=binary,
             )
-        config = out / "rig.toml"
-        config.write_text(
-            f'site = "bench"\nrig = "rig-01"\n[session]\ntask = "load"\noperator = "op"\nconsent = "c"\n'
-            f'[broker]\nurl = "{broker.url}"\n[spool]\ndir = "{out}/spool"\nreserve_mb = 64\n'
-            + "".join(f'[[serial]]\nname = "{n}"\nport = "{g.port}"\n' for n, g in gloves.items())
         )
-        store = out / "store"
-        ingest = await stack.enter_async_context(
-            run_part("ingest", ["ingest", "--store", str(store), "--broker", broker.url], out / "ingest.log")
-        )
-        watch = Watch()
-        wanted = [
-            topics.topic("bench", "rig-01", c) for c in (topics.STATUS, topics.TELEMETRY, topics.RECEIPT)
-        ] + [topics.subscription(topics.UP, site="bench", rig="rig-01")]
-        link = await stack.enter_async_context(
-            connect(parse_broker(broker.url), client_id="bench", subscribe=wanted)
-        )
+        for seed, name in enumerate(("left-hand", "right-hand"), 1)
+    }
+
+
+def configure(out: Path, broker_url: str, gloves: Mapping[str, HostFirmware]) -> Path:
+    config = out / "rig.toml"
+    config.write_text(
+        f'site = "{SITE}"\nrig = "{RIG}"\n[session]\ntask = "load"\noperator = "op"\nconsent = "c"\n'
+        f'[broker]\nurl = "{broker_url}"\n[spool]\ndir = "{out}/spool"\nreserve_mb = 64\n'
+        + "".join(f'[[serial]]\nname = "{n}"\nport = "{g.port}"\n' for n, g in gloves.items())
+    )
+    return config
+
+
+@asynccontextmanager
+async def watching(broker_url: str) -> AsyncIterator[Watch]:
+    from edgecap.mqtt import connect, parse_broker
+
+    watch = Watch()
+    wanted = [topics.topic(SITE, RIG, c) for c in (topics.STATUS, topics.TELEMETRY, topics.RECEIPT)]
+    wanted.append(topics.subscription(topics.UP, site=SITE, rig=RIG))
+    async with connect(parse_broker(broker_url), client_id="bench", subscribe=wanted) as link:
 
         async def follow() -> None:
             async for message in link.messages():
                 watch.see(message.topic, message.payload)
 
         following = asyncio.create_task(follow())
-        started_ns = clock.now_ns()
-        rig_log = (out / "rig.log").open("wb")
-        rig = await asyncio.create_subprocess_exec(
-            sys.executable,
-            __file__,
-            "--rig",
-            str(config),
-            "--clip",
-            str(clip),
-            stdout=rig_log,
-            stderr=rig_log,
-        )
         try:
+            yield watch
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running_rig(config: Path, clip: Path, log: Path) -> AsyncIterator[int]:
+    """The process id of `run_rig` in a process of its own."""
+    command = [__file__, "--rig", str(config), "--clip", str(clip)]
+    with log.open("wb") as words:
+        rig = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=words, stderr=words)
+        try:
+            yield rig.pid
+        finally:
+            rig.send_signal(signal.SIGTERM)
+            await rig.wait()
+
+
+async def load_of(pids: Mapping[str, Sequence[int]], seconds: float) -> dict[str, Any]:
+    """What processes take of the machine for so long."""
+    before = {k: sum(map(cpu_s, v)) for k, v in pids.items()}
+    t0 = time.monotonic()
+    await asyncio.sleep(seconds)
+    span_s = time.monotonic() - t0
+    after = {k: sum(map(cpu_s, v)) for k, v in pids.items()}
+    return {
+        "seconds": round(span_s, 1),
+        "cpu_percent_of_a_core": {k: round(100 * (after[k] - before[k]) / span_s, 1) for k in pids},
+        "rss_mb": {k: round(sum(map(rss_mb, v)), 1) for k, v in pids.items()},
+    }
+
+
+async def measure(seconds: float, out: Path) -> dict[str, Any]:
+    from edgecap.ingest.completeness import verify_session
+    from edgecap.ingest.store import SessionKey, open_store
+    from edgecap.sim.broker import LoopbackBroker
+    from edgecap.sim.demo import run_part
+
+    clip, store = out / "clip.msgpack", out / "store"
+    encode_clip(clip)
+    async with AsyncExitStack() as stack:
+        broker = stack.enter_context(LoopbackBroker(out))
+        gloves = await start_gloves(stack, out)
+        config = configure(out, broker.url, gloves)
+        ingest = await stack.enter_async_context(
+            run_part("ingest", ["ingest", "--store", str(store), "--broker", broker.url], out / "ingest.log")
+        )
+        watch = await stack.enter_async_context(watching(broker.url))
+        started_ns = clock.now_ns()
+        async with running_rig(config, clip, out / "rig.log") as rig_pid:
             await until("ready", lambda: watch.status.get("state") == "idle", 90)
             ready_s = (clock.now_ns() - started_ns) / 1e9
             await asyncio.sleep(3)  # let the clocks settle as they would on a worker's wrist
@@ -251,52 +288,41 @@ async def measure(seconds: float, out: Path) -> dict[str, Any]:
             await asyncio.sleep(2)
             pids = {
                 "firmware (2)": [g.pid for g in gloves.values()],
-                "daemon": [rig.pid],
+                "daemon": [rig_pid],
                 "mosquitto": [broker.pid],
                 "ingest": [ingest.process.pid],
             }
-            before = {k: sum(map(cpu_s, v)) for k, v in pids.items()}
-            t0 = time.monotonic()
-            await asyncio.sleep(seconds)
-            span_s = time.monotonic() - t0
-            after = {k: sum(map(cpu_s, v)) for k, v in pids.items()}
-            memory = {k: sum(map(rss_mb, v)) for k, v in pids.items()}
+            load = await load_of(pids, seconds)
             verdicts = {v["stream"]: v["state"] for v in watch.status["streams"]}
             telemetry = dict(watch.telemetry)
             await gloves["left-hand"].press(100)
             await until("idle", lambda: watch.status.get("state") == "idle", 30)
             await until("delivered", lambda: watch.telemetry.get("spool_chunks") == 0, 60)
             totals = {f"{n}-{s}": k for n, g in gloves.items() for s, k in (await g.totals()).items()}
-        finally:
-            following.cancel()
-            rig.send_signal(signal.SIGTERM)
-            await rig.wait()
-            rig_log.close()
-        report = verify_session(open_store(str(store)), SessionKey("bench", "rig-01", session))
+        report = verify_session(open_store(str(store)), SessionKey(SITE, RIG, session))
         stored = {s.name: s.samples for s in report.streams}
-        raw_mb_s = sum(9 * 2 + 10 * 2 + 16 for _ in gloves) * 1000 / 1e6
-        ages = np.array(watch.receipt_age_ms)
+        ages_ms = np.array(watch.receipt_age_ms)
+        quantiles_ms = {
+            "p50": np.percentile(ages_ms, 50),
+            "p99": np.percentile(ages_ms, 99),
+            "max": ages_ms.max(),
+        }
         return {
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            "seconds": round(span_s, 1),
+            "seconds": load["seconds"],
             "complete": report.complete,
             "problems": list(report.problems),
             "sent": totals,
             "stored": {k: stored[k] for k in totals},
             "frames": stored.get("head-cam", 0),
             "verdicts": verdicts,
-            "cpu_percent_of_a_core": {k: round(100 * (after[k] - before[k]) / span_s, 1) for k in pids},
-            "rss_mb": {k: round(v, 1) for k, v in memory.items()},
+            **load,
             "loop_lag_ms": {k: telemetry.get(f"loop_lag_{k}_ms") for k in LATENCY},
             "sample_to_durable_p99_ms": telemetry.get("durable_age_p99_ms"),
-            "sample_to_receipt_ms": {
-                "p50": round(float(np.percentile(ages, 50)), 1),
-                "p99": round(float(np.percentile(ages, 99)), 1),
-                "max": round(float(ages.max()), 1),
-            },
+            "sample_to_receipt_ms": {k: round(float(v), 1) for k, v in quantiles_ms.items()},
             "start_to_ready_s": round(ready_s, 2),
-            "sensor_raw_mb_s": raw_mb_s,
-            "uploaded_mb_s": round(watch.upload_bytes / 1e6 / (span_s + 3), 2),
+            "sensor_raw_mb_s": sum(9 * 2 + 10 * 2 + 16 for _ in gloves) * 1000 / 1e6,
+            "uploaded_mb_s": round(watch.upload_bytes / 1e6 / (load["seconds"] + 3), 2),
         }
 
 
