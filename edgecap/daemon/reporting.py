@@ -193,7 +193,7 @@ class Reporter:
             state=rig.machine.state.value,
             led=rig.led().name,
             fault=rig.machine.fault,
-            session=rig.session.last if recorder is not None else "",
+            session=rig.session.running,
             session_s=round((now_ns - recorder.opened_ns) / 1e9, 1) if recorder is not None else 0.0,
             task=rig.terms.provenance.task,
             operator=rig.terms.provenance.operator,

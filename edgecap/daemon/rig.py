@@ -347,7 +347,7 @@ class Rig:
         """Give up a session that cannot be closed in order; its chunks stay in the spool."""
         self.counters.sessions_failed += 1
         self.machine.handle("failed", reason)
-        session, recorder = self._running_id(), self.session.let_go()
+        session, recorder = self.session.running, self.session.let_go()
         sent = await stop_sources(self.devices.open)
         self.say("fault", clock.now_ns(), reason, session=session)
         await self.session.give_up(recorder, sent, reason)
@@ -393,9 +393,5 @@ class Rig:
         if self.events.full():
             self.events.get_nowait()
             self.counters.events_dropped += 1
-        session = str(fields.pop("session", self._running_id()))
+        session = str(fields.pop("session", self.session.running))
         self.events.put_nowait(RigEvent(kind, t_ns, text, session, fields))
-
-    def _running_id(self) -> str:
-        """Of the session that takes in what comes; empty if there is none."""
-        return self.session.last if self.recorder is not None else ""

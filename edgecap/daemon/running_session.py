@@ -52,6 +52,11 @@ class RunningSession:
         self._shift = Shift(pulse)
 
     @property
+    def running(self) -> str:
+        """Id of the session that takes in what comes; empty when none does."""
+        return self.last if self.recorder is not None else ""
+
+    @property
     def hurried(self) -> int:
         return self._hurried + (self.recorder.hurried if self.recorder is not None else 0)
 
