@@ -18,7 +18,7 @@ from edgecap.model import I64, MJPEG
 
 F32 = NDArray[np.float32]
 
-LONGEST = 256
+LONGEST_PIXELS = 256
 """Pictures are reduced to this many pixels on their longer side: at 70° across, one is 5 mrad."""
 LEVELS = 3
 """Halvings of the reduced picture, coarsest first."""
@@ -40,7 +40,7 @@ class Picture:
 def session_pictures(session: RecordedSession, stream: str) -> Iterator[Picture]:
     """The camera's frames, decoded, grey and small."""
     for frame, decoded in decoded_frames(session, stream):
-        scale = min(1.0, LONGEST / max(decoded.width, decoded.height))
+        scale = min(1.0, LONGEST_PIXELS / max(decoded.width, decoded.height))
         width, height = max(2, round(decoded.width * scale)), max(2, round(decoded.height * scale))
         small = decoded.reformat(width=width, height=height, format="gray", interpolation="AREA")
         yield Picture(frame.t_ns, small.to_ndarray().astype(np.float32))

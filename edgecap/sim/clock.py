@@ -119,11 +119,11 @@ class _Crystal:
 class _Span:
     """One uninterrupted run of one device boot against one host clock; times are 'true' seconds."""
 
-    start: float
-    end: float
+    start_s: float
+    end_s: float
     boot: int
     counter0: int
-    power_up: float
+    power_up_s: float
     """True time at which the counter showed `counter0`."""
     hidden_s: float
     """True time that the rig clock has not counted so far (suspends)."""
@@ -199,13 +199,13 @@ class _Wire:
 
 def _ping_times(rng: Rng, link: LinkScenario, span: _Span, seconds: float) -> F64:
     """When pings are sent; a scenario's silence begins after a third of the `seconds` in all."""
-    n = int((span.end - span.start) * link.ping_hz * 1.3) + 4
+    n = int((span.end_s - span.start_s) * link.ping_hz * 1.3) + 4
     steady = np.cumsum(rng.uniform(0.6, 1.4, n) / link.ping_hz)
     if link.burst:
         burst = np.cumsum(rng.uniform(0.6, 1.4, 16) * 0.011)
         steady = np.concatenate([burst, burst[-1] + steady])
-    sent = span.start + steady
-    sent = sent[sent < span.end - 0.05]
+    sent = span.start_s + steady
+    sent = sent[sent < span.end_s - 0.05]
     if link.ping_silence_s:
         at = seconds / 3.0
         sent = sent[(sent < at) | (sent > at + link.ping_silence_s)]
@@ -224,14 +224,14 @@ def _one_span(
 ) -> dict[str, NDArray[np.generic]]:
     """All frames of one span in order of arrival."""
     wire = _Wire(rng, link, float(rng.uniform(0.0, 1e-3)), floors_us, byte_s)
-    up = float(crystal.device(np.array([span.power_up]))[0])
+    up = float(crystal.device(np.array([span.power_up_s]))[0])
 
     def counter(device_s: F64) -> I64:
         return span.counter0 + np.floor((device_s - up) * 1e6).astype(np.int64)
 
     # samples on the device's own clock, handed over at the batch's last one
-    first = np.ceil((crystal.device(np.array([span.start]))[0] - up) * _SAMPLE_HZ)
-    last = np.floor((crystal.device(np.array([span.end]))[0] - up) * _SAMPLE_HZ)
+    first = np.ceil((crystal.device(np.array([span.start_s]))[0] - up) * _SAMPLE_HZ)
+    last = np.floor((crystal.device(np.array([span.end_s]))[0] - up) * _SAMPLE_HZ)
     n_frames = int((last - first) // link.batch)
     t0_device = up + (first + np.arange(n_frames) * link.batch) / _SAMPLE_HZ
     ready_s = crystal.rig(t0_device + (link.batch - 1) / _SAMPLE_HZ) + rng.uniform(15e-6, 60e-6, n_frames)
