@@ -10,7 +10,7 @@ import msgspec
 from edgecap.codec.chunk import Chunk
 from edgecap.codec.records import decode_records
 from edgecap.errors import ChunkError
-from edgecap.ingest.described import described
+from edgecap.ingest.stream_words import stream_in_words
 from edgecap.model import SESSION_STREAM, Gap, Mark
 
 
@@ -101,7 +101,7 @@ class SessionRecords:
     def _note_streams(self, descriptors: object) -> None:
         for info in _maps_in(descriptors):
             name = text_of(info, "name")
-            self.kinds[name], self.carried[name] = text_of(info, "kind"), described(info)
+            self.kinds[name], self.carried[name] = text_of(info, "kind"), stream_in_words(info)
 
     def _note_drift(self, record: dict[str, Any]) -> None:
         """Keep the last figure of each stream that was said to drift."""

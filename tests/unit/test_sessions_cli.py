@@ -16,10 +16,10 @@ from edgecap.cli import export, sessions
 from edgecap.codec.chunk import Chunk, pack_chunk
 from edgecap.errors import SessionError, StoreError
 from edgecap.ingest.completeness import verify_session
-from edgecap.ingest.described import described
 from edgecap.ingest.local_store import LocalStore
 from edgecap.ingest.session_report import SessionReport
 from edgecap.ingest.store import SessionKey
+from edgecap.ingest.stream_words import stream_in_words
 from edgecap.model import Gap
 from tests.chunks import SECOND_NS, SessionMaker
 
@@ -193,7 +193,7 @@ def test_counts_and_gaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_what_a_stream_carries_in_words(info: dict[str, Any], line: str) -> None:
-    assert described(info) == line
+    assert stream_in_words(info) == line
 
 
 @pytest.mark.parametrize(

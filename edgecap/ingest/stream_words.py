@@ -9,7 +9,7 @@ SHOWN = 12
 """Channels of one unit that are named; of more, the first and the last."""
 
 
-def described(info: dict[str, Any]) -> str:
+def stream_in_words(info: dict[str, Any]) -> str:
     """`1000 Hz: accel_x accel_y accel_z [m/s2], temp [degC]`; what makes no sense is left out.
 
     Args:
