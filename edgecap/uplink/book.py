@@ -53,6 +53,9 @@ class Delivery:
 class DeliveryBook:
     """Bookkeeping of every chunk sent and not yet receipted.
 
+    A chunk flies from `take_off` until its publish has an end: `landed`, `unheard`, `refused`, `unreadable`,
+    `returned`, `condemned`, or the whole connection `crashed`.
+
     Args:
         resend_s: Wait for a receipt before the first resend; doubles with each.
         resend_most_s: Longest wait between resends.
@@ -124,8 +127,8 @@ class DeliveryBook:
         return delivery
 
     def landed(self, delivery: Delivery, now_ns: int) -> None:
-        """The broker took it; now the receipt has to come."""
-        self._grounded(delivery)
+        """The broker acknowledged the chunk; now the receipt has to come."""
+        self._end_flight(delivery)
         self.acknowledged += 1
         delivery.tries += 1
         delivery.strikes = delivery.alone = 0
@@ -138,30 +141,30 @@ class DeliveryBook:
             self._hold(self.hold, now_ns, self.resend_s, self.resend_most_s)
 
     def unheard(self, delivery: Delivery, now_ns: int) -> None:
-        """The broker took it and says that nobody is subscribed: as good as not sent."""
-        self._grounded(delivery)
+        """The broker acknowledged the chunk, but says that nobody is subscribed: as good as not sent."""
+        self._end_flight(delivery)
         self.acknowledged += 1
         self.forget(delivery.entry.id)
         self._hold("nobody listens", now_ns, FIRST_HOLD_S / 4, MOST_UNHEARD_S)
 
     def refused(self, delivery: Delivery, now_ns: int) -> None:
-        """The broker refused it in a way that may pass: later again, and slower if all are refused."""
-        self._grounded(delivery)
+        """The broker refused the chunk in a way that may pass: it is sent later, slower if all are refused."""
+        self._end_flight(delivery)
         delivery.tries += 1
         delivery.state = "deferred"
         self._schedule(delivery, now_ns + self._wait_ns(delivery.tries))
         self._hold("refused", now_ns, FIRST_HOLD_S, MOST_HOLD_S)
 
     def unreadable(self, delivery: Delivery, now_ns: int) -> None:
-        """The medium cannot read it now: later again, and nothing waits for it."""
-        self._grounded(delivery)
+        """The medium cannot read the chunk now: it is tried again later, and holds up nothing else."""
+        self._end_flight(delivery)
         delivery.tries += 1
         delivery.state = "deferred"
         self._schedule(delivery, now_ns + self._wait_ns(delivery.tries))
 
     def returned(self, delivery: Delivery) -> None:
-        """It was not sent after all."""
-        self._grounded(delivery)
+        """The chunk was not sent after all."""
+        self._end_flight(delivery)
         if delivery.tries == 0 and delivery.strikes == 0:
             self.forget(delivery.entry.id)
         else:
@@ -177,7 +180,7 @@ class DeliveryBook:
             if not peer_closed:
                 self.returned(delivery)
                 continue
-            self._grounded(delivery)
+            self._end_flight(delivery)
             delivery.strikes += 1
             if alone and (delivery.alone == 0 or self.acknowledged > delivery.acknowledged_at):
                 delivery.alone += 1
@@ -192,13 +195,13 @@ class DeliveryBook:
         return guilty
 
     def suspicious(self, delivery: Delivery) -> bool:
-        """Whether it must fly alone, to find out if it is what makes the broker hang up."""
+        """Whether a chunk must fly alone, to find out if it is what makes the broker hang up."""
         return delivery.strikes >= 2
 
     def receipted(self, id_: ChunkId, now_ns: int) -> int | None:
-        """Ingest holds it; returns how long that took since it was last sent, None if it was not.
+        """Ingest holds the chunk; returns how long that took since it was last sent, None if it was not sent.
 
-        Only a receipt for what was sent tells that ingest is there; one made up, or come again, does not.
+        Only a receipt for what was sent proves that ingest is there: one made up, or repeated, does not.
         """
         delivery = self.open.get(id_)
         if delivery is None:
@@ -210,8 +213,8 @@ class DeliveryBook:
         return now_ns - delivery.sent_ns
 
     def condemned(self, delivery: Delivery) -> None:
-        """It can never be delivered; it stays known, and so is not chosen again, until `forget`."""
-        self._grounded(delivery)
+        """The chunk can never be delivered; it stays known until `forget`, so that it is not chosen again."""
+        self._end_flight(delivery)
         delivery.state, delivery.due_ns = "deferred", -1
 
     def forget(self, id_: ChunkId) -> None:
@@ -220,7 +223,7 @@ class DeliveryBook:
         if delivery is None:
             return
         if id_ in self.flying:
-            self._grounded(delivery)
+            self._end_flight(delivery)
         if not delivery.stale:
             del self._ageing[id_]
             self.fresh_bytes -= delivery.entry.bytes
@@ -260,7 +263,7 @@ class DeliveryBook:
     def _wait_ns(self, tries: int) -> int:
         return int(min(self.resend_most_s, self.resend_s * 2.0 ** min(tries - 1, 30)) * 1e9)
 
-    def _grounded(self, delivery: Delivery) -> None:
+    def _end_flight(self, delivery: Delivery) -> None:
         if delivery.entry.id in self.flying:
             self.flying.discard(delivery.entry.id)
             self.flying_bytes -= delivery.entry.bytes
@@ -270,7 +273,7 @@ class DeliveryBook:
         self._n += 1
         heapq.heappush(self._due, (due_ns, self._n, delivery.entry.id))
         if len(self._due) > 2 * len(self.open) + SWEPT:
-            # Behind one that waits, thousands a second come and go.
+            # While one row waits at the top, thousands a second become wrong behind it.
             self._due = [
                 row for row in self._due if (d := self.open.get(row[2])) is not None and _is_due(d, row[0])
             ]
@@ -281,5 +284,5 @@ class DeliveryBook:
 
 
 def _is_due(delivery: Delivery, due_ns: int) -> bool:
-    """Whether a row of the heap still tells the truth."""
+    """Whether a row of the heap still holds."""
     return delivery.state != "flying" and delivery.due_ns == due_ns
