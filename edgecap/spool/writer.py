@@ -160,7 +160,8 @@ class SpoolWriter:
             if unsynced_t0_ns and (flushes or stop or clock.now_ns() >= due_ns):
                 n_bytes = 0 if self._sync(unsynced_t0_ns) else n_bytes
                 due_ns = clock.now_ns() + self._sync_ns
-            self._tell(self._finish_flushes, flushes)
+            if flushes:
+                self._tell(self._finish_flushes, flushes)
             if stop:
                 return
 
@@ -175,8 +176,9 @@ class SpoolWriter:
             batch, flushes, stop = list(self._queue), self._flushes, self._stop
             self._queue.clear()
             self._flushes = []
-        if batch:
-            self._tell(self._room.set)
+            full = not self._room.is_set()
+        if full and batch:
+            self._tell(self._room.set)  # somebody waits for it; waking the loop costs more than the rest
         return batch, flushes, stop
 
     def _append(self, chunk: Chunk, closing: bool) -> bool:

@@ -73,6 +73,8 @@ class Uplink:
         self._told = ""
         self._paused = False
         self._ready: deque[Entry] = deque()
+        self._news, self._looked_ns = True, 0
+        """Whether the spool may hold something that the last look did not find; when that was."""
         self._done: OrderedDict[ChunkId, None] = OrderedDict()
         """Receipted since the last look into the spool began, or not released yet."""
         self._releasing: set[ChunkId] = set()
@@ -107,6 +109,7 @@ class Uplink:
 
     def notify(self) -> None:
         """Say that the spool has something new, so that it goes at once."""
+        self._news = True
         self._wake.set()
 
     async def run(self, connection: Connection) -> None:
@@ -233,10 +236,12 @@ class Uplink:
         due = book.due(clock.now_ns())
         if due is not None and (book.hold or book.suspicious(due) or book.resend_turn()):
             return self._unless_crowded(due)
-        if not self._ready:
+        if not self._ready and (self._news or clock.now_ns() - self._looked_ns >= POLL_S * 1e9):
             # Nothing that was found earlier is left: only a receipt that comes from now on can overtake us.
             self._done = OrderedDict.fromkeys(id_ for id_ in self._done if id_ in self._releasing)
+            self._news, self._looked_ns = False, clock.now_ns()
             found = await asyncio.to_thread(self._spool.pending, REFILL, exclude=book.open)
+            self._news |= len(found) == REFILL
             self._ready.extend(found)
         while self._ready:
             entry = self._ready.popleft()

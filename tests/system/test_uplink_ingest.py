@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from edgecap.sim.broker import LoopbackBroker
 from edgecap.spool import Entry, Spool
 from edgecap.spool.files import OsFile, OsFiles
 from edgecap.uplink import Uplink
+from edgecap.uplink.uplink import POLL_S
 from tests.system.delivery import (
     BOOT,
     RIG,
@@ -131,6 +133,33 @@ def test_order_of_delivery(tmp_path: Path) -> None:
             assert got == ["session"] + ["hand-imu"] * 15 + ["head-cam"] * 15
 
     on_broker(tmp_path, body)
+
+
+def test_the_spool_is_looked_into_where_it_has_news_and_now_and_then(tmp_path: Path) -> None:
+    """Every answer of the broker and every receipt wakes the uplink; each look costs a thread's turn."""
+    chunks = make_chunks(40)
+
+    async def body(broker: Broker) -> None:
+        with spool_with(tmp_path / "spool", chunks[:-1]) as spool:
+            looks, pending = [0], spool.pending
+
+            def counted(*args: Any, **options: Any) -> Any:
+                looks[0] += 1
+                return pending(*args, **options)
+
+            spool.pending = counted  # type: ignore[method-assign]
+            began_s = time.monotonic()
+            async with ingest(broker, tmp_path / "store"), Rig(spool, broker) as rig:
+                await until(lambda: rig.left() == 0)
+                spool.append(chunks[-1])
+                spool.sync()
+                rig.uplink.notify()
+                await until(lambda: rig.left() == 0)
+            # One at the start, one for the news, one that may be under way; and one each POLL_S.
+            assert looks[0] <= 3 + (time.monotonic() - began_s) / POLL_S
+
+    on_broker(tmp_path, body)
+    assert stored(tmp_path / "store") == {c.packed for c in chunks}
 
 
 def test_a_poison_chunk_is_set_aside_and_holds_nothing_up(tmp_path: Path) -> None:
