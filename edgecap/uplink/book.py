@@ -148,7 +148,7 @@ class DeliveryBook:
         self._hold("nobody listens", now_ns, FIRST_HOLD_S / 4, MOST_UNHEARD_S)
 
     def refused(self, delivery: Delivery, now_ns: int) -> None:
-        """The broker refused the chunk in a way that may pass: it is sent later, slower if all are refused."""
+        """The broker refused the chunk in a way that may pass: sent again later, and slower if all are."""
         self._end_flight(delivery)
         delivery.tries += 1
         delivery.state = "deferred"
