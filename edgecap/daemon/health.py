@@ -22,6 +22,7 @@ class LoopLag:
         """Measure for ever."""
         loop = asyncio.get_running_loop()
         before_ns = now_ns()
+        timer: asyncio.TimerHandle
 
         def wake() -> None:  # a timer of its own: to wake a task each time would cost twice as much
             nonlocal before_ns, timer
