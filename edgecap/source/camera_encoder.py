@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edgecap.annexb import LONG_START_CODE, NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, START_CODE, nal_units
 from edgecap.errors import SourceError
 
 if TYPE_CHECKING:
@@ -14,32 +15,12 @@ if TYPE_CHECKING:
 GOP_NS = 1_000_000_000
 """A key frame at least this often: a lost chunk costs at most this much video."""
 
-_START_CODE = re.compile(b"\x00\x00\x01")
-NAL_SLICE, NAL_IDR, NAL_SEI, NAL_SPS, NAL_PPS, NAL_AUD = 1, 5, 6, 7, 8, 9
-
 
 class Encoded(NamedTuple):
     """One access unit."""
 
     data: bytes
     key: bool
-
-
-def nal_units(data: bytes) -> list[tuple[int, bytes]]:
-    """Split an Annex B byte stream into NAL units.
-
-    Args:
-        data: Bytes with three- or four-byte start codes.
-
-    Returns:
-        (type, NAL unit without start code and trailing zeros) in order; empty if no start code is found.
-
-    Source: ITU-T H.264 Annex B.1.1 and 7.3.1.
-    """
-    starts = [m.end() for m in _START_CODE.finditer(data)]
-    ends = [*(s - 3 for s in starts[1:]), len(data)]
-    units = [data[s:e].rstrip(b"\x00") for s, e in zip(starts, ends, strict=False)]
-    return [(u[0] & 0x1F, u) for u in units if u]
 
 
 class ParameterSets:
@@ -54,10 +35,10 @@ class ParameterSets:
     def complete(self, data: bytes) -> Encoded:
         """Return `data` as an access unit whose IDR, if it is one, starts with SPS and PPS."""
         head = data[: _first_slice(data)]
-        units = nal_units(head)
+        units = list(nal_units(head))
         sets = [u for t, u in units if t in (NAL_SPS, NAL_PPS)]
         if {t for t, _ in units} >= {NAL_SPS, NAL_PPS}:
-            self._sets = b"".join(b"\x00\x00\x00\x01" + u for u in sets)
+            self._sets = b"".join(LONG_START_CODE + u for u in sets)
         key = _slice_type(data) == NAL_IDR
         if key and not sets:
             data = self._sets + data
@@ -71,7 +52,7 @@ def has_picture(data: bytes) -> bool:
 
 def _first_slice(data: bytes) -> int:
     """Where the first slice starts; the length of `data` if there is none."""
-    for match in _START_CODE.finditer(data):
+    for match in re.finditer(START_CODE, data):
         if match.end() < len(data) and data[match.end()] & 0x1F in (NAL_SLICE, NAL_IDR):
             return match.start()
     return len(data)

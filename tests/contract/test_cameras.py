@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
+from edgecap.annexb import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.clock import now_ns
 from edgecap.errors import NameRefused, SourceError
 from edgecap.model import DeviceEvent
-from edgecap.source.camera_encoder import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.source.camera_file import FileCamera
 from edgecap.source.camera_synthetic import DrawnScene, SyntheticCamera, read_index
 from tests.contract.camera_taker import assert_losses_are_stated, decode, given, held_up, play, record

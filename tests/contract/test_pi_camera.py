@@ -15,12 +15,12 @@ import time
 
 import pytest
 
+from edgecap.annexb import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.clock import now_ns
 from edgecap.codec.video import decode_metadata
 from edgecap.errors import SourceError
 from edgecap.model import PictureReport
 from edgecap.source import camera_feed
-from edgecap.source.camera_encoder import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.source.camera_exposure import ExposurePolicy
 from edgecap.source.camera_jpeg import complete_jpeg
 from tests.camera.virtual_camera import use_virtual_libcamera

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from edgecap.annexb import NAL_IDR, nal_units
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
 from edgecap.model import PictureReport
-from edgecap.source.camera_encoder import NAL_IDR, nal_units
 from edgecap.source.camera_jpeg import JpegEncoder, standard_tables
 from edgecap.source.camera_synthetic import DrawnScene, read_index
 from edgecap.source.camera_uvc import UvcCamera

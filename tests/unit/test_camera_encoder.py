@@ -11,16 +11,9 @@ from av.video.frame import PictureType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecap.annexb import NAL_IDR, NAL_PPS, NAL_SLICE, NAL_SPS, nal_units
 from edgecap.errors import SourceError
-from edgecap.source.camera_encoder import (
-    NAL_IDR,
-    NAL_PPS,
-    NAL_SLICE,
-    NAL_SPS,
-    H264Encoder,
-    ParameterSets,
-    nal_units,
-)
+from edgecap.source.camera_encoder import H264Encoder, ParameterSets
 from edgecap.source.camera_synthetic import DrawnScene, draw_index, read_index
 
 FRAME_NS = 33_333_333

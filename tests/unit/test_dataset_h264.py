@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgecap.dataset.h264 import ParameterSets, nal_units
+from edgecap.annexb import nal_units
+from edgecap.dataset.h264 import ParameterSets
 
 SPS = b"\0\0\0\1\x67\x42\x00\x1e"
 PPS = b"\0\0\0\1\x68\xce\x38"
