@@ -199,6 +199,8 @@ class ButtonConfig(Section, frozen=True):
 
     gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
     led_gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
+    led_name: Annotated[str, Meta(pattern="^[A-Za-z0-9_:-]*$", max_length=64)] = ""
+    """An LED of the kernel's (/sys/class/leds), in place of `led_gpio`: it lapses when the program hangs."""
     buzzer_gpio: Annotated[int, Meta(ge=-1, le=27)] = -1
 
 

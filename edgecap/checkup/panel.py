@@ -24,7 +24,8 @@ async def check_panel(exam: Exam) -> list[Finding]:
     try:
         with exam.panel():
             parts = {"button": pins.gpio, "LED": pins.led_gpio, "buzzer": pins.buzzer_gpio}
-            claimed = ", ".join(f"{name} on GPIO {pin}" for name, pin in parts.items() if pin >= 0)
-            return [ok("button", f"{claimed}: the pins can be claimed")]
+            claimed = [f"{name} on GPIO {pin}" for name, pin in parts.items() if pin >= 0]
+            claimed += [f"LED {pins.led_name}"] if pins.led_name else []
+            return [ok("button", f"{', '.join(claimed)}: can be claimed")]
     except SourceError as error:
         return [failed("button", error)]

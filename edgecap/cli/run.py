@@ -292,9 +292,10 @@ def panel_of(
 ) -> Callable[[], AbstractContextManager[Panel]] | None:
     """Opens the rig's own button, light and buzzer; None where no pins are configured for them."""
     from edgecap.source.gpio import GpioPanel
+    from edgecap.source.kernel_light import KernelLight
 
     pins = config.button
-    if max(pins.gpio, pins.led_gpio, pins.buzzer_gpio) < 0:
+    if max(pins.gpio, pins.led_gpio, pins.buzzer_gpio) < 0 and not pins.led_name:
         return None
 
     def number(pin: int) -> int | None:
@@ -304,6 +305,7 @@ def panel_of(
         button=number(pins.gpio),
         led=number(pins.led_gpio),
         buzzer=number(pins.buzzer_gpio),
+        light=KernelLight(pins.led_name) if pins.led_name else None,
         on_edge=lambda down, t_ns: edge(down=down, t_ns=t_ns),
     ).open
 

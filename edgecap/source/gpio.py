@@ -7,32 +7,19 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
+from edgecap.source.kernel_light import KernelLight
+from edgecap.source.steps import Light, Step, steps_of
 
-FLASH_S = 0.12
-"""A short flash and the pause after it, where a pattern has more than one."""
 BETWEEN_SOUNDS_MS = 120
 MOST_TONES = 32
 """More than this waits for nobody: what is played so late tells nothing."""
 BUZZER_MID_HZ = 1760.0
 BUZZER_OCTAVES = 1
 """What the buzzer can play: an octave either way, 880 to 3520 Hz, where a piezo is loud."""
-
-
-class Light(Protocol):
-    """A light pattern: `on_ms`/`off_ms` repeated; `flashes` short ones in place of each `on_ms` if > 1."""
-
-    @property
-    def on_ms(self) -> int: ...
-
-    @property
-    def off_ms(self) -> int: ...
-
-    @property
-    def flashes(self) -> int: ...
 
 
 class Sound(Protocol):
@@ -42,25 +29,6 @@ class Sound(Protocol):
     def tones(self) -> tuple[tuple[int, int], ...]: ...
 
 
-class Step(NamedTuple):
-    """The light is `on` for `seconds`; None for ever."""
-
-    on: bool
-    seconds: float | None
-
-
-def steps_of(light: Light) -> tuple[Step, ...]:
-    """One period of a pattern."""
-    if light.on_ms <= 0:
-        return (Step(False, None),)
-    if light.off_ms <= 0:
-        return (Step(True, None),)
-    if light.flashes <= 1:
-        return (Step(True, light.on_ms / 1e3), Step(False, light.off_ms / 1e3))
-    flash = (Step(True, FLASH_S), Step(False, FLASH_S))
-    return (*(flash * light.flashes)[:-1], Step(False, light.off_ms / 1e3))
-
-
 class GpioPanel:
     """Button, LED and buzzer; any of them may be missing.
 
@@ -68,6 +36,7 @@ class GpioPanel:
         button: BCM number of a pin that the button pulls to ground; None for no button.
         led: BCM number of the LED's pin.
         buzzer: BCM number of the pin of a piezo without an oscillator of its own (a passive one).
+        light: An LED that the kernel has, beside or in place of `led`.
         on_edge: Called on the event loop with the level and the rig time of each edge of the contact.
         pin_factory: gpiozero's; None lets gpiozero choose.
     """
@@ -78,10 +47,12 @@ class GpioPanel:
         button: int | None = None,
         led: int | None = None,
         buzzer: int | None = None,
+        light: KernelLight | None = None,
         on_edge: Callable[[bool, int], object],
         pin_factory: Any = None,
     ) -> None:
         self._pins = {"button": button, "LED": led, "buzzer": buzzer}
+        self._light = light
         self._on_edge = on_edge
         self._pin_factory = pin_factory
         self._led: Any = None
@@ -106,6 +77,8 @@ class GpioPanel:
             raise SourceError(f"gpiozero cannot be imported: {error}", fix="pip install gpiozero") from None
         self._loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
+            if self._light is not None:
+                stack.enter_context(self._light.open())
             made: dict[str, Any] = {}
             mid_tone = gpiozero.tones.Tone.from_frequency(BUZZER_MID_HZ)
             for name, kind in (
@@ -125,6 +98,8 @@ class GpioPanel:
 
     def show(self, light: Light) -> None:
         """Show a light pattern until the next one."""
+        if self._light is not None and self._loop is not None:
+            self._light.show(light)
         if self._led is None or self._loop is None:
             return
         self._steps = steps_of(light)

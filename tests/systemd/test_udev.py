@@ -164,6 +164,24 @@ def test_an_ftdi_adapter_is_told_not_to_wait(tmp_path: Path, driver: str, told: 
     assert all("70-edgecap.rules" in line and "1" in line for line in lines[:1])
 
 
+LED = """\
+P: /devices/platform/leds/leds/{name}
+E: SUBSYSTEM=leds
+A: trigger=[none] timer\\n
+
+"""
+
+
+@pytest.mark.parametrize(("name", "told"), [("edgecap", True), ("ACT", False)])
+def test_only_our_led_is_given_to_the_kernels_rhythm(tmp_path: Path, name: str, told: bool) -> None:
+    boards = Boards(tmp_path)
+    boards.device.write_text(ROOT_HUB + LED.format(name=name))
+    path = f"/sys/devices/platform/leds/leds/{name}"
+    done = boards.run("sh", "-c", f"udevadm test --action=add {path} 2>&1")
+    assert (f"echo pattern >{path}/trigger" in done.stdout) == told, done.stdout
+    assert (f"chmod g+w {path}/pattern {path}/repeat" in done.stdout) == told
+
+
 def test_twins_are_named_by_their_sockets(tmp_path: Path) -> None:
     boards = Boards(tmp_path, GLOVE, GLOVE)
     done = boards.name("left-hand", "/dev/ttyACM0")

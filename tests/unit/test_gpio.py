@@ -7,7 +7,8 @@ from gpiozero.pins.mock import MockFactory, MockPWMPin
 from edgecap.clock import now_ns
 from edgecap.errors import SourceError
 from edgecap.session.machine import SOUNDS
-from edgecap.source.gpio import BUZZER_MID_HZ, BUZZER_OCTAVES, GpioPanel, Step, steps_of
+from edgecap.source.gpio import BUZZER_MID_HZ, BUZZER_OCTAVES, GpioPanel
+from edgecap.source.steps import Step, steps_of
 from tests.waiting import until
 
 
