@@ -28,11 +28,13 @@ LEAST_POINT, MOST_POINT = -8, 23
 EXACT = 22
 """The largest power of ten that float64 has exactly."""
 POWERS = np.array([float(f"1e{i}") for i in range(64)])
-MOST_WHOLE = lattice.MAX_MULTIPLE
+MOST_WHOLE = (1 << 30) - 1
+FEW_LARGE = 16
+"""One sample of so many may be larger than the point is chosen for: it takes a digit more."""
 MOST_LOST_DIGITS = 2
 """A point serves until the largest samples have so many digits less,"""
 RESTART_BITS = 96
-"""or some have more than they should, by so many bits for each channel."""
+"""or some have more than they should, by so many bits for each channel and half a bit for each sample."""
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ def serves(values: F32, known: Digits) -> bool:
     if (known.points - _points(wide, known.digits) < -MOST_LOST_DIGITS)[wide.any(axis=0)].any():
         return False
     beyond = np.maximum(decades(wide) + known.points - (known.digits - 1), 0)
-    return bool(beyond.sum() * DIGIT_BITS <= RESTART_BITS * values.shape[1])
+    return bool(beyond.sum() * DIGIT_BITS <= RESTART_BITS * values.shape[1] + values.size / 2)
 
 
 def split(values: F32, known: Digits) -> Split | None:
@@ -161,8 +163,10 @@ def _wide(values: F32) -> F64:
 
 
 def _points(wide: F64, digits: I64) -> I64:
-    """The point of every channel by which its largest sample has just its digits."""
-    largest = wide.max(axis=0)
+    """The point of every channel by which its largest samples have just their digits, but for a few."""
+    rank = wide.shape[0] - 1 - wide.shape[0] // FEW_LARGE
+    largest = np.partition(wide, rank, axis=0)[rank]
+    largest = np.where(largest > 0, largest, wide.max(axis=0))
     points: I64 = (digits - 1 - decades(np.where(largest > 0, largest, 1.0))).clip(LEAST_POINT, MOST_POINT)
     return points
 

@@ -18,7 +18,9 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 MAX_MULTIPLE = (1 << 24) - 1
-"""Beyond this the integers would need as many bits as the float32 itself."""
+"""Beyond this the integers would need as many bits as the float32 itself,"""
+FEW_MULTIPLE = (1 << 27) - 1
+"""which does not matter for a few samples."""
 DIVISORS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 65536.0)
 """Divisors by their number in the format."""
 SPELLED, COARSE = 15, 16
@@ -194,7 +196,11 @@ def _try_grid(
     flat: F32, wide: F64, divisor: float, coarse: float, signed_zero: bool
 ) -> tuple[Grid, I32] | None:
     scaled = np.rint(wide * (divisor / coarse))
-    if not np.abs(scaled).max() <= MAX_MULTIPLE:
+    sizes = np.abs(scaled)
+    largest = sizes.max()
+    if not largest <= FEW_MULTIPLE:
+        return None
+    if largest > MAX_MULTIPLE and np.count_nonzero(sizes > MAX_MULTIPLE) > flat.size * EXCEPTIONS_PER_SAMPLE:
         return None
     k = scaled.astype(np.int32)
     bits = flat.view(np.uint32)
