@@ -217,7 +217,7 @@ class LerobotDataset:
                     end=s.end,
                     task=s.task,
                     videos={
-                        name: meta.EpisodeVideo(at[s.clip].file, at[s.clip].first_row + s.clip_row)
+                        name: meta.Place(at[s.clip].file, at[s.clip].first_row + s.clip_row)
                         for name, at in places.items()
                     },
                     stats=s.stats | {name: pictures.stats() for name, pictures in s.pictures.items()},

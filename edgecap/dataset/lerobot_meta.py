@@ -28,8 +28,8 @@ COLOURS = ["height", "width", "channels"]
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeVideo:
-    """Where an episode's pictures are: in this file, from this picture on."""
+class Place:
+    """Where pictures are in the dataset: in this file, from this row of it on."""
 
     file: int
     first_row: int
@@ -42,7 +42,7 @@ class Episode:
     first: int
     end: int
     task: str
-    videos: Mapping[str, EpisodeVideo]
+    videos: Mapping[str, Place]
     stats: Mapping[str, Stats]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecap.dataset.frames_video import DEMUXER, Mp4Writer, decodable_frames
+from edgecap.dataset.lerobot_meta import Place
 from edgecap.dataset.lerobot_plan import NONE, Pictures, Plan
 from edgecap.dataset.session import RecordedSession
 from edgecap.errors import ExportError
@@ -39,14 +40,6 @@ class Clip:
     """What LeRobot's `info.json` says of a video."""
     head: tuple[Any, ...]
     """Clips whose heads are the same may follow one another in one file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a clip is in the dataset."""
-
-    file: int
-    first_row: int
 
 
 def write_clips(session: RecordedSession, plan: Plan, pictures: Pictures, folder: Path) -> Iterator[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,6 @@ from tests.waiting import until
 KEY = SessionKey("site-a", "rig-01", "20260102-030405-abcd")
 OTHER = KEY._replace(session="20260102-040506-efgh")
 numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    with ObjectServer(tmp_path_factory.mktemp("moto")) as running:
-        yield running
 
 
 @pytest.fixture(params=["directory", "bucket"])

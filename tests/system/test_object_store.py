@@ -34,12 +34,6 @@ FOLDER = "/".join(KEY)
 numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    with ObjectServer(tmp_path_factory.mktemp("moto")) as running:
-        yield running
-
-
 @pytest.fixture
 def url(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """A prefix of its own for every test."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecap.cli import sessions
 from edgecap.codec.chunk import Chunk
 from edgecap.ingest.ledger import (
     Interval,
@@ -27,6 +25,7 @@ from edgecap.ingest.local_store import LocalStore
 from edgecap.ingest.store import SessionKey
 from edgecap.model import Gap
 from tests.chunks import SECOND_NS, SessionMaker
+from tests.command import run_sessions
 
 T0 = 1_000 * SECOND_NS
 
@@ -262,13 +261,6 @@ def test_without_a_manifest(tmp_path: Path) -> None:
     assert parts["head-cam"] == (10, 0, 0, 0)
 
 
-def run(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    sessions.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["sessions", *argv])
-    return int(args.run(args))
-
-
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "store"
     with LocalStore.open(store, create=True) as opened:
@@ -276,7 +268,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         opened.append(recorded(SessionMaker("20260102-030405-bbbb", seed=1), "interrupted"))
         opened.append(recorded(SessionMaker("20260102-030405-cccc", rig="rig-02", seed=2), "discarded"))
         opened.append(recorded(SessionMaker("20260102-030405-dddd", rig="rig-02", seed=3), None))
-    assert run("ledger", str(store), "--json") == 0
+    assert run_sessions("ledger", str(store), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["by"] == "rig"
     assert [r["key"] for r in found["rows"]] == ["site-a/rig-01", "site-a/rig-02"]
@@ -290,9 +282,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         1,
     )
     for by, key in (("day", "2026-01-02"), ("operator", "p-17")):
-        assert run("ledger", str(store), "--by", by) == 0
+        assert run_sessions("ledger", str(store), "--by", by) == 0
         out = capsys.readouterr().out
         assert key in out
         assert "40.0s" in out
-    assert run("ledger", str(store)) == 0
+    assert run_sessions("ledger", str(store)) == 0
     assert "total" in capsys.readouterr().out

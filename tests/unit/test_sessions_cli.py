@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgecap.cli import export, sessions
+from edgecap.cli import export
 from edgecap.codec.chunk import Chunk, pack_chunk
 from edgecap.errors import SessionError, StoreError
 from edgecap.ingest.completeness import verify_session
@@ -22,6 +21,7 @@ from edgecap.ingest.store import SessionKey
 from edgecap.ingest.stream_words import stream_in_words
 from edgecap.model import Gap
 from tests.chunks import SECOND_NS, SessionMaker
+from tests.command import run_sessions
 
 
 def store_of(path: Path, *sessions_: list[Chunk]) -> str:
@@ -36,13 +36,6 @@ def report_on(path: Path, chunks: list[Chunk]) -> SessionReport:
         store.append(chunks)
         h = chunks[0].header
         return verify_session(store, SessionKey(h.site, h.rig, h.session))
-
-
-def run(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    sessions.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["sessions", *argv])
-    return int(args.run(args))
 
 
 def lacking(chunks: list[Chunk], stream: str, *seqs: int) -> list[Chunk]:
@@ -161,7 +154,7 @@ def test_counts_and_gaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     cam = next(s for s in report.streams if s.name == "head-cam")
     assert (cam.kind, cam.samples, cam.device_sent, cam.unaccounted) == ("video", 30, None, None)
     assert [(m.kind, m.by) for m in report.marks] == [("recovered", "ctl")]
-    assert run("show", str(tmp_path), report.session) == 0
+    assert run_sessions("show", str(tmp_path), report.session) == 0
     said = capsys.readouterr().out
     assert "recovered: found· it (by ctl)" in said
     assert "left-imu: 0.000 s, overrun, 7 lost" in said
@@ -215,13 +208,13 @@ def test_verify_exit_codes_and_json(tmp_path: Path, capsys: pytest.CaptureFixtur
     whole = SessionMaker().whole()
     cut = SessionMaker("20260102-040506-efgh").whole()[:-1]
     store = store_of(tmp_path / "store", whole, cut)
-    assert run("verify", store, "20260102-030405-abcd") == 0
+    assert run_sessions("verify", store, "20260102-030405-abcd") == 0
     assert "complete" in capsys.readouterr().out
-    assert run("verify", store) == 1
+    assert run_sessions("verify", store) == 1
     out = capsys.readouterr().out
     assert "INCOMPLETE (open)" in out
     assert "no close record" in out
-    assert run("verify", store, "--json") == 1
+    assert run_sessions("verify", store, "--json") == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["complete"] for line in lines] == [True, False]
     assert set(lines[0]) >= {
@@ -237,39 +230,39 @@ def test_ls_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     whole = SessionMaker().whole()
     holed = lacking(SessionMaker("20260102-040506-efgh").whole(), "left-imu", 2)
     store = store_of(tmp_path / "store", whole, holed)
-    assert run("ls", store) == 0
+    assert run_sessions("ls", store) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["SESSION", "RIG", "STATE"]
     assert lines[1].split()[:3] == ["20260102-030405-abcd", "site-a/rig-01", "complete"]
     assert lines[2].split()[:3] == ["20260102-040506-efgh", "site-a/rig-01", "incomplete"]
-    assert run("ls", store, "--json") == 0
+    assert run_sessions("ls", store, "--json") == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(f["state"], f["missing_chunks"]) for f in found] == [("complete", 0), ("incomplete", 1)]
-    assert run("show", store, "rig-01/20260102-040506-efgh") == 0
+    assert run_sessions("show", store, "rig-01/20260102-040506-efgh") == 0
     out = capsys.readouterr().out
     assert "fold a towel" in out
     assert "left-imu: chunk 2 missing" in out
-    assert run("show", store, "20260102-030405-abcd", "--json") == 0
+    assert run_sessions("show", store, "20260102-030405-abcd", "--json") == 0
     assert json.loads(capsys.readouterr().out)["complete"]
-    assert run("ls", store_of(tmp_path / "empty")) == 0
+    assert run_sessions("ls", store_of(tmp_path / "empty")) == 0
     assert "holds no session" in capsys.readouterr().out
 
 
 def test_unknown_sessions_and_stores(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", SessionMaker().whole())
     with pytest.raises(SessionError, match="nearest are: 20260102-030405-abcd") as error:
-        run("show", store, "20260102-030405-abce")
+        run_sessions("show", store, "20260102-030405-abce")
     assert error.value.exit_code == 1
     assert "\n" not in str(error.value)
     with pytest.raises(StoreError, match="does not exist"):
-        run("ls", str(tmp_path / "nothing"))
+        run_sessions("ls", str(tmp_path / "nothing"))
 
 
 def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "notes").write_text("x")
     with pytest.raises(StoreError, match=r"is no store: .*notes lies where rigs should; give the directory"):
-        run("ls", str(tmp_path))
+        run_sessions("ls", str(tmp_path))
     with pytest.raises(StoreError, match="it is, or lies in, a file; give a directory"):
         LocalStore.open(tmp_path / "lab" / "notes", create=True)
 
@@ -279,11 +272,11 @@ def test_ids_are_never_folded_on_a_terminal(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = store_of(tmp_path, SessionMaker().whole())
-    assert run("ls", store) == 0
+    assert run_sessions("ls", store) == 0
     assert "MISSING" in capsys.readouterr().out  # into a pipe all columns go, whatever stands in them
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert run("ls", store) == 0
+    assert run_sessions("ls", store) == 0
     out = capsys.readouterr().out
     for whole in ("20260102-030405-abcd", "site-a/rig-01", "complete"):
         assert whole in out
