@@ -74,7 +74,7 @@ class Deframer:
         )
         frames = self._frames[:found]
         if found:
-            read = np.searchsorted(self._ends, frames["end"])
+            read = np.array(self._ends, np.int64).searchsorted(frames["end"])
             frames["arrival_ns"] = np.array(self._arrivals_ns, np.int64)[read]
         rest = self._fill - consumed
         self._data[:rest] = self._data[consumed : self._fill].copy()

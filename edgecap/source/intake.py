@@ -23,6 +23,8 @@ from edgecap.timeline.quality import ClockQuality
 _CLOCK_KIND = np.full(256, KIND_OTHER, np.uint8)
 _CLOCK_KIND[Kind.SAMPLES] = KIND_SAMPLES
 _CLOCK_KIND[Kind.PONG] = KIND_PONG
+_HEADS = np.zeros(256, np.bool_)
+_HEADS[[Kind.HELLO, Kind.ACK]] = True
 _KNOWN = np.zeros(256, np.bool_)
 _KNOWN[[Kind.HELLO, Kind.SAMPLES, Kind.PONG, Kind.EVENT, Kind.ACK, Kind.LOG]] = True
 
@@ -205,9 +207,12 @@ class Intake:
         if not len(frames):
             return
         self.heard_ns = int(frames["arrival_ns"][-1])
-        kinds = frames["type"]
+        heads = _HEADS[frames["type"]]
+        if not heads.any():
+            self._take(batch)
+            return
         start = 0
-        for at in np.flatnonzero((kinds == Kind.HELLO) | (kinds == Kind.ACK)).tolist():
+        for at in np.flatnonzero(heads).tolist():
             if at > start:
                 self._take(Batch(frames[start:at], batch.bodies))
             start = at
@@ -343,6 +348,9 @@ class Intake:
 
     def _count_seq(self, seq: NDArray[np.int64]) -> I64:
         """Frames lost on the line before each of these, since the source was opened; (m,) int64."""
+        if self._seq is not None and seq[0] == self._seq + 1 and (seq[1:] - seq[:-1] == 1).all():
+            self._seq = int(seq[-1])  # nearly always
+            return np.full(len(seq), self.lost_frames, np.int64)
         before = np.empty_like(seq)
         before[0] = seq[0] - 1 if self._seq is None else self._seq
         before[1:] = seq[:-1]

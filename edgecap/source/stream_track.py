@@ -168,6 +168,8 @@ class StreamTrack:
         """Positions of frames with which a block must begin: after a loss, a pause or a new epoch."""
         apart = ticks0[1:] - ticks[ends[:-1] - 1] > self._pause_ticks
         apart |= epochs[1:] != epochs[:-1]
+        if not lost_at and not apart.any():
+            return [0]
         return sorted({0, *lost_at, *(np.flatnonzero(apart) + 1).tolist()})
 
     def _gap_before(self, tick: int, fit: ClockFit, lost: int, lost_frames: int) -> Gap | None:

@@ -11,7 +11,7 @@ from edgecap.kernels import align
 from edgecap.kernels import align_state as at
 from edgecap.model import I64, ClockFit
 from edgecap.timeline.pings import PingBook
-from edgecap.timeline.quality import ClockQuality, quantile_ns
+from edgecap.timeline.quality import ClockQuality, quantiles_ns
 
 KIND_SAMPLES = at.KIND_SAMPLES
 KIND_PONG = at.KIND_PONG
@@ -177,6 +177,7 @@ class DeviceClock:
         slope_off = max(s.slope_hi - slope, slope - s.slope_lo, 0.0)
         age = max(s.d_most - d, 0.0) + _CHUNK_S
         u_ns = half_ns + slope_off * age + 0.5 * curvature * age * age + self.tick_ns
+        delay_p50_ns, delay_p99_ns = quantiles_ns(self._delay_bins, 0.5, 0.99)
         return ClockFit(
             ref_tick=tick,
             ref_ns=s.ref_ns + (tick - s.ref_tick) * self.tick_ns + round(theta),
@@ -187,14 +188,16 @@ class DeviceClock:
             epoch=s.epoch,
             locked=bool(s.locked),
             device_boot=s.boot_now,
-            delay_p50_ns=quantile_ns(self._delay_bins, 0.5),
-            delay_p99_ns=quantile_ns(self._delay_bins, 0.99),
+            delay_p50_ns=delay_p50_ns,
+            delay_p99_ns=delay_p99_ns,
         )
 
     def quality(self) -> ClockQuality:
         """Live quality, for status."""
         s, pings = at.snapshot(self._states), self._pings
         half_ns, _ = _band(s)
+        rtt_p50_ns, rtt_p99_ns = quantiles_ns(self._trip_bins, 0.5, 0.99)
+        delay_p50_ns, delay_p99_ns = quantiles_ns(self._delay_bins, 0.5, 0.99)
         two_step = s.last_tick - s.two_step_tick <= 2_000_000_000 // self.tick_ns
         return ClockQuality(
             locked=bool(s.locked),
@@ -204,10 +207,10 @@ class DeviceClock:
             skew_ppm=s.slope * 1e-3,
             skew_half_ppm=0.5e-3 * (s.slope_hi - s.slope_lo),
             slew_ns=s.slew,
-            rtt_p50_ns=quantile_ns(self._trip_bins, 0.5),
-            rtt_p99_ns=quantile_ns(self._trip_bins, 0.99),
-            delay_p50_ns=quantile_ns(self._delay_bins, 0.5),
-            delay_p99_ns=quantile_ns(self._delay_bins, 0.99),
+            rtt_p50_ns=rtt_p50_ns,
+            rtt_p99_ns=rtt_p99_ns,
+            delay_p50_ns=delay_p50_ns,
+            delay_p99_ns=delay_p99_ns,
             two_step=two_step,
             frames=s.n_frames,
             pongs=s.n_pongs,

@@ -51,11 +51,11 @@ class ClockQuality(msgspec.Struct, frozen=True):
     old_boot: int
 
 
-def quantile_ns(bins: I64, share: float) -> int:
-    """The quantile, ns, of a delay histogram (b,) of four bins per octave above 1 µs; 0 when it is empty."""
+def quantiles_ns(bins: I64, *shares: float) -> list[int]:
+    """Quantiles, ns, of a delay histogram (b,) of four bins per octave above 1 µs; 0 when it is empty."""
     reached = bins.cumsum()
     total = int(reached[-1])
     if total == 0:
-        return 0
-    k = int(reached.searchsorted(share * total))
-    return round(1000.0 * (math.pow(2.0, (k + 0.5) / 4.0) - 1.0))
+        return [0] * len(shares)
+    at = (int(reached.searchsorted(share * total)) for share in shares)
+    return [round(1000.0 * (math.pow(2.0, (k + 0.5) / 4.0) - 1.0)) for k in at]
