@@ -19,7 +19,14 @@ STREAM = (*RIG, "stream")
 DEVICE = (*RIG, "device")
 
 
-class _ClockFamilies:
+class _Families:
+    """Metric families, in the order in which they were made."""
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(vars(self).values())
+
+
+class _ClockFamilies(_Families):
     """Quality of boards' clocks, per device; the series of a board are always the same."""
 
     def __init__(self) -> None:
@@ -60,11 +67,8 @@ class _ClockFamilies:
         self.resets.add_metric(name, board.resets)
         self.lost.add_metric(name, board.seq_lost)
 
-    def __iter__(self) -> Iterator[Metric]:
-        return iter(vars(self).values())
 
-
-class _RigFamilies:
+class _RigFamilies(_Families):
     """What a rig says of itself as a whole."""
 
     def __init__(self) -> None:
@@ -111,11 +115,8 @@ class _RigFamilies:
         for what, count in status.counters.items():
             self.counters.add_metric((*name, what), count)
 
-    def __iter__(self) -> Iterator[Metric]:
-        return iter(vars(self).values())
 
-
-class _StreamFamilies:
+class _StreamFamilies(_Families):
     """What a rig says of each of its streams."""
 
     def __init__(self) -> None:
@@ -132,9 +133,6 @@ class _StreamFamilies:
         self.rate.add_metric(name, verdict.rate_hz)
         self.lost.add_metric(name, verdict.lost)
         self.bound.add_metric(name, verdict.u_ns / 1e9)
-
-    def __iter__(self) -> Iterator[Metric]:
-        return iter(vars(self).values())
 
 
 class FleetCollector:
