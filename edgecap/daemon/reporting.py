@@ -19,6 +19,8 @@ from edgecap.model import MARK_KINDS, Mark
 from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
 from edgecap.session.machine import State
 from edgecap.session.manifest import versions
+from edgecap.spool import SpoolStats
+from edgecap.spool.writer import WriterStats
 from edgecap.status import (
     NOT_JSON,
     OFFLINE,
@@ -188,6 +190,7 @@ class Reporter:
         """The rig as it is now."""
         rig, recorder = self.rig, self.rig.recorder
         pair = rig.pair
+        spool, writer = rig.writer.spool.stats(), rig.writer.stats()
         now_ns = clock.now_ns()
         return RigStatus(
             state=rig.machine.state.value,
@@ -203,21 +206,21 @@ class Reporter:
             utc_ns=pair.realtime_ns + (now_ns - pair.raw_ns),
             streams=rig.session.verdicts,
             devices={s.name: s.statistics() for s in rig.devices.open},
-            spool=self._spool_status(),
+            spool=self._spool_status(spool, writer),
             uplink=self._uplink_status(),
             clock=ClockStatus(pair.ntp_synced, pair.ntp_max_error_us),
             battery_percent=battery_percent(),
             temperature_c=temperature_c(),
             versions=self._versions,
-            counters=self._counters(),
+            counters=self._counters(spool, writer),
             desired_version=rig.desired_version,
             desired_error=rig.desired_error,
             problems=rig.condition.problems() | rig.terms.problems(),
             loop=rig.lag.quantiles_ms(),
         )
 
-    def _counters(self) -> dict[str, int]:
-        rig, spool, writer = self.rig, self.rig.writer.spool.stats(), self.rig.writer.stats()
+    def _counters(self, spool: SpoolStats, writer: WriterStats) -> dict[str, int]:
+        rig = self.rig
         return {
             **{name: getattr(rig.counters, name) for name in rig.counters.__slots__},
             "chunks_hurried": rig.session.hurried,
@@ -230,11 +233,9 @@ class Reporter:
             "spool_waits": writer.waited_total,
         }
 
-    def _spool_status(self) -> SpoolStatus:
-        stats = self.rig.writer.spool.stats()
-        hours = self.rig.room.hours_left(stats)
-        age_ms = round(self.rig.writer.stats().age_ms_p99, 1)
-        return SpoolStatus(stats.chunks, stats.bytes, stats.free_bytes, stats.reserve_bytes, hours, age_ms)
+    def _spool_status(self, spool: SpoolStats, writer: WriterStats) -> SpoolStatus:
+        hours, age_ms = self.rig.room.hours_left(spool), round(writer.age_ms_p99, 1)
+        return SpoolStatus(spool.chunks, spool.bytes, spool.free_bytes, spool.reserve_bytes, hours, age_ms)
 
     def _uplink_status(self) -> UplinkStatus:
         s = self.uplink.statistics()
