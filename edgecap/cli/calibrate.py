@@ -52,7 +52,6 @@ ACTIONS = ("force", "imu", "camera")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `calibrate` and its actions."""
     calibrate = commands.add_parser(
         "calibrate",
         help="measure lags, forces, inertial sensors and cameras",

@@ -27,7 +27,6 @@ Exit code 1 if the data do not allow an answer; the reason is printed. See docs/
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `calibrate camera`."""
     parser = actions.add_parser(
         "camera",
         help="intrinsics from a ChArUco board, or from and to Kalibr's YAML",

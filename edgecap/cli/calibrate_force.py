@@ -39,7 +39,6 @@ Ask = Callable[[str], Awaitable[None]]
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `calibrate force`."""
     parser = actions.add_parser(
         "force",
         help="tare and gain of each finger, by known weights or a scale",

@@ -33,7 +33,6 @@ if the data do not allow an answer; the reason is printed. See docs/CALIBRATION.
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `calibrate imu`."""
     parser = actions.add_parser(
         "imu",
         help="bias at rest, scale and misalignment against gravity, noise",

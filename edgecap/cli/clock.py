@@ -24,7 +24,6 @@ rig time at which the counter showed t_us), errors are reported.
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `clock replay`."""
     clock = commands.add_parser(
         "clock",
         help="replay a recorded exchange through the clock estimator",

@@ -26,7 +26,6 @@ chunks and every 30 s. Every chunk is decoded and compared before it counts.
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `edgecap codec`."""
     parser = commands.add_parser(
         "codec",
         help="compress recordings, verify, print ratio and speed",

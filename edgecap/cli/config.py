@@ -47,7 +47,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run_config(args: argparse.Namespace) -> int:
-    """Carry out `config`."""
     import msgspec
 
     from edgecap.config import config_schema, load_config

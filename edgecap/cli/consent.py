@@ -35,7 +35,6 @@ def add_withdraw(parser: argparse.ArgumentParser) -> None:
 
 
 def withdraw(args: argparse.Namespace) -> int:
-    """Carry out `sessions withdraw`."""
     from edgecap.ingest import consent
     from edgecap.ingest.store import open_store
 
@@ -76,7 +75,6 @@ def add_withdrawn(parser: argparse.ArgumentParser) -> None:
 
 
 def withdrawn(args: argparse.Namespace) -> int:
-    """Carry out `sessions withdrawn`."""
     from edgecap.ingest.consent import Consents, utc_words
     from edgecap.ingest.store import open_store
 
@@ -124,7 +122,6 @@ def withdrawn(args: argparse.Namespace) -> int:
 
 
 def erase(args: argparse.Namespace) -> int:
-    """Carry out `sessions erase`."""
     from edgecap.ingest.consent import Consents
     from edgecap.ingest.erase import erase_session
     from edgecap.ingest.store import open_store

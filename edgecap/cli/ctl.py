@@ -39,7 +39,6 @@ WITH_TEXT = ("start", "mark", "task", "limit", "blink")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `ctl`."""
     parser = commands.add_parser(
         "ctl",
         help="command a rig over MQTT",
@@ -70,7 +69,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out `ctl`."""
     import msgspec
 
     broker = broker_from(args)

@@ -40,7 +40,6 @@ examples:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `demo`."""
     parser = commands.add_parser(
         "demo",
         help="the whole system on this machine, no hardware",
@@ -62,7 +61,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out `demo`."""
     if not 2 <= args.seconds <= 3600:
         raise UsageError(f"--seconds {args.seconds:g} is out of range", fix="give 2 to 3600")
     if not 0 <= args.port <= 65535:

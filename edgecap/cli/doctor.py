@@ -26,7 +26,6 @@ MARKS = {"ok": "✓", "fail": "✗", "none": "–"}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `doctor`."""
     parser = commands.add_parser(
         "doctor",
         help="check hardware, permissions, clock, disk and broker",
@@ -44,7 +43,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out `doctor`."""
     from edgecap.config import load_config
     from edgecap.errors import UsageError
 

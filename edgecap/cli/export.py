@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecap.cli.output import require_writable
+from edgecap.cli.progress import progress_bar
 from edgecap.cli.tables import print_json
 from edgecap.errors import EdgecapError, SessionError, UsageError
 
@@ -75,7 +75,6 @@ class _Format:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `export`."""
     parser = commands.add_parser(
         "export",
         help="write sessions as datasets",
@@ -167,7 +166,7 @@ def _write_all(
     for key in keys:
         try:
             session = load_session(store, key)
-            with _progress(key.session) as progress:
+            with progress_bar(key.session) as progress:
                 result = format_.write(session, options, progress)
             if options.overview:
                 from edgecap.dataset.overview import draw_overview
@@ -320,19 +319,3 @@ def require_modules(*names: str) -> None:
         raise UsageError(
             f"export needs the package {error.name!r}", fix="pip install 'edgecap[export]'"
         ) from error
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Progress]:
-    """A progress bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-    quiet = not sys.stderr.isatty()
-    with RichProgress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet, transient=True
-    ) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

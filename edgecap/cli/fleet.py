@@ -33,7 +33,6 @@ LONG = 20
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `fleet`."""
     parser = commands.add_parser(
         "fleet",
         help="which rig needs attention now",

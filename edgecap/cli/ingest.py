@@ -37,7 +37,6 @@ is for loopback only, unless AWS_ALLOW_HTTP=true.
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `ingest`."""
     parser = commands.add_parser(
         "ingest",
         help="receive, verify, store, acknowledge",
@@ -78,7 +77,6 @@ def _gather_seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out `ingest`."""
     from edgecap.cli.broker import broker_from
     from edgecap.ingest.store import open_store
     from edgecap.ingest.worker import IngestWorker

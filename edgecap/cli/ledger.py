@@ -16,7 +16,6 @@ CAPTURED = DELIVERED + GAPPED + MISSING + WITHDRAWN; INTERRUPTED, DISCARDED and 
 
 
 def ledger(args: argparse.Namespace) -> int:
-    """Carry out `sessions ledger`."""
     from edgecap.ingest.consent import Consents
     from edgecap.ingest.ledger import draw_up, session_time
     from edgecap.ingest.store import open_store

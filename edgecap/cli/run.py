@@ -39,7 +39,6 @@ examples:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `run`."""
     parser = commands.add_parser(
         "run",
         help="the daemon",
@@ -52,7 +51,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out `run`."""
     from edgecap.cli.config import refuse_unrunnable
     from edgecap.cli.kernel_cache import compile_missing
     from edgecap.config import load_config

@@ -18,7 +18,6 @@ examples:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `sim clock`."""
     sim = commands.add_parser(
         "sim",
         help="seeded simulations: a device's clock over a bad link",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecap.cli.progress import progress_bar
 from edgecap.cli.tables import print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _import(args: argparse.Namespace) -> int:
         store = open_store(args.store, create=True)
         try:
             refused = RefusedBin(None if "://" in store.url else Path(store.url) / ".refused")
-            with _progress(str(args.spool)) as progress:
+            with progress_bar(str(args.spool), of_bytes=True) as progress:
                 report = import_spool(
                     card,
                     store,
@@ -227,28 +226,3 @@ def _utc(utc_ns: int) -> str:
         return datetime.fromtimestamp(utc_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M")
     except (OverflowError, ValueError, OSError):
         return "?"
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr where that is a terminal and rich is installed."""
-    try:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-    except ImportError:
-        yield lambda _done, _total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    quiet = not sys.stderr.isatty()
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet, transient=True
-    ) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
