@@ -19,7 +19,7 @@ MARGIN = 2.0
 
 
 async def check_state_directory(exam: Exam) -> list[Finding]:
-    """A file can be made where the spool is."""
+    """Make a file where the spool is."""
     where = exam.existing_dir()
     made = "" if where == exam.spool_dir.absolute() else f"{exam.spool_dir} will be made in {where}; "
     if exam.daemon is not None and exam.told is not None and "spool" not in exam.told.problems:

@@ -269,7 +269,7 @@ class Shift:
                 self._away_s += self._now_s() - at_s
 
     async def _ask(self) -> None:
-        """An operator asks and marks now and then."""
+        """Be an operator who asks and marks now and then."""
         rng = random.Random(f"{self.plan.seed}/operator")
         number = 0
         while True:

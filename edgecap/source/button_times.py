@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 NEAR_US = 5_000_000
-"""Edges no further apart are told by their distance: longer than a hold."""
+"""Edges at most this far apart are placed by their distance on the board's counter: longer than a hold."""
 _TURN_NS = 60_000_000_000
-"""Edges that arrive further apart than this may be a turn of the counter apart."""
+"""Between edges that arrive further apart than this, the counter may have wrapped."""
 
 
 class ButtonTimes:

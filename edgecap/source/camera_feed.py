@@ -35,7 +35,7 @@ from edgecap.source.camera_watchdog import MOST_S, Patience, Watchdog
 
 LOAD_LIMIT_S = 60.0
 """For the process to start and load its libraries: a matter of the processor and the card, which are busy
-when everything starts at once. To give up is to begin anew: on a busy machine it would never be done."""
+when everything starts at once. Giving up means starting over, which on a busy machine would never end."""
 OPEN_LIMIT_S = 10.0
 """From then on, for the camera to open."""
 FIRST_FRAME_LIMIT_S = 3.0

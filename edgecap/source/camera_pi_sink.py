@@ -211,7 +211,7 @@ def software_jpeg_encoder(sink: FrameSink, rate_hz: Fraction, bitrate_kbps: int)
 
     class JpegStream(Encoder):  # type: ignore[misc]
         def _send_streams(self, output: Any) -> None:
-            """The output knows what comes."""
+            """picamera2 would describe the streams to the output, which knows them already."""
 
         def _start(self) -> None:
             self._jpeg = JpegEncoder(self.width, self.height, rate_hz, bitrate_kbps)

@@ -49,16 +49,16 @@ class Listener(Protocol):
     """Who hears what a camera's process says."""
 
     def take_word(self, word: Reply) -> None:
-        """A word."""
+        """Hear a word."""
 
     def take_frame(self, frame: LinkFrame, arrival_ns: int) -> None:
-        """A frame, and the rig time at which it was read."""
+        """Hear of a frame, and of the rig time at which it was read."""
 
     def take_picture(self, picture: LinkPicture) -> None:
-        """A look at the picture."""
+        """Hear of a look at the picture."""
 
     def take_loss(self, reason: str) -> None:
-        """Nothing more will come."""
+        """Hear that nothing more will come, and why."""
 
 
 class CameraProcess:

@@ -9,7 +9,7 @@ LEAST_S, MOST_S = 0.5, 1.0
 FRAMES = 15
 """A camera that misses so many frames has stopped, within the two limits above."""
 PAUSES = 2.0
-"""So many times the longest pause of late is not out of the ordinary on this machine."""
+"""A pause this many times the longest recent one is nothing unusual on this machine."""
 REMEMBERED_S = 60.0
 
 
@@ -35,7 +35,7 @@ class Patience:
         return min(max(self._least_s, PAUSES * self._longest_s), self._most_s)
 
     def begin_anew(self) -> None:
-        """Another process follows: the pause until its first frame is none of the camera's."""
+        """Another process follows: the pause until its first frame does not count."""
         self._last_s = None
 
     def lose(self) -> None:

@@ -152,7 +152,7 @@ class Intake:
         self.sampling = True
 
     def interrupt(self, cause: str) -> None:
-        """The line or the device failed during the recording."""
+        """Note that the line or the device failed during the recording."""
         for track in self._tracks:
             track.interrupt(cause)
 

@@ -77,7 +77,7 @@ class StreamTrack:
         self._lost_frames = lost_frames
 
     def overrun(self, lost: int) -> None:
-        """The device says it had to drop so many samples."""
+        """Note that the device says it had to drop so many samples."""
         self._overrun += lost
 
     def check_silent(self, now_ns: int) -> bool:

@@ -1,4 +1,4 @@
-"""The spool in numbers."""
+"""What a spool counts about itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SpoolStats:
-    """The spool in numbers."""
+    """What it holds now, and (`_total`) what has happened since it was opened."""
 
     chunks: int
     """Chunks without a receipt."""
