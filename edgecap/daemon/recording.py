@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from edgecap.errors import SessionError, SourceError
 from edgecap.model import DeviceEvent, FramePacket, Gap, PictureReport, SampleBlock
 from edgecap.session.machine import Led
 from edgecap.source.protocol import Feed
+
+log = logging.getLogger("edgecap.recording")
 
 SESSION_EVENTS = ("connected", "disconnected", "reset", "fault")
 FIRST_SAMPLE_S = 2.0
@@ -285,8 +288,11 @@ async def _stop(sources: Sequence[OpenSource]) -> dict[str, int]:
         try:
             async with asyncio.timeout(STOP_S):
                 return await source.stop()
-        except (TimeoutError, SourceError):
-            return {}
+        except TimeoutError:
+            log.error("%s did not stop within %g s: what it sent last may be missing", source.name, STOP_S)
+        except SourceError as error:
+            log.error("%s", error)
+        return {}
 
     found = await asyncio.gather(*(one(s) for s in sources))
     return {stream: n for sent in found for stream, n in sent.items()}

@@ -15,6 +15,7 @@ from edgecap.daemon.blinking import blink, find_board, read_request
 from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
 from edgecap.errors import NameRefused, SessionError
+from edgecap.host import battery_percent, temperature_c
 from edgecap.model import MARK_KINDS, Mark
 from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
 from edgecap.session.machine import State
@@ -32,9 +33,7 @@ from edgecap.status import (
     RigStatus,
     SpoolStatus,
     UplinkStatus,
-    battery_percent,
     telemetry,
-    temperature_c,
     trusted_utc_s,
 )
 from edgecap.uplink import Uplink
@@ -182,7 +181,9 @@ class Reporter:
                 await self._publish(connection, topics.EVENT, msgspec.json.encode(body))
             except BaseException:
                 # The connection broke under it: the next one tells it.
-                if not self.rig.events.full():
+                if self.rig.events.full():
+                    self.rig.counters.events_dropped += 1
+                else:
                     self.rig.events.put_nowait(event)
                 raise
 

@@ -130,8 +130,6 @@ class Rig:
             if withdrawn is not None and self.terms.withdraw(withdrawn):
                 self.say("withdrawn", clock.now_ns(), f"{len(withdrawn)} consents or workers are withdrawn")
         finally:
-            if self.records() and (why := self.terms.problem(self.session.provenance)):
-                self._intend(Intent("stop", "desired", clock.now_ns(), reason=why))
             self._refresh()
 
     async def ask(self, intent: Intent) -> CommandResult:
@@ -364,6 +362,8 @@ class Rig:
             stats = self.writer.spool.stats()
             if self.recorder is not None and stats.free_bytes <= stats.reserve_bytes:
                 await self._stop_for_space(stats.free_bytes)
+            if self.records() and (why := self.terms.problem(self.session.provenance)):
+                self._intend(Intent("stop", "desired", clock.now_ns(), reason=why))
             self.room.note(self.pair.raw_ns, stats, recording=self.machine.state is State.RECORDING)
             self._devices_changed()
             # Aim at whole seconds, so that a slow round does not shift the later ones.

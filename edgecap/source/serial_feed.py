@@ -140,14 +140,17 @@ class SerialFeed:
         if not running:
             self._intake.tell("stopped", now_ns())
             return {}
-        async with self._control:
-            totals: tuple[int, ...] | None = None
-            if self._intake.sampling and self._port is not None:
-                with contextlib.suppress(SourceError):  # gone meanwhile: nobody can say how many there were
-                    totals = (await self._talk.command(Op.STOP)).numbers
+        totals: tuple[int, ...] | None = None
+        sent: dict[str, int] = {}
+        try:
+            async with self._control:
+                if self._intake.sampling and self._port is not None:
+                    with contextlib.suppress(SourceError):  # gone: nobody can say how many there were
+                        totals = (await self._talk.command(Op.STOP)).numbers
+        finally:  # also when nobody waits for it any more
             self._take_waiting()
             sent = self._intake.end(totals, now_ns())
-        self._intake.tell("stopped", now_ns())
+            self._intake.tell("stopped", now_ns())
         return sent
 
     def set_led(

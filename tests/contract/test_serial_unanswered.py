@@ -96,3 +96,30 @@ def test_a_stop_that_was_lost_on_the_line_is_said_again(
             await asyncio.wait_for(task, 60)
 
     asyncio.run(run())
+
+
+def test_a_stop_that_nobody_waits_for_any_more_ends_the_recording_all_the_same(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with recording(tmp_path) as taker:
+            await taker.feed.start()
+            await taker.until_samples(20)
+            os.kill(taker.device.pid, signal.SIGSTOP)
+            try:
+                stopping = asyncio.create_task(taker.feed.stop())
+                await asyncio.sleep(0)
+                stopping.cancel()
+                await asyncio.wait([stopping])
+            finally:
+                os.kill(taker.device.pid, signal.SIGCONT)
+            await taker.until(lambda: taker.events("stopped"))
+            assert {g.lost for g in taker.gaps()} == {-1}  # nobody knows what came after
+            async with asyncio.timeout(60):
+                while await refuses_rates(taker.feed):
+                    await asyncio.sleep(0.01)
+            after = len(taker.blocks("hand-imu"))
+            await taker.feed.start()
+            await taker.until_samples(20)
+            await taker.feed.stop()
+            assert taker.blocks("hand-imu")[after].index == 0
+
+    asyncio.run(run())

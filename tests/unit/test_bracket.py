@@ -134,3 +134,31 @@ def test_one_that_fails_while_it_is_waited_for_is_waited_for_no_more(end: str) -
             await stopping  # nor does the end wait for samples that cannot come
 
     asyncio.run(run())
+
+
+def test_one_that_does_not_stop_is_left_behind_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, well = Device("glove"), Device("wrist")
+
+    async def never() -> dict[str, int]:
+        await asyncio.Event().wait()
+        return {}
+
+    stuck.stop = never  # type: ignore[method-assign]
+
+    async def run() -> None:
+        serving = asyncio.create_task(well.serve())
+        try:
+            monkeypatch.setattr(module, "STOP_S", 0.01)
+            await stop_sources([stuck.open])
+            monkeypatch.setattr(module, "STOP_S", 60.0)
+            await stop_sources([well.open])
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    asyncio.run(run())
+    assert [r.message for r in caplog.records] == [
+        "glove did not stop within 0.01 s: what it sent last may be missing"
+    ]
