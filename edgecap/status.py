@@ -1,14 +1,10 @@
-"""What the fleet sees of a rig, the commands it obeys, and what systemd is told."""
+"""What the fleet sees of a rig, and the commands that a rig obeys."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 import time
 from collections import OrderedDict
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -23,8 +19,6 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 without end are not among msgspec's own errors."""
 OFFLINE = b'{"state":"offline"}'
 """Last will, published by the broker when the rig is gone."""
-SUPPLIES = Path("/sys/class/power_supply")
-LOW_BATTERY_PERCENT = 15.0
 
 
 class SpoolStatus(msgspec.Struct, frozen=True):
@@ -231,69 +225,6 @@ def telemetry(status: RigStatus) -> bytes:
     flat.update(status.counters)
     flat.update(status.loop)
     return msgspec.json.encode(flat)
-
-
-def _read_number(paths: list[Path]) -> float | None:
-    for path in paths:
-        try:
-            return float(path.read_text())
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def temperature_c() -> float | None:
-    """Of the processor; None where the kernel does not tell."""
-    milli = _read_number([Path("/sys/class/thermal/thermal_zone0/temp")])
-    return None if milli is None else milli / 1000
-
-
-class Battery(NamedTuple):
-    """What the kernel says of the battery that the rig runs on."""
-
-    percent: float
-    discharging: bool
-
-    @property
-    def low(self) -> bool:
-        """Whether it will soon cut the rig off."""
-        return self.discharging and self.percent <= LOW_BATTERY_PERCENT
-
-
-def battery() -> Battery | None:
-    """The rig's battery; None without one that tells. That of a mouse or headset is not the rig's."""
-    for supply in sorted(SUPPLIES.glob("*/capacity")):
-        words = {}
-        for name in ("scope", "status"):
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                words[name] = supply.with_name(name).read_text().strip()
-        percent = _read_number([supply])
-        if percent is not None and words.get("scope") != "Device":
-            return Battery(percent, words.get("status") == "Discharging")
-    return None
-
-
-def battery_percent() -> float | None:
-    """How full the rig's battery is; None without one that tells."""
-    found = battery()
-    return None if found is None else found.percent
-
-
-def watchdog_period_s() -> float:
-    """How often systemd's watchdog should be fed: four times in each of its periods."""
-    return int(os.environ.get("WATCHDOG_USEC", "4000000")) / 4e6
-
-
-def notify_systemd(message: str) -> None:
-    """Send `READY=1`, `WATCHDOG=1`, … to the service manager (sd_notify(3)); nothing outside a service."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.connect(address)
-        sock.sendall(message.encode())
 
 
 def trusted_utc_s(clock: ClockStatus) -> float | None:

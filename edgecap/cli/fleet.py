@@ -89,7 +89,7 @@ def address(text: str) -> tuple[str, int]:
 async def _serve(broker: Broker, site: str, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     from edgecap.fleet.server import FleetServer
-    from edgecap.status import notify_systemd
+    from edgecap.service import notify_systemd
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

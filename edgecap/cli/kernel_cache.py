@@ -54,7 +54,7 @@ def compile_missing() -> None:
     """
     if is_complete() or not _is_writable():
         return
-    from edgecap.status import notify_systemd
+    from edgecap.service import notify_systemd
 
     command = [sys.executable, "-m", "edgecap", "warmup"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in dict.fromkeys(str(e) for e in known):
             tell(f"edgecap: {line}")
         if known and "NOTIFY_SOCKET" in os.environ:
-            from edgecap.status import notify_systemd
+            from edgecap.service import notify_systemd
 
             notify_systemd(f"STATUS={known[0]}")
         return max((e.exit_code for e in known), default=1)

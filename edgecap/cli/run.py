@@ -231,7 +231,7 @@ async def _live(
 ) -> None:
     """Run the rig, and beside it whatever serves it, until it has shut down."""
     from edgecap.daemon.neighbour import tell_neighbours
-    from edgecap.status import notify_systemd
+    from edgecap.service import notify_systemd
 
     async with tell_neighbours(rig.config.spool.dir, reporter.status), asyncio.TaskGroup() as group:
         beside = [
@@ -349,7 +349,7 @@ async def _stay_tidy(rig: Rig) -> None:
 @contextlib.asynccontextmanager
 async def _feeding(*, needed: bool) -> AsyncIterator[None]:
     """Feed systemd's watchdog meanwhile, where it has been told READY already."""
-    from edgecap.status import notify_systemd, watchdog_period_s
+    from edgecap.service import notify_systemd, watchdog_period_s
 
     async def feed() -> None:
         while True:
@@ -368,7 +368,7 @@ async def _feeding(*, needed: bool) -> AsyncIterator[None]:
 async def _announce(rig: Rig, *, was_grounded: bool) -> None:
     """Tell systemd that the rig is ready, then feed its watchdog while data flows."""
     from edgecap.clock import now_ns
-    from edgecap.status import notify_systemd, watchdog_period_s
+    from edgecap.service import notify_systemd, watchdog_period_s
 
     async with _feeding(needed=was_grounded):
         await rig.ready()

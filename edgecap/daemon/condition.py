@@ -5,9 +5,9 @@ from __future__ import annotations
 from edgecap.clock import now_ns
 from edgecap.daemon.devices import Devices
 from edgecap.daemon.running_session import RunningSession
+from edgecap.host import battery
 from edgecap.session.machine import Led, State, led_for
 from edgecap.spool import Spool
-from edgecap.status import battery
 
 HARMLESS = ("ok", "waiting", "drift", "blurred")
 """Verdicts that the worker need not act on: a bare wall is no sharper than a blurred room."""

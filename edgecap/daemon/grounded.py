@@ -20,23 +20,15 @@ from edgecap.daemon.neighbour import tell_neighbours
 from edgecap.daemon.panels import Panels
 from edgecap.daemon.recording import OpenSource
 from edgecap.errors import SpoolError
+from edgecap.host import battery_percent, temperature_c
 from edgecap.model import Item
 from edgecap.mqtt import Broker, Connection, Will, keep_connected
+from edgecap.service import notify_systemd, watchdog_period_s
 from edgecap.session.machine import LEDS, State
 from edgecap.session.manifest import versions
 from edgecap.source.protocol import Source
 from edgecap.spool.files import nearest_existing
-from edgecap.status import (
-    OFFLINE,
-    ClockStatus,
-    RigStatus,
-    SpoolStatus,
-    UplinkStatus,
-    battery_percent,
-    notify_systemd,
-    temperature_c,
-    watchdog_period_s,
-)
+from edgecap.status import OFFLINE, ClockStatus, RigStatus, SpoolStatus, UplinkStatus
 
 log = logging.getLogger("edgecap.grounded")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from edgecap.host import LOW_BATTERY_PERCENT
 from edgecap.model import Verdict, loss_in_words
-from edgecap.status import LOW_BATTERY_PERCENT, RigStatus
+from edgecap.status import RigStatus
 
 HOURS_LEFT = 1.0
 """Less room than this on a recording rig is worth a walk to it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgecap import status, topics
+from edgecap import host, topics
 from edgecap.cli import run
 from edgecap.clock import now_ns
 from edgecap.codec.chunk import unpack_chunk
@@ -225,7 +225,7 @@ def test_what_every_queue_did_is_told(tmp_path: Path) -> None:
 def test_a_worker_sees_that_the_battery_is_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = tmp_path / "power_supply" / "pack"
     pack.mkdir(parents=True)
-    monkeypatch.setattr(status, "SUPPLIES", pack.parent)
+    monkeypatch.setattr(host, "SUPPLIES", pack.parent)
 
     async def body() -> None:
         async with a_rig(tmp_path) as rig:

@@ -10,15 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecap import status
-from edgecap.status import (
-    MAX_COMMAND_BYTES,
-    CommandInbox,
-    CommandRefused,
-    battery,
-    battery_percent,
-    notify_systemd,
-)
+from edgecap import host
+from edgecap.host import battery, battery_percent
+from edgecap.service import notify_systemd
+from edgecap.status import MAX_COMMAND_BYTES, CommandInbox, CommandRefused
 
 
 def refuse(inbox: CommandInbox, payload: bytes, utc_s: float | None = None) -> CommandRefused:
@@ -81,7 +76,7 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_rigs_own_battery_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "SUPPLIES", tmp_path)
+    monkeypatch.setattr(host, "SUPPLIES", tmp_path)
     assert (battery(), battery_percent()) == (None, None)
     supplies: dict[str, dict[str, str]] = {
         "ac": {"type": "Mains", "online": "0"},
