@@ -16,7 +16,6 @@ from edgecap.daemon.intent import Intent
 from edgecap.daemon.rig import Rig
 from edgecap.errors import NameRefused, SessionError
 from edgecap.host import battery_percent, temperature_c
-from edgecap.host import battery_percent, temperature_c
 from edgecap.model import MARK_KINDS, Mark
 from edgecap.mqtt import Broker, Connection, PublishRefusedError, Will, keep_connected
 from edgecap.session.machine import State
