@@ -22,6 +22,8 @@ log = logging.getLogger("edgecap.uplink")
 POLL_S = 0.25
 """How often an idle uplink looks into the spool; `notify` is faster."""
 REFILL = 64
+AHEAD_BYTES = 1 << 20
+"""Read along with a look into the spool: a thread's turn for each chunk costs more than reading it."""
 REMEMBERED = 20_000
 """Receipted chunks that a look into the spool begun earlier could still name."""
 NO_SUBSCRIBERS = 0x10
@@ -75,6 +77,8 @@ class Uplink:
         self._ready: deque[Entry] = deque()
         self._news, self._looked_ns = True, 0
         """Whether the spool may hold something that the last look did not find; when that was."""
+        self._ahead: dict[ChunkId, bytes | SpoolError] = {}
+        """What the last look has read, or why it could not be, of what has not been sent since."""
         self._done: OrderedDict[ChunkId, None] = OrderedDict()
         """Receipted since the last look into the spool began, or not released yet."""
         self._releasing: set[ChunkId] = set()
@@ -240,7 +244,7 @@ class Uplink:
             # Nothing that was found earlier is left: only a receipt that comes from now on can overtake us.
             self._done = OrderedDict.fromkeys(id_ for id_ in self._done if id_ in self._releasing)
             self._news, self._looked_ns = False, clock.now_ns()
-            found = await asyncio.to_thread(self._spool.pending, REFILL, exclude=book.open)
+            found, self._ahead = await asyncio.to_thread(self._look)
             self._news |= len(found) == REFILL
             self._ready.extend(found)
         while self._ready:
@@ -252,6 +256,32 @@ class Uplink:
             self._ready.appendleft(entry)
             break
         return None if due is None else self._unless_crowded(due)
+
+    def _look(self) -> tuple[list[Entry], dict[ChunkId, bytes | SpoolError]]:
+        """What the spool wants delivered, the first of it read; runs in a thread."""
+        found = self._spool.pending(REFILL, exclude=self._book.open)
+        ahead: dict[ChunkId, bytes | SpoolError] = {}
+        room = AHEAD_BYTES
+        for entry in found:
+            room -= entry.bytes
+            if room < 0:
+                break
+            try:
+                ahead[entry.id] = self._spool.read(entry.id)
+            except SpoolError as error:
+                ahead[entry.id] = error
+        return found, ahead
+
+    async def _read(self, id_: ChunkId) -> bytes:
+        """A chunk that is to be sent now; raises `SpoolError`, also for one that a receipt has overtaken."""
+        read = self._ahead.pop(id_, None)
+        if read is None:
+            return await asyncio.to_thread(self._spool.read, id_)
+        if isinstance(read, SpoolError):
+            raise read
+        if id_ in self._done:
+            raise SpoolError(f"chunk {id_.session}/{id_.stream}/{id_.seq} has been released meanwhile")
+        return read
 
     def _unless_crowded(self, delivery: Delivery) -> Entry | None:
         """A suspect of making the broker hang up flies alone."""
@@ -267,7 +297,7 @@ class Uplink:
     async def _deliver(self, connection: Connection, delivery: Delivery) -> None:
         entry = delivery.entry
         try:
-            data = await asyncio.to_thread(self._spool.read, entry.id)
+            data = await self._read(entry.id)
         except SpoolError as error:
             if error.evidence.get("again"):
                 self._book.unreadable(delivery, clock.now_ns())
