@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import digits, fixed, lattice, multiples, places, printed, rounded
+from edgecap.codec import beside, digits, fixed, lattice, multiples, places, printed, rounded
 from edgecap.codec.layout import Array, Reader, put_varint
 from edgecap.codec.steps_search import Search
 from edgecap.errors import ChunkError
@@ -17,7 +17,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED, FIXED, PLACES, DIGITS = range(9)
+PLAIN, LATTICE, FLOAT_ORDER, STEPS, MULTIPLES, ROUNDED, FIXED, PLACES, DIGITS, BESIDE = range(10)
 """Transforms: the high half of a column's first byte."""
 MAX_UNIT = 1 << 40
 I32_LIMIT = (1 << 31) - 1
@@ -75,6 +75,9 @@ def to_integers(
         return _of_digits(known, digits.split(values, known)) if digits.serves(values, known) else None
     if transform == PLACES:
         return to_places(values, places.read_places(Reader(meaning), values.shape[1], size))
+    if transform == BESIDE:
+        left = beside.take_off(to_signed(values), beside.shares_in(meaning, values.shape[1]))
+        return Integers(BESIDE, meaning, b"", left)
     if kind in "iu" and size in (2, 4):
         signed = to_signed(values)
         if transform is None:
@@ -114,6 +117,11 @@ def _of_digits(known: digits.Digits, split: digits.Split | None) -> Integers | N
         return None
     extra = lattice.pack_exceptions(split.at.size, split.at, split.bits)
     return Integers(DIGITS, known.packed(), extra, split.k, further=(known, split))
+
+
+def to_beside(values: Array, shares: beside.Shares) -> Integers:
+    """Integers (n, c) without the shares that channels have of others."""
+    return Integers(BESIDE, shares.packed(), b"", beside.take_off(to_signed(values), shares))
 
 
 def to_places(values: Array, known: places.Known) -> Integers | None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import digits, fixed, lattice, multiples, places, printed, rounded
+from edgecap.codec import beside, digits, fixed, lattice, multiples, places, printed, rounded
 from edgecap.codec.integers import (
+    BESIDE,
     DIGITS,
     FIXED,
     FLOAT_ORDER,
@@ -31,7 +32,7 @@ I64 = NDArray[np.int64]
 def fits(transform: int, column: ColumnLayout) -> bool:
     """Whether a transform can stand for a column's type."""
     kind, size = column.dtype.kind, column.dtype.itemsize
-    if transform == PLAIN:
+    if transform in (PLAIN, BESIDE):
         return column.is_plain
     if transform == STEPS:
         return kind in "iu" and size == 8
@@ -59,6 +60,7 @@ class Meaning:
     between: tuple[I64, I64] | None = None
     """Of `FIXED`: the first place of every sample's whole number, and its number among those there."""
     known: places.Known | None = None
+    shares: beside.Shares | None = None
     decimals: digits.Digits | None = None
     exceptions: tuple[I64, NDArray[np.uint32]] | None = None
     """Of `DIGITS`, as are the next."""
@@ -116,6 +118,12 @@ def read_meaning(transform: int, column: ColumnLayout, reader: Reader, known: by
         exceptions = lattice.read_exceptions(reader, reader.varint(samples), samples)
         decimals = digits.read_digits(Reader(packed), column.lanes)
         return Meaning(transform, packed, decimals=decimals, exceptions=exceptions)
+    if transform == BESIDE:
+        if known is not None:
+            return Meaning(transform, known, shares=beside.shares_in(known, column.lanes))
+        begin = reader.at
+        shares = beside.read_shares(reader, column.lanes)
+        return Meaning(transform, reader.data[begin : reader.at], shares=shares)
     if transform == PLACES:
         begin, size = reader.at, column.dtype.itemsize
         distinct = places.read_places(reader if known is None else Reader(known), column.lanes, size)
@@ -137,7 +145,9 @@ def from_integers(meaning: Meaning, column: ColumnLayout, lanes: Array, last: Ar
     off = meaning.exceptions if meaning.grid is None else (meaning.grid.at, meaning.grid.bits)
     if off is not None and off[0].size and off[0][-1] >= lanes.size:
         raise ChunkError("columns payload: an exception lies beyond the column")
-    if meaning.transform == PLAIN:
+    if meaning.shares is not None:
+        beside.put_back(lanes, meaning.shares)
+    if meaning.transform in (PLAIN, BESIDE):
         samples = from_signed(lanes, column.dtype)
         return samples if column.channels else samples.reshape(column.shape)
     if meaning.transform == FLOAT_ORDER:

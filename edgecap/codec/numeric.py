@@ -8,6 +8,7 @@ import numpy as np
 
 from edgecap.codec import fixed
 from edgecap.codec.integers import (
+    BESIDE,
     DIGITS,
     FIXED,
     MULTIPLES,
@@ -137,7 +138,7 @@ def decode_front(
         or coder > OTHERS_CONTINUED
         or not fits(transform, column)
         or (again and (transform != STEPS or column.lanes != 1))
-        or (transform in (MULTIPLES, ROUNDED, FIXED, PLACES, DIGITS) and coder == RICE)
+        or (transform in (MULTIPLES, ROUNDED, FIXED, PLACES, DIGITS, BESIDE) and coder == RICE)
         or (transform == STEPS and repeated)
     ):
         raise ChunkError(f"column {column.name}: coding {head:#04x} does not fit {column.dtype} samples")

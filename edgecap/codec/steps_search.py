@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import rounded
+from edgecap.codec import beside, rounded
 from edgecap.codec.layout import Array
 from edgecap.codec.multiples import Split, Steps, split
 from edgecap.codec.printed import Shown
@@ -38,6 +38,7 @@ LONGEST_PAUSE = 1024
 FEW_GLANCED, FEW_GLANCED_FLOATS = 8, 14
 """Of so many rows so few samples of a channel may differ for it to be looked at more closely."""
 LONGEST_GLANCE_PAUSE = 8
+LONGEST_BESIDE_PAUSE = 64
 LONGEST_DOUBT_PAUSE = 64
 """Payloads after which a column that goes on is compared again with one that begins afresh."""
 
@@ -81,6 +82,10 @@ class Search:
     """Whether the payload before took more than one that began afresh, though it went on."""
     next_doubt: int = 0
     doubt_pause: int = 1
+    shares: beside.Shares | None = None
+    """Of other channels, which were better taken off, and the payload in which they are looked for next."""
+    next_beside: int = 0
+    beside_pause: int = 1
     next_split: int = 0
     """Number of the payload in which channels are looked at one by one next."""
     split_pause: int = 1
@@ -211,6 +216,12 @@ class Search:
         """To begin `afresh` took less, or not: then it is tried less often."""
         self.doubt_pause = 1 if afresh else min(2 * self.doubt_pause, LONGEST_DOUBT_PAUSE)
         self.next_doubt = self.payloads + (0 if afresh else self.doubt_pause)
+
+    def settle_beside(self, shares: beside.Shares | None) -> None:
+        """These shares of other channels served, or None: then they are looked for less often."""
+        self.shares = shares
+        self.beside_pause = 1 if shares else min(4 * self.beside_pause, LONGEST_BESIDE_PAUSE)
+        self.next_beside = self.payloads + (0 if shares else self.beside_pause)
 
     def _rest(self, payloads: int) -> None:
         """Do not look again before so many payloads more."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecap.codec import digits, fixed, lattice, places, printed
+from edgecap.codec import beside, digits, fixed, lattice, places, printed
 from edgecap.codec.integers import (
+    BESIDE,
     FLOAT_ORDER,
     LATTICE,
     MULTIPLES,
@@ -19,9 +20,11 @@ from edgecap.codec.integers import (
     Integers,
     find_digits,
     ordered,
+    to_beside,
     to_fixed,
     to_integers,
     to_places,
+    to_signed,
 )
 from edgecap.codec.layout import Array, ColumnLayout, Reader
 from edgecap.codec.numeric import FRESH, GROUPS_CONTINUED, GROUPS_FRESH, OTHERS_FRESH, STEPS_FRESH, stored
@@ -39,6 +42,8 @@ LEAST_REPEATED = 8
 POOR_BITS_PER_STEP, NEW_STEPS_BITS = 5, 160
 FREE_BITS = 16
 """What the coder's last state holds anyway: another way must save more."""
+SHARES_MARGIN_SHIFT = 5
+"""Shares of other channels must save a 32nd: those found are kept for some payloads."""
 MARGIN_SHIFT = 7
 """What has been learned must take a 128th more than to begin afresh does, if it is to be given up."""
 MOST_SPLIT = 64
@@ -88,7 +93,7 @@ def encode_column(
     gone_on = least.best
     doubted = gone_on is not None and gone_on[1].groups is None and search.is_doubted(column.rows)
     if doubted:
-        least.prefer()
+        least.prefer(MARGIN_SHIFT)
     if gone_on is None or doubted or (before is not None and _may_do_better(values, before, least, search)):
         _offer_fresh(values, least, search, before, goes_on)
         if _may_be_split(column, search) and not doubted:
@@ -219,10 +224,10 @@ class Least:
             self._bits = self.bits_of(self.best)
             self._steps = self.tail.take_back(self.mark)
 
-    def prefer(self) -> None:
+    def prefer(self, shift: int) -> None:
         """Ask of other ways that they save a part of what the best takes, which has learned for later."""
         self.make_room()
-        self._margin = FREE_BITS + (self._bits >> MARGIN_SHIFT)
+        self._margin = FREE_BITS + (self._bits >> shift)
 
     def offer(self, found: Encoded | None) -> None:
         """Compare what has just been coded, and keep it if it takes less."""
@@ -252,7 +257,8 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
     """Code samples (n, c) afresh, in every way that may be worth it."""
     column, tail = least.column, least.tail
     least.make_room()
-    usual = _encode_usual(column, values, None, tail, search)
+    shares, sure = _look_beside(column, values, search) if before is None else (None, False)
+    usual = _encode_usual(column, values, None, tail, search, shares if sure else None)
     least.offer(usual)
     if not (column.is_plain or column.dtype == np.float32):
         if usual is not None and column.lanes == 1 and not (goes_on and _pays_later(least, usual)):
@@ -260,6 +266,8 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
             if usual[1].recurring and least.best is not usual:
                 search.next_recurring = search.payloads + LONGEST_SPLIT_PAUSE
         return
+    if shares is not None:
+        _settle_beside(values, least, search, shares)
     floats = values.dtype.kind == "f" and _may_be_other_floats(values, usual, search)
     if floats:
         _offer_floats(values, least, search)
@@ -278,6 +286,29 @@ def _offer_fresh(values: Array, least: Least, search: Search, before: Memory | N
         _offer_floats(kept, least, search, others)
     if distinct is not None:
         _offer(least, to_places(kept, distinct), others)
+
+
+def _look_beside(column: ColumnLayout, values: Array, search: Search) -> tuple[beside.Shares | None, bool]:
+    """Shares that channels seem to have of others, and whether they surely take less."""
+    if not column.is_plain or column.lanes < 2:
+        return None, False
+    if search.shares is not None and search.payloads % SPLIT_AGAIN:
+        return search.shares, True
+    if search.payloads < search.next_beside:
+        return None, False
+    shares, sure = beside.find_shares(to_signed(values))
+    if shares is None:
+        search.settle_beside(None)
+    return shares, sure and search.steps is None
+
+
+def _settle_beside(values: Array, least: Least, search: Search, shares: beside.Shares) -> None:
+    """Keep shares that take less than the usual way, which may be with them."""
+    if least.best is not None and least.best[1].transform != BESIDE:
+        least.prefer(SHARES_MARGIN_SHIFT)
+        _offer(least, to_beside(values, shares))
+    serve = least.best is not None and least.best[1].transform == BESIDE
+    search.settle_beside(shares if serve else None)
 
 
 def _offer_floats(values: Array, least: Least, search: Search, others: Rows | None = None) -> None:
@@ -312,9 +343,18 @@ def _offer(
 
 
 def _encode_usual(
-    column: ColumnLayout, kept: Array, others: Rows | None, tail: TailWriter, search: Search
+    column: ColumnLayout,
+    kept: Array,
+    others: Rows | None,
+    tail: TailWriter,
+    search: Search,
+    shares: beside.Shares | None = None,
 ) -> Encoded | None:
-    """Samples (n, c) as they are, as multiples, or as what float32 usually are."""
+    """Samples (n, c) as they are, without shares, as multiples, or as what float32 usually are."""
+    if shares is not None:
+        found = _encode_adaptive(column, to_beside(kept, shares), None, tail, others)
+        if found is not None:
+            return found
     look: Search | None = search
     while True:
         integers = to_integers(kept, None, search=look)

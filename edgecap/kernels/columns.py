@@ -6,6 +6,7 @@ import numpy as np
 
 from edgecap.kernels import (
     adaptive,
+    beside,
     choice,
     decoding,
     digits,
@@ -54,3 +55,4 @@ def warm_up() -> None:
     repeats.warm_up()
     digits.warm_up()
     multiples.warm_up()
+    beside.warm_up()

@@ -98,6 +98,25 @@ def replaced(out, exceptions):
     return out
 
 
+def read_shares(b, lanes):
+    found = [None]
+    for c in range(1, lanes):
+        v = b.varint()
+        assert v <= c
+        found.append((v - 1, signed(b.byte(), 8)) if v else None)
+    return found
+
+
+def with_shares(rows, shares, width):
+    out = []
+    for row in rows:
+        x = []
+        for k, share in zip(row, shares, strict=True):
+            x.append(signed(k + (share[1] * x[share[0]] + 8 >> 4), width) if share else k)
+        out.append(x)
+    return out
+
+
 class ReferenceDecoder:
     def __init__(self):
         self.columns, self.memory, self.k, self.crc = [], {}, -1, 0
@@ -200,6 +219,8 @@ class ReferenceDecoder:
             part["places"] = before["places"] if continued else read_places(b, lanes, size)
         if transform == 8:
             part["digits"] = before["digits"] if continued else read_digits(b, lanes)
+        if transform == 9:
+            part["shares"] = before["shares"] if continued else read_shares(b, lanes)
         if transform in (1, 8):
             part["exceptions"] = read_exceptions(b, b.varint())
         if transform == 4 and floats:
@@ -269,6 +290,7 @@ class ReferenceDecoder:
                 "shifts": part.get("shifts"),
                 "digits": part.get("digits"),
                 "places": part.get("places"),
+                "shares": part.get("shares"),
                 "repeats": part.get("repeats"),
             }
         return values
@@ -281,6 +303,8 @@ class ReferenceDecoder:
             transform = 2 if np.dtype(dtype).kind == "f" else 0
         if transform == 6:
             k, transform = part["order"], 2
+        if transform == 9:
+            k, transform = with_shares(k, part["shares"], part["width"]), 0
         if transform == 0 or (transform == 4 and np.dtype(dtype).kind != "f"):
             half = 1 << (part["width"] - 1) if np.dtype(dtype).kind == "u" else 0
             return np.array([[v + half for v in row] for row in k], dtype)

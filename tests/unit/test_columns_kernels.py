@@ -17,6 +17,7 @@ from edgecap.codec.columns import LEVELS, ColumnDecoder, ColumnEncoder
 from edgecap.codec.quick import halves
 from edgecap.kernels import (
     adaptive,
+    beside,
     bits,
     choice,
     columns,
@@ -39,7 +40,7 @@ TABLES_SHA256 = "0ac61384a0974553df7a31d990575febe805390414d733ed37fb8f158408870
 
 def kernels():
     for module in (
-        *(adaptive, bits, choice, decoding, encoding, heads),
+        *(adaptive, beside, bits, choice, decoding, encoding, heads),
         *(multiples, rans, recurring, repeats, rests, rice, tables),
     ):
         for name, value in vars(module).items():
