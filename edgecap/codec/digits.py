@@ -33,8 +33,8 @@ FEW_LARGE = 16
 """One sample of so many may be larger than the point is chosen for: it takes a digit more."""
 MOST_LOST_DIGITS = 2
 """A point serves until the largest samples have so many digits less,"""
-RESTART_BITS = 96
-"""or some have more than they should, by so many bits for each channel and half a bit for each sample."""
+RESTART_BITS = 32
+"""or some have more than they should, by so many bits for each channel."""
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ def serves(values: F32, known: Digits) -> bool:
     if (known.points - _points(wide, known.digits) < -MOST_LOST_DIGITS)[wide.any(axis=0)].any():
         return False
     beyond = np.maximum(decades(wide) + known.points - (known.digits - 1), 0)
-    return bool(beyond.sum() * DIGIT_BITS <= RESTART_BITS * values.shape[1] + values.size / 2)
+    return bool(beyond.sum() * DIGIT_BITS <= RESTART_BITS * values.shape[1])
 
 
 def split(values: F32, known: Digits) -> Split | None:
