@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ DEVICES: dict[str, dict[str, str]] = {
 SKEW_PPM = {"head": 38.0, "left-hand": -61.0, "right-hand": 17.0}
 """How wrong each device's oscillator is."""
 STOP_S = 60.0
+_PR_SET_PDEATHSIG = 1
 FLEET_SAYS = "the fleet is at "
 
 
@@ -79,7 +81,9 @@ async def run_part(name: str, args: Sequence[str], log: Path) -> AsyncIterator[P
     """Run `edgecap ARGS`, its words going to `log`; ended on exit.
 
     It gets a process group of its own, so that Ctrl-C reaches the demo alone, which ends its parts in order.
+    Should the demo be killed, the part is told to end.
     """
+    libc = ctypes.CDLL(None)  # loaded here: after a fork nothing may be
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -90,6 +94,7 @@ async def run_part(name: str, args: Sequence[str], log: Path) -> AsyncIterator[P
             stdout=out,
             stderr=out,
             start_new_session=True,
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
             env={k: v for k, v in os.environ.items() if k not in OF_OTHERS} | {"PYTHONUNBUFFERED": "1"},
         )
     part = Part(name, process, log)
