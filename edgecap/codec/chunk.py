@@ -17,8 +17,6 @@ from edgecap.topics import check_name
 VERSION = 1
 MAX_CHUNK_BYTES = 112 * 1024
 MAX_HEADER_BYTES = 16 * 1024
-ENVELOPE_BYTES = 32
-"""More than what array, version and length prefixes add to header and payload."""
 NO_HASH = bytes(32)
 
 

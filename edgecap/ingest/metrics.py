@@ -22,6 +22,8 @@ class IngestMetrics(msgspec.Struct):
     receipts: int = 0
     receipted: int = 0
     """Chunks named in receipts that the broker took."""
+    receipts_forgotten: int = 0
+    """Stored chunks that fell out of a full book before their rigs were told: they come again."""
     commits: int = 0
     commit_s: float = 0.0
     """Time spent verifying, appending and committing."""
@@ -34,5 +36,6 @@ class IngestMetrics(msgspec.Struct):
         return (
             f"{chunks / seconds:.1f} chunks/s, {size / seconds / 1e6:.2f} MB/s, busy {busy:.0%}: "
             f"stored {self.stored} duplicate {self.duplicates} conflict {self.conflicts} "
-            f"erased {self.erased} invalid {self.invalid} receipted {self.receipted} commits {self.commits}"
+            f"erased {self.erased} invalid {self.invalid} receipted {self.receipted} "
+            f"forgotten {self.receipts_forgotten} commits {self.commits}"
         )

@@ -31,15 +31,11 @@ class ReceiptBook:
 
     def add(self, rig: Rig, ids: Iterable[ChunkId], now_ns: int) -> None:
         """Note chunks that are durable since `now_ns`."""
-        before = self._n
-        mine = self._ids.setdefault(rig, [])
-        self._n -= len(mine)
-        mine.extend(ids)
-        self._n += len(mine)
-        if self._n == before:
-            if not mine:
-                del self._ids[rig]
+        new = list(ids)
+        if not new:
             return
+        self._ids.setdefault(rig, []).extend(new)
+        self._n += len(new)
         self._since_ns.setdefault(rig, now_ns)
         while self._n > self.most:
             oldest = next(iter(self._ids))

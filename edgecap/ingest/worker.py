@@ -239,6 +239,7 @@ class IngestWorker:
             else:
                 metrics.duplicates += 1
             self._receipts.add(rig, [id_], now_ns)
+        metrics.receipts_forgotten = self._receipts.forgotten
         metrics.invalid += len(invalid)
         for reason in invalid:
             self._note_refusal(reason)
