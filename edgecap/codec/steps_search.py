@@ -214,7 +214,9 @@ class Search:
 
     def settle(self, afresh: bool) -> None:
         """To begin `afresh` took less, or not: then it is tried less often."""
-        self.doubt_pause = 1 if afresh else min(2 * self.doubt_pause, LONGEST_DOUBT_PAUSE)
+        self.doubt_pause = (
+            max(self.doubt_pause // 2, 1) if afresh else min(4 * self.doubt_pause, LONGEST_DOUBT_PAUSE)
+        )
         self.next_doubt = self.payloads + (0 if afresh else self.doubt_pause)
 
     def settle_beside(self, shares: beside.Shares | None) -> None:
