@@ -11,11 +11,10 @@ import zlib
 
 import numpy as np
 
+from tests.reference.adaptive_coder import Tail, adaptive, signed
 from tests.reference.column_coders import (
     Repeats,
     Rests,
-    Tail,
-    adaptive,
     decimal,
     fixed_point,
     read_digits,
@@ -23,7 +22,6 @@ from tests.reference.column_coders import (
     read_steps,
     recurring,
     rice,
-    signed,
     take_repeats,
     take_rests,
 )

@@ -32,7 +32,7 @@ from edgecap.kernels import (
     rice,
     tables,
 )
-from tests.reference.column_coders import PRESETS, table
+from tests.reference.adaptive_coder import PRESETS, table
 
 ROOT = Path(__file__).parents[2]
 TABLES_SHA256 = "0ac61384a0974553df7a31d990575febe805390414d733ed37fb8f158408870d"
