@@ -69,6 +69,14 @@ def synthetic():
     }
 
 
+def moving(rows, channels):
+    """A seeded IMU's counts (rows, channels) at 1 kHz: every channel has a motion and a noise of its own."""
+    t = np.arange(rows)[:, None] / 1000
+    rates_hz = np.array([0.7, 1.3, 2.9])[np.arange(channels) % 3] * 1.17 ** (np.arange(channels) // 3)
+    noise = np.random.default_rng(20).normal(0, 8, (rows, channels))
+    return np.rint(np.sin(2 * np.pi * rates_hz * t + rates_hz) * 3000 / rates_hz + noise).astype("<i2")
+
+
 def geomean(values):
     return math.exp(sum(map(math.log, values)) / len(values)) if values else float("nan")
 
@@ -130,7 +138,7 @@ def print_blocks():
     """Blocks of one size, from one channel to twelve."""
     print("\nblocks of 500 rows of int16, least process time of 60 passes over 8 blocks: encode / decode")
     for channels in (1, 3, 6, 12):
-        whole = np.tile(synthetic()["synthetic imu 16 bit"][:4000], (1, 4))[:, :channels]
+        whole = moving(4000, channels)
         blocks = [np.ascontiguousarray(part) for part in np.split(whole, 8)]
         for level in LEVELS:
             least = [float("inf")] * 2
@@ -149,7 +157,7 @@ def print_blocks():
                 f"{each[0]:6.1f} / {each[1]:6.1f} µs a block"
             )
     print("\none block of 500 × 6 int16, µs (p50, p99): encode, decode")
-    block = synthetic()["synthetic imu 16 bit"][:500].repeat(2, axis=1)
+    block = moving(500, 6)
     for level in LEVELS:
         encoder, decoder = ColumnEncoder(level), ColumnDecoder()
         times = []
@@ -167,11 +175,11 @@ def print_blocks():
 def print_small_tables():
     """At level max; where a column is looked at for steps, its table takes longer."""
     print("\n200 small tables of int16, max, µs of thread time, least of 5 passes: median, mean, greatest")
-    counts = synthetic()["synthetic imu 16 bit"]
+    counts = moving(200 * 32, 12)
     recordings = {"as counted": counts, "rescaled by 9.175": np.floor(np.rint(counts / 12) * 9.175 + 0.5)}
     for name, recording in recordings.items():
         for rows, channels in ((4, 1), (4, 6), (8, 6), (16, 6), (32, 6), (32, 12)):
-            whole = np.tile(recording.astype("<i2"), (1, 4))[: 200 * rows, :channels]
+            whole = recording.astype("<i2")[: 200 * rows, :channels]
             tables = [np.ascontiguousarray(part) for part in np.split(whole, 200)]
             least = np.full(200, np.inf)
             for _ in range(5):
