@@ -67,10 +67,10 @@ def find_shares(x: Array) -> tuple[Shares | None, bool]:
 def take_off(x: Array, known: Shares) -> Array:
     """Integers (n, c) without their shares of others, reduced to their bits."""
     left = np.array(x, order="C")
-    kernels.take_off(halves(left), x.itemsize == 4, known.others, known.shares)
+    kernels.add_shares(halves(left), x.itemsize == 4, known.others, known.shares, -1)
     return left
 
 
 def put_back(left: Array, known: Shares) -> None:
     """Undo `take_off` in place."""
-    kernels.put_back(halves(left), left.itemsize == 4, known.others, known.shares)
+    kernels.add_shares(halves(left), left.itemsize == 4, known.others, known.shares, 1)

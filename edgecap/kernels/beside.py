@@ -55,34 +55,23 @@ def share_of(sample: int, share: int) -> int:
     return rounded
 
 
-@part
-def add_share(values: I16, wide: bool, c: int, other: int, share: int, sign: int) -> None:
-    """Add so many sixteenths of another channel to one of a table, or take them off."""
-    for t in range(values.shape[0]):
-        part = sign * share_of(sample_at(values, t, other, wide), share)
-        put_sample(values, t, c, wide, sample_at(values, t, c, wide) + part)
-
-
 @kernel
-def take_off(values: I16, wide: bool, others: I64, shares: I64) -> None:
-    """Take off the samples (n, c) what they have in common with others, in place.
+def add_shares(values: I16, wide: bool, others: I64, shares: I64, sign: int) -> None:
+    """Add to the channels of a table (n, c) what they have in common with others, or take it off, in place.
 
     Args:
         values: Of 32 bits as (n, 2 · c) halves.
         others: (c,) an earlier channel for each, or -1.
         shares: (c,) sixteenths of it.
+        sign: 1 to add, beginning with the first channel; -1 to take off, beginning with the last.
     """
-    for c in range(others.size - 1, -1, -1):
-        if others[c] >= 0:
-            add_share(values, wide, i8(c), others[c], shares[c], i8(-1))
-
-
-@kernel
-def put_back(values: I16, wide: bool, others: I64, shares: I64) -> None:
-    """Undo `take_off`."""
-    for c in range(others.size):
-        if others[c] >= 0:
-            add_share(values, wide, i8(c), others[c], shares[c], i8(1))
+    for i in range(others.size):
+        c = i if sign > 0 else others.size - 1 - i
+        if others[c] < 0:
+            continue
+        for t in range(values.shape[0]):
+            part = sign * share_of(sample_at(values, t, others[c], wide), shares[c])
+            put_sample(values, t, c, wide, sample_at(values, t, c, wide) + part)
 
 
 @part
@@ -148,5 +137,4 @@ def warm_up() -> None:
     """Compile the kernels of this module."""
     rows, of = np.zeros((4, 2), np.int16), np.zeros(2, np.int64)
     find_others(rows, False, 4, of, of.copy())
-    take_off(rows, False, of, of)
-    put_back(rows, False, of, of)
+    add_shares(rows, False, of, of, 1)

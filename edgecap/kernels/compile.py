@@ -25,6 +25,7 @@ WARM_UP_MODULES = (
     "edgecap.kernels.repeats",
     "edgecap.kernels.digits",
     "edgecap.kernels.multiples",
+    "edgecap.kernels.beside",
     "edgecap.kernels.columns",  # the longest, last: `edgecap warmup` has a second process begin with it
 )
 """Modules that define `warm_up()`: it calls every kernel once with each dtype that the daemon uses.
