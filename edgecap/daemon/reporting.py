@@ -47,7 +47,7 @@ MAX_COMMANDS = 16
 BYTES_S_PER_KBIT_S = 125
 MOST_KBIT_S = 10_000_000
 MOST_WITHDRAWN = 1000
-PROVIDED = ("task", "operator", "consent", "consent_scope", "withdrawn")
+PROVIDED = ("task", "operator", "consent", "consent_scope")
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -278,7 +278,7 @@ class Reporter:
                     self._under_way.add(task)
                     task.add_done_callback(self._under_way.discard)
                 elif suffix == topics.DESIRED.suffix:
-                    self._desired(message.payload)
+                    await self._desired(message.payload)
 
     async def _command(self, connection: Connection, payload: bytes, *, busy: bool = False) -> None:
         try:
@@ -349,7 +349,7 @@ class Reporter:
         self.uplink.max_bytes_s = kbit_s * BYTES_S_PER_KBIT_S or None
         self.rig.changed.set()
 
-    def _desired(self, payload: bytes) -> None:
+    async def _desired(self, payload: bytes) -> None:
         if not payload:
             self._refuse_desired("")
             return
@@ -361,6 +361,8 @@ class Reporter:
         wanted = {k: v for k in PROVIDED if (v := getattr(desired, k)) is not None}
         try:
             self.rig.provide(**wanted)
+            if desired.withdrawn is not None:
+                await self.rig.withdraw(desired.withdrawn)
         except SessionError as error:
             self._refuse_desired(f"desired state {desired.version[:64]!r}: {error}")
             return

@@ -123,12 +123,16 @@ class Rig:
         """Ask for a clean end: a running session is closed first."""
         self._stopping.set()
 
-    def provide(self, withdrawn: Sequence[str] | None = None, **parts: Any) -> None:
-        """Set the provenance of the sessions to come, and what was withdrawn; raises `SessionError`."""
+    def provide(self, **parts: Any) -> None:
+        """Set the provenance of the sessions to come; raises `SessionError`."""
         self.terms.provide(**parts)
+        self._refresh()
+
+    async def withdraw(self, names: Sequence[str]) -> None:
+        """Record nothing for these consents and workers; raises `SessionError` if it cannot be kept."""
         try:
-            if withdrawn is not None and self.terms.withdraw(withdrawn):
-                self.say("withdrawn", clock.now_ns(), f"{len(withdrawn)} consents or workers are withdrawn")
+            if await self.terms.withdraw(names):
+                self.say("withdrawn", clock.now_ns(), f"{len(names)} consents or workers are withdrawn")
         finally:
             self._refresh()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class Terms:
         self.withdrawn: frozenset[str] = frozenset()
         self._path = directory / NAME
         self._damage = ""
+        self._writing = threading.Lock()
         try:
             self.withdrawn = frozenset(msgspec.json.decode(self._path.read_bytes(), type=list[str]))
         except FileNotFoundError:
@@ -49,8 +52,8 @@ class Terms:
         provenance.check_lengths()
         self.provenance = provenance
 
-    def withdraw(self, names: Sequence[str]) -> bool:
-        """Take these, and no others, as withdrawn, durably; returns whether anything has changed.
+    async def withdraw(self, names: Sequence[str]) -> bool:
+        """Take these, and no others, as withdrawn, at once and then durably; returns whether that is new.
 
         Raises:
             SessionError: it holds from now on, but could not be written.
@@ -60,7 +63,7 @@ class Terms:
             return False
         self.withdrawn, self._damage = wanted, ""
         try:
-            self._write(msgspec.json.encode(sorted(wanted)))
+            await asyncio.to_thread(self._write)
         except OSError as error:
             raise SessionError(
                 f"what was withdrawn is known until the daemon ends: {self._path}: {error.strerror}",
@@ -91,15 +94,17 @@ class Terms:
         if problem := self.problem():
             raise SessionError(f"refused start: {problem}")
 
-    def _write(self, data: bytes) -> None:
-        fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def _write(self) -> None:
+        """Runs in a thread, which may outlive whoever waited for it: the last to write writes what holds."""
+        with self._writing:
+            fresh = self._path.with_suffix(".new")
+            with fresh.open("wb") as file:
+                file.write(msgspec.json.encode(sorted(self.withdrawn)))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ WHO = Provenance("fold a towel", "p-1", "c-1", ("training",))
 def test_withdrawn_means_no_session_also_after_a_restart(tmp_path: Path) -> None:
     terms = Terms(WHO, tmp_path)
     terms.require()
-    assert terms.withdraw(["c-0", " c-1 ", ""])
-    assert not terms.withdraw(["c-1", "c-0"]), "nothing new"
+    assert asyncio.run(terms.withdraw(["c-0", " c-1 ", ""]))
+    assert not asyncio.run(terms.withdraw(["c-1", "c-0"])), "nothing new"
     for now in (terms, Terms(WHO, tmp_path)):
         assert not now.allow
         assert "consent 'c-1' was withdrawn; set another" in now.problems()["consent"]
@@ -26,10 +27,10 @@ def test_withdrawn_means_no_session_also_after_a_restart(tmp_path: Path) -> None
             now.require()
     terms.provide(consent="c-2")
     terms.require()
-    assert terms.withdraw(["p-1"])  # a worker withdraws all
+    assert asyncio.run(terms.withdraw(["p-1"]))  # a worker withdraws all
     with pytest.raises(SessionError, match="operator 'p-1' was withdrawn"):
         terms.require()
-    assert terms.withdraw([])  # noted by mistake
+    assert asyncio.run(terms.withdraw([]))  # noted by mistake
     terms.require()
     assert Terms(WHO, tmp_path).allow
 
@@ -43,14 +44,14 @@ def test_a_damaged_note_allows_nothing_until_it_is_said_again(tmp_path: Path, da
         SessionError, match=r"withdrawn.json.* cannot be read: .*send `withdrawn` in `desired`"
     ):
         terms.require()
-    assert terms.withdraw([])
+    assert asyncio.run(terms.withdraw([]))
     assert Terms(WHO, tmp_path).allow
 
 
 def test_it_holds_even_where_it_cannot_be_written(tmp_path: Path) -> None:
     terms = Terms(WHO, tmp_path / "away")
     with pytest.raises(SessionError, match=r"known until the daemon ends: .*withdrawn.json: No such file"):
-        terms.withdraw(["c-1"])
+        asyncio.run(terms.withdraw(["c-1"]))
     assert not terms.allow
 
 
